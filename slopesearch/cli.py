@@ -1,0 +1,184 @@
+"""The command line: parse, call, print."""
+
+import json
+import os
+import re
+import shlex
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from slopesearch.config import RequestError, StudyFailedError, read_toml
+from slopesearch.search.storage import DEFAULT_URL, read_study, read_summaries
+from slopesearch.tables import study_json, study_table, summaries_table, trial_json, trial_view
+
+app = typer.Typer(
+    help="Search activation, slope, BatchNorm placement, init and learning rate on MNIST.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Storage = Annotated[str, typer.Option(metavar="URL", help="Where studies are kept.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+@app.command()
+def optimize(
+    study: Annotated[Path | None, typer.Argument(metavar="[STUDY.toml]", help="What to ask.")] = None,
+    trials: Annotated[int, typer.Option(help="How many finished trials the study shall hold in all.")] = 200,
+    name: Annotated[str | None, typer.Option(help="Of the study; DATASET-MODEL by default.")] = None,
+    storage: Storage = DEFAULT_URL,
+    data: Annotated[
+        Path | None, typer.Option(help="Data folder; $SLOPESEARCH_DATA or data/ by default.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="auto, mnist, fashion-mnist, kmnist or digits.")] = None,
+    model: Annotated[str | None, typer.Option(help="cnn or mlp.")] = None,
+    epochs: Annotated[int | None, typer.Option()] = None,
+    train_size: Annotated[int | None, typer.Option(help="Training images.")] = None,
+    val_size: Annotated[int | None, typer.Option(help="Validation images.")] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    devices: Annotated[str, typer.Option(help="auto, cpu, cuda, or a list: cuda:0,cuda:2.")] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(help="Processes in all; one per GPU, or per core without one.")
+    ] = None,
+    launcher: Annotated[str, typer.Option(help="process, or inline: train in this one.")] = "process",
+    timeout: Annotated[str | None, typer.Option(help="Begin no trial after: 90s, 30m, 2h.")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field of a study file.")
+    ] = None,
+) -> None:
+    """Run a study, or go on with it until it holds --trials finished trials."""
+    from slopesearch.progress import Lines, LiveDisplay
+    from slopesearch.search.optimize import optimize as run
+    from slopesearch.search.space import check
+
+    flags = {
+        "dataset": dataset,
+        "model": model,
+        "epochs": epochs,
+        "train_size": train_size,
+        "val_size": val_size,
+        "seed": seed,
+    }
+    asked = read_toml(study) if study else {}
+    asked |= {key: value for key, value in flags.items() if value is not None}
+    for text in sets or []:
+        _merge(asked, _parse_set(text))
+    spec = check(asked)
+    console = Console()
+    with LiveDisplay(console) if console.is_terminal else Lines(console) as listen:
+        outcome = run(
+            spec,
+            trials=trials,
+            folder=_data_folder(data),
+            url=storage,
+            name=name,
+            devices=devices,
+            workers=workers,
+            launcher=launcher,
+            timeout=None if timeout is None else _seconds(timeout),
+            listen=listen,
+        )
+    study_table(console, read_study(storage, outcome.name))
+    again = " ".join(map(shlex.quote, ["python", "-m", "slopesearch", *sys.argv[1:]]))
+    if outcome.finished < outcome.target:
+        console.print(f"\n{outcome.finished} of {outcome.target} trials are done; to go on: {again}")
+    _print_next(console, storage, outcome.name, outcome.target)
+    if outcome.interrupted:
+        raise typer.Exit(130)
+
+
+def _print_next(console: Console, storage: str, name: str, target: int) -> None:
+    where = "" if storage == DEFAULT_URL else f" --storage {shlex.quote(storage)}"
+    command = "python -m slopesearch"
+    lines = [
+        f"look again        {command} show {shlex.quote(name)}{where}",
+        f"one trial         {command} show {shlex.quote(name)} --trial N{where}",
+        f"in a browser      pip install optuna-dashboard && optuna-dashboard {shlex.quote(storage)}",
+    ]
+    console.print("\nNext:", *lines, sep="\n  ", markup=False, highlight=False, soft_wrap=True)
+
+
+def _data_folder(given: Path | None) -> Path:
+    named = given or (Path(os.environ["SLOPESEARCH_DATA"]) if os.environ.get("SLOPESEARCH_DATA") else None)
+    if named is not None and not named.is_dir():
+        raise RequestError(f"the data folder '{named}' does not exist; create it, or leave it out for data/")
+    return named or Path("data")
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise RequestError(f"timeout: a number with s, m or h behind it, like 30m, given '{text}'")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _parse_set(text: str) -> dict[str, Any]:
+    """KEY=VALUE as TOML; a bare word is a string."""
+    key, equals, value = text.partition("=")
+    for candidate in (value, json.dumps(value)):
+        try:
+            return tomllib.loads(f"{key} = {candidate}")
+        except tomllib.TOMLDecodeError:
+            continue
+    raise RequestError(f"--set takes KEY=VALUE, like --set space.lr=0.001, given '{text}'")
+
+
+def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
+    """Overwrite what is new; tables are merged."""
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict) and key == "space":
+            into[key] |= value
+        else:
+            into[key] = value
+
+
+@app.command("list")
+def list_studies(storage: Storage = DEFAULT_URL, as_json: Json = False) -> None:
+    """The studies of a storage."""
+    summaries = read_summaries(storage)
+    if as_json:
+        print(json.dumps([vars(summary) for summary in summaries], indent=2))
+    else:
+        summaries_table(Console(), summaries)
+
+
+@app.command()
+def show(
+    name: Annotated[str | None, typer.Argument(help="May be left out where there is one study.")] = None,
+    trial: Annotated[int | None, typer.Option(help="One trial, by its number.")] = None,
+    storage: Storage = DEFAULT_URL,
+    as_json: Json = False,
+) -> None:
+    """One study: its best configs, and how far ahead of the textbook they are. Or one trial."""
+    record = read_study(storage, name)
+    if trial is None:
+        print(study_json(record)) if as_json else study_table(Console(), record)
+        return
+    if not 0 <= trial < len(record.trials):
+        raise RequestError(
+            f"the study '{record.name}' has {len(record.trials)} trials, numbered from 0; given {trial}"
+        )
+    if as_json:
+        print(trial_json(record.trials[trial]))
+    else:
+        trial_view(Console(), record.trials[trial])
+
+
+def main() -> None:
+    """Run the command line; exit 2 where the request was wrong, 1 where the work failed."""
+    try:
+        app(prog_name="python -m slopesearch")
+    except RequestError as error:
+        print("error: " + "\n       ".join(error.sentences), file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(1)
+    except StudyFailedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

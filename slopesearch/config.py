@@ -1,0 +1,295 @@
+"""The nouns that travel: StudySpec, TrialConfig, Report, TrialResult. Frozen, checked, to and from TOML and JSON."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+SlopeMode = Literal["fixed", "learnable"]
+SlopeClamp = Literal["project", "forward"]
+Norm = Literal["none", "before", "after"]
+Precision = Literal["float32", "bf16"]
+Objective = Literal["val_accuracy", "val_loss"]
+Ended = Literal["completed", "pruned", "diverged"]
+
+REPORTS = 9  # of a run; steps 1 to 9, so that successive halving by 3 has its rungs at 1, 3 and 9
+
+
+class RequestError(Exception):
+    """What was asked cannot be done: one sentence each on what was wrong, what was given, what to do."""
+
+    def __init__(self, *sentences: str) -> None:
+        super().__init__("\n".join(sentences))
+        self.sentences = sentences
+
+
+class StudyFailedError(Exception):
+    """The work failed, trial after trial: the traceback of the last fault, and what to do."""
+
+
+class _Noun(BaseModel):
+    # Not-a-number would not survive JSON, and compares unequal to itself: refused everywhere.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Range(_Noun):
+    """An interval to search, both ends included; `log` searches the exponent evenly."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_upright(self) -> "Range":
+        if self.low >= self.high:
+            raise ValueError(f"low must be below high, given low = {self.low} and high = {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a log range needs low above 0, given low = {self.low}")
+        return self
+
+
+def _as_choices(value: object) -> object:
+    if isinstance(value, list):
+        return tuple(value)
+    return (value,) if isinstance(value, (str, int, float)) else value
+
+
+def _range_or_choices(value: object) -> str:
+    return "range" if isinstance(value, (dict, Range)) else "choices"
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_choices), Field(min_length=1)]
+Numbers = Annotated[
+    Annotated[Range, Tag("range")]
+    | Annotated[tuple[float, ...], BeforeValidator(_as_choices), Field(min_length=1), Tag("choices")],
+    Discriminator(_range_or_choices),
+]
+SlopeModes = Annotated[tuple[SlopeMode, ...], BeforeValidator(_as_choices), Field(min_length=1)]
+Norms = Annotated[tuple[Norm, ...], BeforeValidator(_as_choices), Field(min_length=1)]
+
+
+class Space(_Noun):
+    """What is searched. A list is a choice, a table a range, and a single value fixes the parameter.
+
+    `activation` and `init` left out mean every one that is registered.
+    """
+
+    activation: Names | None = None
+    slope_mode: SlopeModes = get_args(SlopeMode)
+    negative_slope: Numbers = Range(low=1e-3, high=0.5, log=True)
+    slope_max: Numbers = (0.1, 0.3, 1.0)
+    norm: Norms = get_args(Norm)
+    init: Names | None = None
+    lr: Numbers = Range(low=1e-4, high=3e-2, log=True)
+
+    @field_validator("activation", "slope_mode", "negative_slope", "slope_max", "norm", "init", "lr")
+    @classmethod
+    def _lists_nothing_twice(cls, axis: object) -> object:
+        if isinstance(axis, tuple) and len(set(axis)) < len(axis):
+            raise ValueError("lists a value twice")
+        return axis
+
+    @field_validator("negative_slope", "slope_max")
+    @classmethod
+    def _is_a_slope(cls, axis: Range | tuple[float, ...]) -> Range | tuple[float, ...]:
+        outside = [value for value in values_of(axis) if not 0 <= value <= 1]
+        if outside:
+            raise ValueError(f"a slope lies in [0, 1], given {outside[0]}")
+        return axis
+
+    @field_validator("lr")
+    @classmethod
+    def _is_positive(cls, axis: Range | tuple[float, ...]) -> Range | tuple[float, ...]:
+        if min(values_of(axis)) <= 0:
+            raise ValueError(f"a learning rate is above 0, given {min(values_of(axis))}")
+        return axis
+
+
+def values_of(axis: Range | tuple[float, ...]) -> tuple[float, ...]:
+    """The numbers that a searched axis names: both ends of a range, or every choice."""
+    return (axis.low, axis.high) if isinstance(axis, Range) else axis
+
+
+class StudySpec(_Noun):
+    """What is asked. Fields left at None take the data set's, the model's or the machine's default.
+
+    Sizes are counts of images, `warmup` is a share of all steps, `seed` drives the sampler, the init and
+    the batch order; the split depends on `split_seed` alone.
+    """
+
+    dataset: str = "auto"
+    model: str = "cnn"
+    depth: int | None = Field(None, ge=1, le=1000)
+    width: int | None = Field(None, ge=1, le=65536)
+    epochs: int | None = Field(None, ge=1, le=10_000)
+    train_size: int | None = Field(None, ge=1, le=10_000_000)
+    val_size: int | None = Field(None, ge=1, le=10_000_000)
+    batch_size: int = Field(128, ge=2, le=65536)  # BatchNorm has no variance to divide by at 1
+    weight_decay: float = Field(0.0, ge=0)
+    warmup: float = Field(0.05, ge=0, lt=1)
+    slope_min: float = Field(1e-3, ge=0, le=1)
+    slope_clamp: SlopeClamp = "project"
+    precision: Precision | None = None
+    objective: Objective = "val_accuracy"
+    sampler: str = "tpe"
+    pruner: str = "halving"
+    seed: int = Field(0, ge=0, lt=2**32)
+    split_seed: int = Field(0, ge=0, lt=2**32)
+    space: Space = Space()
+
+    @property
+    def maximize(self) -> bool:
+        """Whether a larger objective is better."""
+        return self.objective == "val_accuracy"
+
+
+class TrialConfig(_Noun):
+    """One run, complete: every choice that reaches the network or its training, none left open.
+
+    `negative_slope` is the start value of a learnable slope; the slope fields are None for activations
+    that take none. A slope above `slope_max` starts at `slope_max`.
+    """
+
+    dataset: str
+    split_seed: int
+    train_size: int
+    val_size: int
+    batch_size: int
+    epochs: int
+    model: str
+    depth: int | None
+    width: int | None
+    order_seed: int
+    precision: Precision
+    warmup: float
+
+    activation: str
+    negative_slope: float | None
+    slope_mode: SlopeMode | None
+    slope_min: float | None
+    slope_max: float | None
+    slope_clamp: SlopeClamp | None
+    norm: Norm
+    init: str
+    init_seed: int
+    lr: float
+    weight_decay: float
+
+    # What may differ between runs that are trained on the same batches, side by side.
+    member_fields: ClassVar = frozenset(
+        {"activation", "negative_slope", "slope_mode", "slope_min", "slope_max", "slope_clamp"}
+        | {"norm", "init", "init_seed", "lr", "weight_decay"}
+    )
+
+    def pack_key(self) -> tuple[object, ...]:
+        """What runs must share to be trained together: data, model, sizes, batch order, precision."""
+        return tuple(value for name, value in self if name not in self.member_fields)
+
+
+class Report(_Noun):
+    """One validation of a run. Losses in nats; `slopes` holds each layer's mean effective slope."""
+
+    step: int = Field(ge=1, le=REPORTS)
+    train_loss: float
+    val_loss: float
+    val_accuracy: float
+    slopes: tuple[float, ...] = ()
+    diverged: bool = False
+
+
+class TrialResult(_Noun):
+    """What one run gave: its curve, why it ended, and what it cost. `seconds` include validation."""
+
+    ended: Ended
+    curve: tuple[Report, ...]
+    seconds: float
+    images_per_second: float
+    device: str
+
+    @property
+    def final(self) -> Report:
+        """The last validation."""
+        return self.curve[-1]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A study file as a plain mapping.
+
+    Raises RequestError where the file is missing, unreadable or no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RequestError(f"there is no study file '{path}'; check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"cannot read the study file '{path}': {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise RequestError(f"'{path}' is not valid TOML: {error}") from None
+
+
+def mistakes(error: ValidationError) -> list[str]:
+    """Every mistake of a spec as a sentence that names the field and what was given."""
+    return [_sentence(dict(detail)) for detail in error.errors(include_url=False)]
+
+
+def _sentence(detail: Mapping[str, Any]) -> str:
+    place = [str(part) for part in detail["loc"] if part not in ("range", "choices")]
+    name = ".".join(place)
+    if detail["type"] == "extra_forbidden":
+        owner: type[BaseModel] = {"space": Space}.get(place[0], StudySpec) if len(place) > 1 else StudySpec
+        if len(place) > 2:
+            owner = Range
+        return unknown("key", name, owner.model_fields)
+    if detail["type"] == "literal_error":
+        return unknown(name, str(detail["input"]), [detail["ctx"]["expected"]])
+    message = detail["msg"].removeprefix("Value error, ")
+    given = "" if "given" in message else f", given {_short(detail['input'])}"
+    return f"{name}: {message[0].lower()}{message[1:]}{given}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def unknown(kind: str, given: str, choices: Mapping[str, object] | list[str]) -> str:
+    """The one sentence for a name that nothing answers to."""
+    return f"unknown {kind} {_short(given)}; choose from {', '.join(choices)}"
+
+
+def differences(stored: StudySpec, given: StudySpec) -> list[str]:
+    """Each field that was given and differs from the stored spec, as `field: stored X, given Y`."""
+    pairs = [
+        (name, getattr(stored, name), getattr(given, name)) for name in given.model_fields_set - {"space"}
+    ]
+    if "space" in given.model_fields_set:
+        pairs += [
+            (f"space.{name}", getattr(stored.space, name), getattr(given.space, name))
+            for name in given.space.model_fields_set
+        ]
+    # None asks for a default, and the stored spec says which one that was.
+    return [
+        f"{name}: stored {_plain(old)}, given {_plain(new)}"
+        for name, old, new in sorted(pairs)
+        if new is not None and old != new and (name, new) != ("dataset", "auto")
+    ]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Range):
+        return f"{value.low} to {value.high}{' (log)' if value.log else ''}"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return str(value)

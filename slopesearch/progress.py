@@ -1,0 +1,173 @@
+"""What a person sees while a study runs: a live display on a terminal, one line per trial elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from slopesearch.config import REPORTS, TrialConfig
+from slopesearch.search.optimize import Began, Event, Noted, Progressed, Started, Told
+from slopesearch.tables import describe
+
+
+class _Tally:
+    """The counts and the best trial of a study, kept up with its events."""
+
+    def __init__(self) -> None:
+        self.counts = {"COMPLETE": 0, "PRUNED": 0, "FAIL": 0}
+        self.target = 0
+        self.best: tuple[float, int, TrialConfig] | None = None
+        self._maximize = True
+        self._started = time.monotonic()
+        self._told = 0
+
+    @property
+    def finished(self) -> int:
+        return self.counts["COMPLETE"] + self.counts["PRUNED"]
+
+    def begin(self, event: Began) -> None:
+        self.target = event.target
+        self._maximize = event.study.spec.maximize
+        for trial in event.study.trials:
+            if trial.config is not None and trial.state != "RUNNING":
+                self._count(trial.number, trial.state, trial.value, trial.config)
+
+    def tell(self, event: Told) -> None:
+        self._told += event.state != "FAIL"
+        self._count(event.number, event.state, event.value, event.config)
+
+    def _count(self, number: int, state: str, value: float | None, config: TrialConfig) -> None:
+        self.counts[state] += 1
+        if state != "COMPLETE" or value is None:
+            return
+        if self.best is None or (value > self.best[0] if self._maximize else value < self.best[0]):
+            self.best = value, number, config
+
+    def rate(self) -> float:
+        """Trials a minute, of this call."""
+        return 60 * self._told / max(time.monotonic() - self._started, 1e-9)
+
+    def time_left(self) -> str:
+        if not self._told:
+            return "-:--"
+        seconds = round((self.target - self.finished) / self.rate() * 60)
+        minutes, seconds = divmod(max(seconds, 0), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _opening(event: Began) -> str:
+    spec, devices = event.study.spec, event.devices
+    kinds = ", ".join(f"{devices.count(name)} on {name}" for name in dict.fromkeys(devices)) or "none needed"
+    resumed = f", {len(event.study.trials)} there already" if event.study.trials else ""
+    return (
+        f"{event.study.name}: to {event.target} trials{resumed}; {spec.dataset}, {spec.model}, "
+        f"{spec.epochs} epochs of {spec.train_size:,} images; {spec.precision}; workers: {kinds}"
+    )
+
+
+class Lines:
+    """One line per finished trial, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._tally = _Tally()
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to clean up."""
+
+    def __call__(self, event: Event) -> None:
+        """Print what the event says, if it says that a trial is over."""
+        match event:
+            case Began():
+                self._tally.begin(event)
+                self._print(_opening(event))
+            case Noted():
+                self._print(event.text)
+            case Told():
+                self._tally.tell(event)
+                best = f", best {self._tally.best[0]:.4f}" if self._tally.best else ""
+                value = "   -  " if event.value is None else f"{event.value:.4f}"
+                ended = event.result.ended if event.result else "failed"
+                self._print(
+                    f"[{self._tally.finished}/{self._tally.target}{best}] trial {event.number} {ended} "
+                    f"{value}  {describe(event.config)}"
+                )
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveDisplay:
+    """A bar for the study, its best config, and a line per worker, redrawn in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._tally = _Tally()
+        self._total = Progress(BarColumn(bar_width=None), MofNCompleteColumn(), console=console, expand=True)
+        self._bar = self._total.add_task("", total=None)
+        self._workers = Progress(
+            TextColumn("{task.fields[device]:<7}"),
+            BarColumn(bar_width=9),
+            TextColumn("{task.description}", markup=False),
+            console=console,
+        )
+        self._lines: dict[int, TaskID] = {}
+        self._configs: dict[int, TrialConfig] = {}
+        self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=4)
+
+    def __enter__(self) -> "LiveDisplay":
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Take the event into the picture."""
+        match event:
+            case Began():
+                self._tally.begin(event)
+                self._live.console.print(_opening(event), markup=False, highlight=False)
+                for slot, device in enumerate(event.devices):
+                    self._lines[slot] = self._workers.add_task("starting", total=REPORTS, device=device)
+            case Noted():
+                self._live.console.print(event.text, markup=False, highlight=False)
+            case Started():
+                self._configs[event.slot] = event.config
+                self._show(event.slot, event.number, 0, "")
+            case Progressed():
+                self._show(event.slot, event.number, event.report.step, f"{event.report.val_accuracy:.3f} ")
+            case Told():
+                self._tally.tell(event)
+                self._workers.update(self._lines[event.slot], description="idle", completed=0)
+        self._total.update(self._bar, total=self._tally.target or None, completed=self._tally.finished)
+
+    def _show(self, slot: int, number: int, step: int, accuracy: str) -> None:
+        text = f"#{number} {accuracy}{describe(self._configs[slot])}"
+        self._workers.update(self._lines[slot], description=text, completed=step)
+
+    def _draw(self) -> Group:
+        tally = self._tally
+        facts = Table.grid(padding=(0, 1))
+        facts.add_row(
+            f"{tally.counts['PRUNED']} pruned,",
+            f"{tally.counts['FAIL']} failed,",
+            f"{tally.rate():.1f} trials/min,",
+            f"{tally.time_left()} left",
+        )
+        best = "best: none yet"
+        if tally.best is not None:
+            value, number, config = tally.best
+            best = f"best {value:.4f}, #{number}: {describe(config)}"
+        return Group(self._total, facts, Text(best, no_wrap=True, overflow="ellipsis"), self._workers)

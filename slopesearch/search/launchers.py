@@ -1,0 +1,184 @@
+"""LAUNCHERS: where trials are trained. inline is the reference; process runs one worker per device."""
+
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO, Protocol
+
+import torch
+from pydantic import TypeAdapter
+
+from slopesearch.config import TrialConfig
+from slopesearch.search.worker import Answer, Failed, Message, Reported, Work, advance, begin
+from slopesearch.training.devices import worker_environment
+from slopesearch.training.engine import Run
+
+GOODBYE = 5  # s that a worker has to end before it is killed
+
+
+class Launcher(Protocol):
+    """Slots that train. A slot that was started gives Reported messages, each to be answered, then one
+    Finished or Failed, after which it is idle.
+    """
+
+    devices: list[str]  # by slot
+
+    def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
+        """Give an idle slot configs of one pack key."""
+
+    def wait(self, timeout: float) -> tuple[int, Message] | None:
+        """The next message and its slot, or None after `timeout` seconds without one."""
+
+    def answer(self, slot: int, stop: Collection[int]) -> None:
+        """Let a slot that has reported go on, without the members to stop."""
+
+    def close(self) -> None:
+        """End every worker, whatever it is doing."""
+
+
+class InlineLauncher:
+    """Trains in this process: one slot, the first device. What the others do, in the plainest way."""
+
+    def __init__(self, devices: list[str], folder: Path) -> None:
+        self.devices = devices[:1]
+        self._folder = folder
+        self._run: Run | None = None
+        self._stop: Collection[int] | None = None  # None before the first report
+
+    def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
+        """Give the slot its configs; the training happens in `wait`."""
+        self._run = begin(configs, self._folder, torch.device(self.devices[slot]))
+        self._stop = None
+
+    def wait(self, timeout: float) -> tuple[int, Message] | None:
+        """Train to the next report."""
+        run, stop = self._run, self._stop
+        if run is None:
+            return None
+        message = advance(partial(next, run) if stop is None else partial(run.send, stop))
+        if not isinstance(message, Reported):
+            self._run = None
+        return 0, message
+
+    def answer(self, slot: int, stop: Collection[int]) -> None:
+        """Keep the verdict for the next `wait`."""
+        self._stop = stop
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class _Worker:
+    """One worker process, its pipes, and the file that its standard error goes to."""
+
+    def __init__(self, device: str, folder: Path, received: Callable[["_Worker", str], None]) -> None:
+        # A thread reads the output: select does not work on pipes everywhere, and a queue does.
+        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the worker
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "slopesearch.search.worker", device, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            env=worker_environment(),
+            encoding="utf-8",
+            start_new_session=True,  # or the terminal would send Ctrl-C to the workers too
+        )
+        self._received = received
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._received(self, line)
+        self.process.wait()
+        self._received(self, "")
+
+    def send(self, message: Work | Answer) -> None:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(message.model_dump_json() + "\n")
+            self.process.stdin.flush()
+        except OSError:
+            pass  # it died; the end of its output says so
+
+    def how_it_died(self) -> str:
+        self.errors.seek(0)
+        text = self.errors.read().decode(errors="replace").strip()
+        return f"{text}\nthe worker process died with exit code {self.process.returncode}".strip()
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.close()
+        except OSError:
+            pass  # what was left to send has nobody to read it
+        self.process.terminate()
+        try:
+            self.process.wait(GOODBYE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self.errors.close()
+
+
+class ProcessLauncher:
+    """One worker process per device in the list; a worker that died is replaced when it is next needed."""
+
+    def __init__(self, devices: list[str], folder: Path) -> None:
+        self.devices = devices
+        self._folder = folder
+        self._messages: queue.SimpleQueue[tuple[_Worker, str]] = queue.SimpleQueue()
+        self._busy: set[int] = set()
+        self._parse = TypeAdapter[Message](Message).validate_json
+        self._workers = [self._launch(device) for device in devices]
+
+    def _launch(self, device: str) -> _Worker:
+        return _Worker(device, self._folder, lambda worker, line: self._messages.put((worker, line)))
+
+    def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
+        """Send the configs to the slot's worker."""
+        if self._workers[slot].process.poll() is not None:
+            self._workers[slot].close()
+            self._workers[slot] = self._launch(self.devices[slot])
+        self._busy.add(slot)
+        self._workers[slot].send(Work(configs=tuple(configs)))
+
+    def wait(self, timeout: float) -> tuple[int, Message] | None:
+        """The next message of a worker; the end of a busy one is a Failed."""
+        try:
+            worker, line = self._messages.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if worker not in self._workers:
+            return None  # the end of one that has been replaced
+        slot = self._workers.index(worker)
+        if slot not in self._busy:
+            return None  # an idle one died; `start` will replace it
+        message = self._parse(line) if line else Failed(reason=worker.how_it_died())
+        if not isinstance(message, Reported):
+            self._busy.discard(slot)
+        return slot, message
+
+    def answer(self, slot: int, stop: Collection[int]) -> None:
+        """Send the verdict."""
+        self._workers[slot].send(Answer(stop=tuple(sorted(stop))))
+
+    def close(self) -> None:
+        """Ask every worker to end, and kill the one that does not."""
+        for worker in self._workers:
+            worker.close()
+
+
+LAUNCHERS: dict[str, Callable[[list[str], Path], Launcher]] = {
+    "inline": InlineLauncher,
+    "process": ProcessLauncher,
+}

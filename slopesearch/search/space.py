@@ -1,0 +1,160 @@
+"""From what is asked to what is run: check(data), resolve(spec), sample(spec, trial)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from optuna.trial import Trial
+from pydantic import ValidationError
+
+from slopesearch.config import (
+    REPORTS,
+    Precision,
+    Range,
+    RequestError,
+    StudySpec,
+    TrialConfig,
+    mistakes,
+    unknown,
+    values_of,
+)
+from slopesearch.nets.activations import ACTIVATIONS
+from slopesearch.nets.initializers import INITS
+from slopesearch.nets.models import MODELS
+from slopesearch.search.strategy import PRUNERS, SAMPLERS
+from slopesearch.seeds import derive
+from slopesearch.training.data import DATASETS
+from slopesearch.training.engine import total_steps
+
+
+def check(data: Mapping[str, Any]) -> StudySpec:
+    """A spec from plain data, as a study file or the command line gives it.
+
+    Raises RequestError with every mistake, of types, ranges and names, at once.
+    """
+    found = []
+    try:
+        spec = StudySpec.model_validate(data)
+    except ValidationError as error:
+        found += mistakes(error)
+    found += _unknown_names(data)
+    if found:
+        raise RequestError(*found)
+    return spec
+
+
+def _unknown_names(data: Mapping[str, Any]) -> list[str]:
+    space = data.get("space")
+    space = space if isinstance(space, Mapping) else {}
+    registries: list[tuple[str, Any, Iterable[str]]] = [
+        ("dataset", data.get("dataset"), ["auto", *DATASETS]),
+        ("model", data.get("model"), MODELS),
+        ("sampler", data.get("sampler"), SAMPLERS),
+        ("pruner", data.get("pruner"), PRUNERS),
+        ("activation", space.get("activation"), ACTIVATIONS),
+        ("init", space.get("init"), INITS),
+    ]
+    return [
+        unknown(kind, name, list(known))
+        for kind, given, known in registries
+        for name in (given if isinstance(given, (list, tuple)) else [given])
+        if isinstance(name, str) and name not in known
+    ]
+
+
+def resolve(spec: StudySpec, precision: Precision) -> StudySpec:
+    """The spec with every default filled in, as it is stored. The data set must be a real one, not "auto".
+
+    Raises RequestError where the parts do not fit together, all such mistakes at once.
+    """
+    data, model = DATASETS[spec.dataset], MODELS[spec.model]
+    space = spec.space.model_copy(
+        update={
+            "activation": spec.space.activation or tuple(ACTIVATIONS),
+            "init": spec.space.init or tuple(INITS),
+        }
+    )
+    full = spec.model_copy(
+        update={
+            "depth": spec.depth or model.depth,
+            "width": spec.width or model.width,
+            "epochs": spec.epochs or data.epochs,
+            "train_size": spec.train_size or data.train_size,
+            "val_size": spec.val_size or data.val_size,
+            "precision": spec.precision or precision,
+            "space": space,
+        }
+    )
+    found = _misfits(full)
+    if found:
+        raise RequestError(*found)
+    return full
+
+
+def _misfits(spec: StudySpec) -> list[str]:
+    """What is wrong between fields that are right by themselves."""
+    data, model = DATASETS[spec.dataset], MODELS[spec.model]
+    train_size, epochs, val_size = spec.train_size or 0, spec.epochs or 0, spec.val_size or 0
+    found = [
+        f"model '{spec.model}' takes no {name}, given {given}; leave it out or choose model 'mlp'"
+        for name, given, default in (
+            ("depth", spec.depth, model.depth),
+            ("width", spec.width, model.width),
+        )
+        if given is not None and default is None
+    ]
+    if train_size > data.train_max:
+        found.append(
+            f"train_size: {spec.dataset} has {data.train_max:,} training images, given {train_size:,}"
+        )
+    if val_size > data.val_max:
+        found.append(f"val_size: {spec.dataset} has {data.val_max:,} validation images, given {val_size:,}")
+    if spec.batch_size > train_size:
+        found.append(f"batch_size: at most train_size, which is {train_size:,}, given {spec.batch_size:,}")
+    elif total_steps(train_size, spec.batch_size, epochs) < REPORTS:
+        found.append(
+            f"epochs: {total_steps(train_size, spec.batch_size, epochs)} steps of training are fewer than the "
+            f"{REPORTS} reports of a run, given {epochs} epochs of {train_size:,} images; raise one of them"
+        )
+    if "learnable" in spec.space.slope_mode and min(values_of(spec.space.slope_max)) <= spec.slope_min:
+        found.append(
+            f"space.slope_max: must lie above slope_min, which is {spec.slope_min}, "
+            f"given {min(values_of(spec.space.slope_max))}"
+        )
+    return found
+
+
+def _suggest(trial: Trial, name: str, axis: Range | Sequence[Any] | None) -> Any:
+    """One draw, or the only value of a fixed axis, which the study need not know of."""
+    if isinstance(axis, Range):
+        return trial.suggest_float(name, axis.low, axis.high, log=axis.log)
+    if not axis:
+        raise ValueError(f"the spec leaves {name} open; resolve it first")
+    return axis[0] if len(axis) == 1 else trial.suggest_categorical(name, axis)
+
+
+def sample(spec: StudySpec, trial: Trial) -> TrialConfig:
+    """Draw every parameter of a trial, the conditional ones only where their condition holds."""
+    space = spec.space
+    activation = _suggest(trial, "activation", space.activation)
+    mode = slope = slope_max = None
+    if ACTIVATIONS[activation].has_slope:
+        mode = _suggest(trial, "slope_mode", space.slope_mode)
+        slope = _suggest(trial, "negative_slope", space.negative_slope)
+        slope_max = _suggest(trial, "slope_max", space.slope_max) if mode == "learnable" else None
+    return TrialConfig(
+        **spec.model_dump(
+            include={"dataset", "split_seed", "train_size", "val_size", "batch_size", "epochs"}
+            | {"model", "depth", "width", "precision", "warmup", "weight_decay"}
+        ),
+        order_seed=derive(spec.seed, "order"),
+        init_seed=derive(spec.seed, "init"),
+        activation=activation,
+        negative_slope=slope,
+        slope_mode=mode,
+        slope_min=spec.slope_min if mode == "learnable" else None,
+        slope_max=slope_max,
+        slope_clamp=spec.slope_clamp if mode == "learnable" else None,
+        norm=_suggest(trial, "norm", space.norm),
+        init=_suggest(trial, "init", space.init),
+        lr=_suggest(trial, "lr", space.lr),
+    )

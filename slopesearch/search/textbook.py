@@ -1,0 +1,57 @@
+"""The first trials of a study: the recipes that people use, then a cover of activations and norms."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from slopesearch.config import Range, StudySpec
+from slopesearch.search.strategy import N_STARTUP
+
+Params = dict[str, str | float]
+
+_TUTORIAL: Params = {
+    "activation": "leaky_relu",
+    "slope_mode": "fixed",
+    "negative_slope": 0.01,
+    "norm": "none",
+    "init": "default",
+    "lr": 1e-3,
+}
+
+# Each a point of the space, run to its end whatever the pruner says: the winner is compared with them.
+TEXTBOOK: dict[str, Params] = {
+    "the tutorial's recipe": _TUTORIAL,
+    "the same, BatchNorm before": {**_TUTORIAL, "norm": "before"},
+    "its learnable slope, up to 0.1": {**_TUTORIAL, "slope_mode": "learnable", "slope_max": 0.1},
+    "ReLU with He init": {"activation": "relu", "norm": "none", "init": "kaiming_normal", "lr": 1e-3},
+    "PReLU from 0.25": {"activation": "prelu", "norm": "none", "init": "default", "lr": 1e-3},
+}
+
+
+def textbook(spec: StudySpec) -> dict[str, Params]:
+    """The textbook's recipes that the space holds; they are trials 0, 1, … of a study, in this order."""
+    return {
+        name: recipe
+        for name, recipe in TEXTBOOK.items()
+        if all(_holds(getattr(spec.space, parameter), value) for parameter, value in recipe.items())
+    }
+
+
+def _holds(axis: Range | Sequence[Any], value: str | float) -> bool:
+    if isinstance(axis, Range):
+        return isinstance(value, float) and axis.low <= value <= axis.high
+    return value in axis
+
+
+def first_trials(spec: StudySpec) -> list[Params]:
+    """What is fixed of the first trials: the textbook's recipes whole, then a cover.
+
+    The cover walks through the activations and the BatchNorm placements side by side, so that each comes
+    up before the sampler takes over; the other parameters are drawn at random.
+    """
+    recipes = list(textbook(spec).values())
+    activations, norms = spec.space.activation or (), spec.space.norm
+    cover: list[Params] = [
+        {"activation": activations[i % len(activations)], "norm": norms[i % len(norms)]}
+        for i in range(max(N_STARTUP - len(recipes), len(activations), len(norms)))
+    ]
+    return recipes + cover

@@ -1,0 +1,119 @@
+"""A worker: reads configs, trains them, streams its reports. Also the messages that both sides speak.
+
+`python -m slopesearch.search.worker DEVICE DATA_FOLDER` speaks one JSON message a line: a Work comes in, then
+a Reported goes out and an Answer comes in at every report, and a Finished or a Failed goes out at the end.
+It ends when its input does, so a worker whose parent was killed ends at its next report.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TextIO
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from slopesearch.config import Report, TrialConfig, TrialResult
+from slopesearch.training.data import Data, load
+from slopesearch.training.engine import Run, train
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Work(_Message):
+    """To the worker: train these together."""
+
+    configs: tuple[TrialConfig, ...]
+
+
+class Answer(_Message):
+    """To the worker, after its reports: stop these members, go on with the rest."""
+
+    stop: tuple[int, ...]
+
+
+class Reported(_Message):
+    """From the worker: the members still running were validated. It waits for an Answer."""
+
+    reports: dict[int, Report]
+
+
+class Finished(_Message):
+    """From the worker: the result of every member; it is idle again."""
+
+    results: tuple[TrialResult, ...]
+
+
+class Failed(_Message):
+    """From the worker, or on behalf of a dead one: the traceback, or how it died."""
+
+    reason: str
+
+
+Message = Reported | Finished | Failed
+
+
+@lru_cache(maxsize=1)
+def _data(
+    name: str, folder: Path, split_seed: int, train_size: int, val_size: int, device: torch.device
+) -> Data:
+    return load(name, folder, split_seed, train_size, val_size).to(device)
+
+
+def begin(configs: Sequence[TrialConfig], folder: Path, device: torch.device) -> Run:
+    """Start training configs of one pack key; the data are loaded once and kept on the device."""
+    config = configs[0]
+    data = _data(config.dataset, folder, config.split_seed, config.train_size, config.val_size, device)
+    return train(configs, data, device)
+
+
+def advance(step: Callable[[], dict[int, Report]]) -> Message:
+    """Run one stretch of training and say what came of it; every exception becomes a Failed."""
+    try:
+        return Reported(reports=step())
+    except StopIteration as end:
+        return Finished(results=tuple(end.value))
+    except Exception:
+        return Failed(reason=traceback.format_exc())
+
+
+def serve(inbox: TextIO, outbox: TextIO, folder: Path, device: torch.device) -> None:
+    """Answer Work until the input ends."""
+    while line := inbox.readline():
+        work = Work.model_validate_json(line)
+        run = begin(work.configs, folder, device)
+        message = advance(partial(next, run))
+        while True:
+            outbox.write(message.model_dump_json() + "\n")
+            outbox.flush()
+            if not isinstance(message, Reported):
+                break
+            line = inbox.readline()
+            if not line:
+                return
+            answer = Answer.model_validate_json(line)
+            message = advance(partial(run.send, answer.stop))
+
+
+def main() -> None:
+    """Serve on standard input and output."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    device = torch.device(sys.argv[1])
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(1)
+    # A private copy of standard output for messages; whatever else prints goes to standard error.
+    outbox = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    serve(sys.stdin, outbox, Path(sys.argv[2]), device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Stored studies as tables for people and JSON for programs; without torch."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from slopesearch.config import TrialConfig
+from slopesearch.search.storage import StudyRecord, StudySummary, TrialRecord
+from slopesearch.search.textbook import textbook
+
+TOP = 5
+
+
+def describe(config: TrialConfig) -> str:
+    """A config in a few words: what was searched, and nothing else."""
+    words = [config.activation]
+    if config.negative_slope is not None:
+        words.append(f"{config.negative_slope:.3g}")
+    if config.slope_mode == "learnable":
+        words.append(f"learned to {config.slope_max:g}")
+    words += [f"norm {config.norm}", config.init, f"lr {config.lr:.2g}"]
+    return " ".join(words)
+
+
+def _say(console: Console, text: str) -> None:
+    # Names and configs are data: no markup, no emoji codes.
+    console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def _cell(value: object) -> Text:
+    return Text("-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value))
+
+
+def _table(*headers: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for header in headers:
+        table.add_column(header)
+    return table
+
+
+def summaries_table(console: Console, summaries: list[StudySummary]) -> None:
+    """A line per study."""
+    table = _table("study", "complete", "pruned", "running", "failed", "best")
+    for row in summaries:
+        table.add_row(*map(_cell, asdict(row).values()))
+    console.print(table if summaries else "no studies yet; `python -m slopesearch optimize` makes one")
+
+
+def study_table(console: Console, study: StudyRecord) -> None:
+    """The best config, the top five, and how far the winner is ahead of the textbook."""
+    complete, pruned, failed = (study.count(state) for state in ("COMPLETE", "PRUNED", "FAIL"))
+    _say(
+        console,
+        f"\n{study.name}: {complete + pruned} trials, {pruned} of them pruned, {failed} failed "
+        f"({study.spec.dataset}, {study.spec.model}, {study.spec.objective})",
+    )
+    ranked = study.ranked()
+    if not ranked or ranked[0].config is None or ranked[0].value is None:
+        _say(console, "no trial has run to its end yet")
+        return
+    best, value = ranked[0].config, ranked[0].value
+    _say(console, f"best: trial {ranked[0].number}, {study.spec.objective} {value:.4f}")
+    for name in ("activation", "negative_slope", "slope_mode", "slope_max", "norm", "init", "lr"):
+        chosen = getattr(best, name)
+        if chosen is not None:
+            _say(
+                console,
+                f"  {name:<15} {chosen:.4g}" if isinstance(chosen, float) else f"  {name:<15} {chosen}",
+            )
+
+    console.print()
+    top = _table("top", study.spec.objective, "config")
+    for trial in ranked[:TOP]:
+        top.add_row(_cell(trial.number), _cell(trial.value), _cell(trial.config and describe(trial.config)))
+    console.print(top)
+
+    rows = textbook_rows(study)
+    if rows:
+        console.print()
+        table = _table("textbook recipe", "trial", study.spec.objective, "winner ahead by")
+        for row in rows:
+            table.add_row(_cell(row["recipe"]), _cell(row["trial"]), _cell(row["value"]), _cell(row["lead"]))
+        console.print(table)
+        _say(console, "One run each; the winner is the luckiest of many, so expect less of its lead.")
+
+
+def textbook_rows(study: StudyRecord) -> list[dict[str, Any]]:
+    """For each textbook recipe that has run: its trial, its value, and the winner's lead on it (above 0)."""
+    ranked = study.ranked()
+    rows = []
+    for number, recipe in enumerate(textbook(study.spec)):
+        if number >= len(study.trials) or study.trials[number].value is None or not ranked:
+            continue
+        value, best = study.trials[number].value, ranked[0].value
+        assert value is not None
+        assert best is not None
+        lead = best - value if study.spec.maximize else value - best
+        rows.append({"recipe": recipe, "trial": number, "value": value, "lead": lead})
+    return rows
+
+
+def study_json(study: StudyRecord) -> str:
+    """The study for programs."""
+    return json.dumps(
+        {
+            "name": study.name,
+            "spec": study.spec.model_dump(mode="json"),
+            "complete": study.count("COMPLETE"),
+            "pruned": study.count("PRUNED"),
+            "running": study.count("RUNNING"),
+            "failed": study.count("FAIL"),
+            "top": [_trial_data(trial) for trial in study.ranked()[:TOP]],
+            "textbook": textbook_rows(study),
+        },
+        indent=2,
+    )
+
+
+def _trial_data(trial: TrialRecord) -> dict[str, Any]:
+    return {"number": trial.number, "state": trial.state, "value": trial.value, **trial.attributes}
+
+
+def trial_json(trial: TrialRecord) -> str:
+    """The trial for programs."""
+    return json.dumps(_trial_data(trial), indent=2)
+
+
+def trial_view(console: Console, trial: TrialRecord) -> None:
+    """Everything that is stored of a trial: its config, what it gave, its curve."""
+    value = "" if trial.value is None else f", {trial.value:.4f}"
+    _say(console, f"trial {trial.number}: {trial.ended}{value}")
+    if trial.config is not None:
+        for name, chosen in trial.config:
+            if chosen is not None:
+                _say(console, f"  {name:<17} {chosen}")
+    for name in ("seconds", "images_per_second", "device"):
+        if name in trial.attributes:
+            _say(console, f"  {name:<17} {trial.attributes[name]}")
+    if trial.curve:
+        table = _table("report", "train_loss", "val_loss", "val_accuracy", "slopes")
+        for row in trial.curve:
+            slopes = " ".join(f"{slope:.4f}" for slope in row.slopes) or "-"
+            table.add_row(
+                _cell(row.step), _cell(row.train_loss), _cell(row.val_loss), _cell(row.val_accuracy), slopes
+            )
+        console.print(table)
+    if "traceback" in trial.attributes:
+        _say(console, str(trial.attributes["traceback"]))

@@ -1,0 +1,256 @@
+"""Data sets by name: found or downloaded, checked, split once, held as tensors on one device."""
+
+import hashlib
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from slopesearch.config import RequestError
+from slopesearch.seeds import derive
+
+SIDE = 28  # pixels, both ways
+CONNECT_TIMEOUT = 5  # s without an answer before a mirror is given up
+DOWNLOAD_TIMEOUT = 120  # s for the four files, about 11 MB, in all
+
+_FILES = {  # name: images or labels in it, as torchvision lays them out
+    "train-images-idx3-ubyte": 60_000,
+    "train-labels-idx1-ubyte": 60_000,
+    "t10k-images-idx3-ubyte": 10_000,
+    "t10k-labels-idx1-ubyte": 10_000,
+}
+
+_MNIST_SHA256 = {  # of the published files, uncompressed
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set: how to read it, how it is split, and the budget that suits it.
+
+    `read(folder)` gives the images (N, 28, 28) uint8 and labels (N,) int64 that training and validation
+    share. The last `val_max` of their stratified permutation are for validation. `mean` and `std` are those
+    of the training pixels, scaled to [0, 1].
+    """
+
+    read: Callable[[Path], tuple[Tensor, Tensor]]
+    train_max: int
+    val_max: int
+    mean: float
+    std: float
+    epochs: int
+    train_size: int
+    val_size: int
+    folder: str | None = None  # of its files in the data folder; None: it needs none
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set on its device: images (N, 1, 28, 28) float32, normalised; labels (N,) int64."""
+
+    train_images: Tensor
+    train_labels: Tensor
+    val_images: Tensor
+    val_labels: Tensor
+    classes: int = 10
+
+    def to(self, device: torch.device) -> "Data":
+        """The same data on another device."""
+        tensors = self.train_images, self.train_labels, self.val_images, self.val_labels
+        return Data(*(tensor.to(device) for tensor in tensors), classes=self.classes)
+
+
+def _mnist_like(class_name: str) -> Callable[[Path], tuple[Tensor, Tensor]]:
+    def read(folder: Path) -> tuple[Tensor, Tensor]:
+        from torchvision import datasets
+
+        check_files(folder / class_name / "raw", _MNIST_SHA256 if class_name == "MNIST" else {})
+        data = getattr(datasets, class_name)(folder, train=True, download=False)
+        return data.data, data.targets
+
+    return read
+
+
+def _digits(folder: Path) -> tuple[Tensor, Tensor]:
+    """scikit-learn's 1,797 handwritten digits, 8x8, resized to 28x28; 400 of them are kept as a test set."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    small = torch.from_numpy(bunch.images).float()[:, None] / 16
+    images = F.interpolate(small, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+    # Fixed, not seeded by the study: the test set is the same for every study.
+    order = torch.from_numpy(stratified_permutation(bunch.target, seed=0))[:1397]
+    return (images[order, 0] * 255).round().to(torch.uint8), torch.from_numpy(bunch.target)[order].long()
+
+
+def _mnist_entry(class_name: str, mean: float, std: float) -> DataSet:
+    budget = {"epochs": 3, "train_size": 10_000, "val_size": 5_000}
+    read = _mnist_like(class_name)
+    return DataSet(read, 50_000, 10_000, mean, std, folder=class_name, **budget)
+
+
+DATASETS: dict[str, DataSet] = {
+    "mnist": _mnist_entry("MNIST", 0.1307, 0.3081),
+    "fashion-mnist": _mnist_entry("FashionMNIST", 0.2860, 0.3530),
+    "kmnist": _mnist_entry("KMNIST", 0.1918, 0.3483),
+    "digits": DataSet(_digits, 1000, 397, 0.3050, 0.3247, epochs=20, train_size=1000, val_size=397),
+}
+
+
+def stratified_permutation(labels: np.ndarray, seed: int) -> np.ndarray:
+    """A permutation of range(len(labels)) in which every stretch holds the classes in about equal shares.
+
+    Each class is shuffled by itself and spread evenly over [0, 1); the merged order is the permutation.
+    """
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        generator = np.random.default_rng(derive(seed, "split", int(label)))
+        position[generator.permutation(members)] = (np.arange(len(members)) + generator.random()) / len(
+            members
+        )
+    return np.argsort(position, kind="stable")
+
+
+def load(name: str, folder: Path, split_seed: int, train_size: int, val_size: int) -> Data:
+    """The training and validation images of a data set, normalised, on the CPU.
+
+    Raises RequestError where the folder lacks the data set, or a file of it is damaged.
+    """
+    entry = DATASETS[name]
+    images, labels = _read(entry, name, folder)
+    order = torch.from_numpy(stratified_permutation(labels.numpy(), split_seed))
+    train, val = order[:train_size], order[len(order) - entry.val_max :][:val_size]
+
+    def normalised(index: Tensor) -> Tensor:
+        return ((images[index].float() / 255 - entry.mean) / entry.std)[:, None]
+
+    return Data(normalised(train), labels[train], normalised(val), labels[val])
+
+
+def content_hash(name: str, folder: Path) -> str:
+    """A SHA-256 over every image and label that `load` may use, for the study's fingerprint."""
+    images, labels = _read(DATASETS[name], name, folder)
+    return hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
+
+
+def _read(entry: DataSet, name: str, folder: Path) -> tuple[Tensor, Tensor]:
+    if entry.folder and not is_there(name, folder):
+        raise RequestError(
+            f"the data folder '{folder}' holds no {name}: '{folder / entry.folder / 'raw'}' lacks "
+            f"{_missing(entry, folder)[0]}; name another folder with --data or SLOPESEARCH_DATA, "
+            "or use the bundled digits with --dataset digits"
+        )
+    return entry.read(folder)
+
+
+def _missing(entry: DataSet, folder: Path) -> list[str]:
+    raw = folder / str(entry.folder) / "raw"
+    return [name for name in _FILES if not (raw / name).is_file()]
+
+
+def is_there(name: str, folder: Path) -> bool:
+    """Whether every file of the data set is in the folder (or none is needed)."""
+    return DATASETS[name].folder is None or not _missing(DATASETS[name], folder)
+
+
+def check_files(raw: Path, sha256: Mapping[str, str]) -> None:
+    """Raise RequestError, naming the file, unless all four IDX files are whole.
+
+    The format: two zero bytes, the type (8: unsigned byte), the number of dimensions, then each dimension
+    as a big-endian 32-bit integer, then the bytes. Where a hash is known, every byte is checked.
+    """
+    for name, count in _FILES.items():
+        path = raw / name
+        shape = (count, SIDE, SIDE) if "images" in name else (count,)
+        header = struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape)
+        expected = len(header) + prod(shape)
+        content = path.read_bytes()
+        if len(content) != expected:
+            fault = f"{len(content):,} bytes where a whole one has {expected:,}"
+        elif not content.startswith(header):
+            fault = f"its header is {content[: len(header)].hex()}, not {header.hex()}"
+        elif "labels" in name and max(content[len(header) :]) > 9:
+            fault = f"a label of {max(content[len(header) :])} where the largest is 9"
+        elif name in sha256 and hashlib.sha256(content).hexdigest() != sha256[name]:
+            fault = "its SHA-256 is not that of the published file"
+        else:
+            continue
+        raise RequestError(
+            f"the data file '{path}' is damaged: {fault}; delete the folder '{raw}' and run again to "
+            "download it"
+        )
+
+
+def find(dataset: str, folder: Path, warn: Callable[[str], None]) -> str:
+    """The data set to use: the one that is named, downloaded where it is missing; "auto" is resolved.
+
+    "auto" takes MNIST from the folder, else downloads it, else warns and takes the bundled digits.
+    Raises RequestError where a named one can be neither found nor downloaded.
+    """
+    name = "mnist" if dataset == "auto" else dataset
+    if is_there(name, folder):
+        return name
+    entry = DATASETS[name]
+    if (folder / str(entry.folder)).exists():
+        raise RequestError(
+            f"the data folder '{folder / str(entry.folder)}' is incomplete: raw/{_missing(entry, folder)[0]} "
+            "is missing; delete that folder and run again to download it"
+        )
+    failure = _download(name, folder)
+    if failure is None:
+        return name
+    if dataset == "auto":
+        warn(
+            f"no MNIST in '{folder}' and no download ({failure}): using scikit-learn's bundled digits "
+            "(1,797 images, 8x8) instead; for MNIST name its folder with --data or SLOPESEARCH_DATA"
+        )
+        return "digits"
+    raise RequestError(
+        f"the data folder '{folder}' holds no {name}, and it could not be downloaded ({failure}); name a "
+        "folder that holds it with --data or SLOPESEARCH_DATA, or use the bundled digits with "
+        "--dataset digits"
+    )
+
+
+def _download(name: str, folder: Path) -> str | None:
+    """Download through torchvision into a new folder and move it into place; the reason where it failed."""
+    class_name = str(DATASETS[name].folder)
+    program = (
+        "import socket, sys; from torchvision import datasets; "
+        f"socket.setdefaulttimeout({CONNECT_TIMEOUT}); "
+        "getattr(datasets, sys.argv[1])(sys.argv[2], download=True)"
+    )
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download-") as aside:
+            # Another process, because urllib has no limit for a whole download and a process can be ended.
+            done = subprocess.run(
+                [sys.executable, "-c", program, class_name, aside],
+                capture_output=True,
+                text=True,
+                timeout=DOWNLOAD_TIMEOUT,
+            )
+            if done.returncode != 0:
+                return (done.stderr.strip() or "no reason given").splitlines()[-1]
+            check_files(Path(aside, class_name, "raw"), {})
+            folder.mkdir(exist_ok=True)
+            shutil.move(Path(aside, class_name), folder / class_name)
+    except subprocess.TimeoutExpired:
+        return f"not done after {DOWNLOAD_TIMEOUT} s"
+    except OSError as error:
+        return str(error)
+    return None

@@ -1,0 +1,190 @@
+"""train(): the one training path, from configs to reports, nine per run."""
+
+import time
+from collections.abc import Collection, Generator, Sequence
+from math import isfinite, log
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slopesearch.config import REPORTS, Ended, Report, TrialConfig, TrialResult
+from slopesearch.nets.activations import LearnableLeakyReLU
+from slopesearch.nets.models import build_model
+from slopesearch.seeds import derive
+from slopesearch.training.data import Data
+
+QUICK_VALIDATION = 1000  # images for all reports but the last: 5,000 cost 30 % of an epoch
+VALIDATION_BATCH = 500
+
+# Yields {member: its report} for the members still running, is sent the members to stop, returns all results.
+Run = Generator[dict[int, Report], Collection[int], list[TrialResult]]
+
+
+def total_steps(train_size: int, batch_size: int, epochs: int) -> int:
+    """Optimizer steps of a run; the images that do not fill an epoch's last batch wait for the next epoch."""
+    return train_size // batch_size * epochs
+
+
+def report_steps(total: int) -> list[int]:
+    """The optimizer steps after which a run reports: evenly spaced, the last one at the end."""
+    return [round(total * i / REPORTS) for i in range(1, REPORTS + 1)]
+
+
+def lr_factor(step: int, total: int, warmup: float) -> float:
+    """What the learning rate is multiplied by at a step (from 0): linear warm-up, then linear to zero."""
+    rising = (step + 1) / max(1, round(total * warmup))
+    falling = (total - step) / max(1, total - round(total * warmup))
+    return min(1.0, rising, falling)
+
+
+class _Member:
+    """One run of a pack: its network, its optimizer, its curve."""
+
+    def __init__(self, config: TrialConfig, data: Data, device: torch.device) -> None:
+        images = data.train_images[: config.batch_size].cpu()
+        self.config = config
+        self.model = build_model(config, images).to(device, memory_format=torch.channels_last)
+        self.slopes = [m for m in self.model if isinstance(m, LearnableLeakyReLU)]
+        self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.lr, fused=True)
+        self.loss_sum = torch.zeros((), device=device)  # since the last report; kept there, so no waiting
+        self.curve: list[Report] = []
+        self.seconds = 0.0
+        self.steps = 0
+
+    def _parameter_groups(self) -> list[dict[str, object]]:
+        """Weight matrices and kernels decay; slopes, BatchNorm and biases, all below two dimensions, do not."""
+        parameters = list(self.model.parameters())
+        return [
+            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": self.config.weight_decay},
+            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+
+    def step(self, x: Tensor, y: Tensor, factor: float) -> None:
+        """One optimizer step on a batch: x (B, 1, 28, 28), y (B,)."""
+        self.model.train()
+        with _autocast(self.config, x.device):
+            loss = F.cross_entropy(self.model(x), y)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * factor
+        self.optimizer.step()
+        for slope in self.slopes:
+            slope.project()
+        self.loss_sum += loss.detach()
+        self.steps += 1
+
+    def report(self, step: int, steps_since: int, data: Data) -> Report:
+        """Validate; a run that has diverged reports chance level instead, as the design says."""
+        train_loss = float(self.loss_sum) / steps_since
+        self.loss_sum.zero_()
+        count = len(data.val_labels) if step == REPORTS else QUICK_VALIDATION
+        val_loss, val_accuracy = evaluate(
+            self.model, self.config, data.val_images[:count], data.val_labels[:count]
+        )
+        chance = log(data.classes)
+        if not (isfinite(train_loss) and isfinite(val_loss)) or train_loss > 10 * chance:
+            values = {"train_loss": chance, "val_loss": chance, "val_accuracy": 1 / data.classes}
+            report = Report(step=step, **values, diverged=True)
+        else:
+            report = Report(
+                step=step,
+                train_loss=train_loss,
+                val_loss=val_loss,
+                val_accuracy=val_accuracy,
+                slopes=self.mean_slopes(),
+            )
+        self.curve.append(report)
+        return report
+
+    def mean_slopes(self) -> tuple[float, ...]:
+        """Each layer's effective negative slope now, for activations that learn one."""
+        slopes = []
+        for module in self.model:
+            if isinstance(module, LearnableLeakyReLU):
+                slopes.append(module.effective_slope().item())
+            elif isinstance(module, nn.PReLU):
+                slopes.append(module.weight.mean().item())
+        return tuple(slopes)
+
+    def result(self, device: torch.device) -> TrialResult:
+        ended: Ended = "completed" if self.curve[-1].step == REPORTS else "pruned"
+        if self.curve[-1].diverged:
+            ended = "diverged"
+        return TrialResult(
+            ended=ended,
+            curve=tuple(self.curve),
+            seconds=self.seconds,
+            images_per_second=self.steps * self.config.batch_size / self.seconds,
+            device=str(device),
+        )
+
+
+def _autocast(config: TrialConfig, device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, config: TrialConfig, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    """(mean cross-entropy in nats, accuracy) over images (N, 1, 28, 28) and labels (N,)."""
+    model.eval()
+    loss = torch.zeros((), device=images.device, dtype=torch.float64)
+    correct = torch.zeros((), device=images.device, dtype=torch.int64)
+    for x, y in zip(images.split(VALIDATION_BATCH), labels.split(VALIDATION_BATCH), strict=True):
+        with _autocast(config, x.device):
+            logits = model(x).float()
+        loss += F.cross_entropy(logits, y, reduction="sum")
+        correct += (logits.argmax(1) == y).sum()
+    return float(loss) / len(labels), int(correct) / len(labels)
+
+
+def train(configs: Sequence[TrialConfig], data: Data, device: torch.device) -> Run:
+    """Train configs of one `pack_key()` on the same batches; members stop when they are told or diverge.
+
+    A generator: each `next` or `send(members to stop)` trains to the next report and yields the reports of
+    the members still running. Its return value holds the result of every member, in the order of `configs`.
+    On a CPU the same config, seed and thread count give bit-equal results.
+
+    Raises ValueError where the configs may not be trained together.
+    """
+    if len({config.pack_key() for config in configs}) != 1:
+        raise ValueError("configs of different pack keys cannot be trained together")
+    shared = configs[0]
+    members = [_Member(config, data, device) for config in configs]
+    running = dict(enumerate(members))
+    total = total_steps(shared.train_size, shared.batch_size, shared.epochs)
+    report_at = report_steps(total)
+    batches = _batches(data, shared, device)
+    done = 0
+    for number, last in enumerate(report_at, start=1):
+        for step in range(done, last):
+            index = next(batches)
+            x, y = data.train_images[index], data.train_labels[index]
+            factor = lr_factor(step, total, shared.warmup)
+            for member in running.values():
+                started = time.perf_counter()
+                member.step(x, y, factor)
+                member.seconds += time.perf_counter() - started
+        reports = {}
+        for i, member in running.items():
+            started = time.perf_counter()
+            reports[i] = member.report(number, last - done, data)
+            member.seconds += time.perf_counter() - started
+        done = last
+        stop = yield reports
+        running = {i: m for i, m in running.items() if i not in stop and not m.curve[-1].diverged}
+        if not running:
+            break
+    return [member.result(device) for member in members]
+
+
+def _batches(data: Data, config: TrialConfig, device: torch.device) -> Generator[Tensor, None, None]:
+    """Indices (B,) of each batch: every epoch is a fresh permutation, from the order seed alone."""
+    epoch = 0
+    while True:
+        generator = torch.Generator().manual_seed(derive(config.order_seed, "order", epoch))
+        order = torch.randperm(config.train_size, generator=generator).to(device)
+        for start in range(0, config.train_size - config.batch_size + 1, config.batch_size):
+            yield order[start : start + config.batch_size]
+        epoch += 1
