@@ -120,7 +120,7 @@ def _seconds(text: str) -> float:
 
 def _parse_set(text: str) -> dict[str, Any]:
     """KEY=VALUE as TOML; a bare word is a string."""
-    key, equals, value = text.partition("=")
+    key, _, value = text.partition("=")
     for candidate in (value, json.dumps(value)):
         try:
             return tomllib.loads(f"{key} = {candidate}")

@@ -1,4 +1,4 @@
-"""The nouns that travel: StudySpec, TrialConfig, Report, TrialResult. Frozen, checked, to and from TOML and JSON."""
+"""The nouns that travel: StudySpec, TrialConfig, Report, TrialResult; frozen, checked, from TOML, to JSON."""
 
 import tomllib
 from collections.abc import Mapping

@@ -70,7 +70,7 @@ class LearnableLeakyReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x where x > 0, slope * x elsewhere; any shape."""
-        y: Tensor = _LeakyReLU.apply(x, self.effective_slope())  # type: ignore[no-untyped-call]
+        y: Tensor = _LeakyReLU.apply(x, self.effective_slope())
         return y
 
     @torch.no_grad()

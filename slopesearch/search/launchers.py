@@ -6,6 +6,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Protocol
@@ -101,11 +102,9 @@ class _Worker:
 
     def send(self, message: Work | Answer) -> None:
         assert self.process.stdin is not None
-        try:
+        with suppress(OSError):  # where it died, the end of its output says so
             self.process.stdin.write(message.model_dump_json() + "\n")
             self.process.stdin.flush()
-        except OSError:
-            pass  # it died; the end of its output says so
 
     def how_it_died(self) -> str:
         self.errors.seek(0)
@@ -114,10 +113,8 @@ class _Worker:
 
     def close(self) -> None:
         assert self.process.stdin is not None
-        try:
+        with suppress(OSError):  # what was left to send has nobody to read it
             self.process.stdin.close()
-        except OSError:
-            pass  # what was left to send has nobody to read it
         self.process.terminate()
         try:
             self.process.wait(GOODBYE)

@@ -96,7 +96,7 @@ class Outcome:
 
 @dataclass
 class _Job:
-    """A trial on a slot. `stored`: the highest step that the study held before this run of it; `step`: now."""
+    """A trial on a slot. `stored`: the highest step the study held before this run; `step`: its last."""
 
     trial: Trial
     config: TrialConfig
@@ -288,11 +288,11 @@ def optimize(
     timeout: float | None = None,
     listen: Listener = lambda event: None,
 ) -> Outcome:
-    """Run a study, or go on with it, until it holds `trials` finished ones or `timeout` seconds are over.
+    """Run a study, or go on with it, until it holds `trials` finished ones; begin none after `timeout` s.
 
-    `folder` is the data folder. The first Ctrl-C or SIGTERM lets the running trials finish; the second leaves
-    them, and the next call runs them again. Raises RequestError, before anything is written, where the request
-    is wrong; StudyFailedError where trial after trial fails.
+    `folder` is the data folder. The first Ctrl-C or SIGTERM lets the running trials finish; the second
+    leaves them, and the next call runs them again. Raises RequestError, before anything is written, where
+    the request is wrong; StudyFailedError where trial after trial fails.
     """
     started = time.monotonic()
     if trials < 1:

@@ -110,10 +110,10 @@ def _misfits(spec: StudySpec) -> list[str]:
         found.append(f"val_size: {spec.dataset} has {data.val_max:,} validation images, given {val_size:,}")
     if spec.batch_size > train_size:
         found.append(f"batch_size: at most train_size, which is {train_size:,}, given {spec.batch_size:,}")
-    elif total_steps(train_size, spec.batch_size, epochs) < REPORTS:
+    elif (steps := total_steps(train_size, spec.batch_size, epochs)) < REPORTS:
         found.append(
-            f"epochs: {total_steps(train_size, spec.batch_size, epochs)} steps of training are fewer than the "
-            f"{REPORTS} reports of a run, given {epochs} epochs of {train_size:,} images; raise one of them"
+            f"epochs: a run of {steps} steps is too short for its {REPORTS} reports, "
+            f"given {epochs} epochs of {train_size:,} images; raise one of them"
         )
     if "learnable" in spec.space.slope_mode and min(values_of(spec.space.slope_max)) <= spec.slope_min:
         found.append(

@@ -17,9 +17,7 @@ from typing import Any
 import optuna
 from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
-from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
@@ -32,7 +30,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class _WalConnection(sqlite3.Connection):
-    """Readers go on while the study is written. A factory: a listener would miss connections pooled before."""
+    """Readers go on while the study is written. (A listener would miss the connections pooled before it.)"""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -217,8 +215,8 @@ def _parse_spec(name: str, stored: Any) -> StudySpec:
         return StudySpec.model_validate_json(json.dumps(stored))
     except ValueError as error:
         raise RequestError(
-            f"the stored spec of study '{name}' cannot be read ({str(error).splitlines()[0]}); was it made by "
-            "a newer slopesearch? start another study with --name"
+            f"the stored spec of study '{name}' cannot be read ({str(error).splitlines()[0]}); was it made "
+            "by a newer slopesearch? start another study with --name"
         ) from None
 
 
@@ -337,24 +335,21 @@ def read_study(url: str, name: str | None) -> StudyRecord:
 
 
 def read_summaries(url: str) -> list[StudySummary]:
-    """Every study of a storage, by name."""
-    with database(_existing(url)) as storage:
-        return sorted(
-            (_summary(storage, study) for study in storage.get_all_studies()),
-            key=lambda summary: summary.name,
-        )
+    """Every study of a storage, by name.
 
-
-def _summary(storage: RDBStorage, study: FrozenStudy) -> StudySummary:
-    trials = storage.get_all_trials(study._study_id, deepcopy=False)
-    states = [trial.state for trial in trials]
-    values = [t.value for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
-    best = max if study.direction == StudyDirection.MAXIMIZE else min
-    return StudySummary(
-        study.study_name,
-        complete=states.count(TrialState.COMPLETE),
-        pruned=states.count(TrialState.PRUNED),
-        running=states.count(TrialState.RUNNING),
-        failed=states.count(TrialState.FAIL),
-        best=best(values, default=None),
-    )
+    In SQL on Optuna's tables: its own API reads every trial whole, which takes over 2 s for 2,000 of them.
+    """
+    query = """
+        SELECT study_name,
+               sum(state = 'COMPLETE'), sum(state = 'PRUNED'), sum(state = 'RUNNING'), sum(state = 'FAIL'),
+               CASE direction WHEN 'MAXIMIZE' THEN max(iif(state = 'COMPLETE', value, NULL))
+                              ELSE min(iif(state = 'COMPLETE', value, NULL)) END
+        FROM studies
+        JOIN study_directions USING (study_id)
+        LEFT JOIN trials USING (study_id)
+        LEFT JOIN trial_values USING (trial_id)
+        GROUP BY study_id ORDER BY study_name
+    """
+    with closing(_read_only(_existing(url))) as connection:
+        rows = connection.execute(query).fetchall()
+    return [StudySummary(row[0], row[1] or 0, row[2] or 0, row[3] or 0, row[4] or 0, row[5]) for row in rows]

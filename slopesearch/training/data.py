@@ -70,8 +70,13 @@ class Data:
 
     def to(self, device: torch.device) -> "Data":
         """The same data on another device."""
-        tensors = self.train_images, self.train_labels, self.val_images, self.val_labels
-        return Data(*(tensor.to(device) for tensor in tensors), classes=self.classes)
+        return Data(
+            self.train_images.to(device),
+            self.train_labels.to(device),
+            self.val_images.to(device),
+            self.val_labels.to(device),
+            self.classes,
+        )
 
 
 def _mnist_like(class_name: str) -> Callable[[Path], tuple[Tensor, Tensor]]:
@@ -107,7 +112,7 @@ DATASETS: dict[str, DataSet] = {
     "mnist": _mnist_entry("MNIST", 0.1307, 0.3081),
     "fashion-mnist": _mnist_entry("FashionMNIST", 0.2860, 0.3530),
     "kmnist": _mnist_entry("KMNIST", 0.1918, 0.3483),
-    "digits": DataSet(_digits, 1000, 397, 0.3050, 0.3247, epochs=20, train_size=1000, val_size=397),
+    "digits": DataSet(_digits, 1000, 397, 0.3050, 0.3247, epochs=12, train_size=1000, val_size=397),
 }
 
 

@@ -44,7 +44,7 @@ class _Member:
     def __init__(self, config: TrialConfig, data: Data, device: torch.device) -> None:
         images = data.train_images[: config.batch_size].cpu()
         self.config = config
-        self.model = build_model(config, images).to(device, memory_format=torch.channels_last)
+        self.model = build_model(config, images).to(device).to(memory_format=torch.channels_last)
         self.slopes = [m for m in self.model if isinstance(m, LearnableLeakyReLU)]
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.lr, fused=True)
         self.loss_sum = torch.zeros((), device=device)  # since the last report; kept there, so no waiting
@@ -53,7 +53,7 @@ class _Member:
         self.steps = 0
 
     def _parameter_groups(self) -> list[dict[str, object]]:
-        """Weight matrices and kernels decay; slopes, BatchNorm and biases, all below two dimensions, do not."""
+        """Weights decay; slopes, BatchNorm and biases, which have fewer than two dimensions, do not."""
         parameters = list(self.model.parameters())
         return [
             {"params": [p for p in parameters if p.dim() > 1], "weight_decay": self.config.weight_decay},
@@ -85,8 +85,13 @@ class _Member:
         )
         chance = log(data.classes)
         if not (isfinite(train_loss) and isfinite(val_loss)) or train_loss > 10 * chance:
-            values = {"train_loss": chance, "val_loss": chance, "val_accuracy": 1 / data.classes}
-            report = Report(step=step, **values, diverged=True)
+            report = Report(
+                step=step,
+                train_loss=chance,
+                val_loss=chance,
+                val_accuracy=1 / data.classes,
+                diverged=True,
+            )
         else:
             report = Report(
                 step=step,
@@ -131,7 +136,8 @@ def evaluate(model: nn.Module, config: TrialConfig, images: Tensor, labels: Tens
     model.eval()
     loss = torch.zeros((), device=images.device, dtype=torch.float64)
     correct = torch.zeros((), device=images.device, dtype=torch.int64)
-    for x, y in zip(images.split(VALIDATION_BATCH), labels.split(VALIDATION_BATCH), strict=True):
+    for start in range(0, len(labels), VALIDATION_BATCH):
+        x, y = images[start : start + VALIDATION_BATCH], labels[start : start + VALIDATION_BATCH]
         with _autocast(config, x.device):
             logits = model(x).float()
         loss += F.cross_entropy(logits, y, reduction="sum")
