@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from slopesearch.config import RequestError, StudyFailedError, read_toml
-from slopesearch.search.storage import DEFAULT_URL, read_study, read_summaries
+from slopesearch.search.database import DEFAULT_URL, read_summaries
 from slopesearch.tables import study_json, study_table, summaries_table, trial_json, trial_view
 
 app = typer.Typer(
@@ -56,6 +56,7 @@ def optimize(
     from slopesearch.progress import Lines, LiveDisplay
     from slopesearch.search.optimize import optimize as run
     from slopesearch.search.space import check
+    from slopesearch.search.storage import read_study
 
     flags = {
         "dataset": dataset,
@@ -156,6 +157,8 @@ def show(
     as_json: Json = False,
 ) -> None:
     """One study: its best configs, and how far ahead of the textbook they are. Or one trial."""
+    from slopesearch.search.storage import read_study
+
     record = read_study(storage, name)
     if trial is None:
         print(study_json(record)) if as_json else study_table(Console(), record)

@@ -254,6 +254,8 @@ def _sentence(detail: Mapping[str, Any]) -> str:
         return unknown("key", name, owner.model_fields)
     if detail["type"] == "literal_error":
         return unknown(name, str(detail["input"]), [detail["ctx"]["expected"]])
+    if detail["type"] == "too_short":
+        return f"{name}: an empty list; give at least one value"
     message = detail["msg"].removeprefix("Value error, ")
     given = "" if "given" in message else f", given {_short(detail['input'])}"
     return f"{name}: {message[0].lower()}{message[1:]}{given}"

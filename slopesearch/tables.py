@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slopesearch.config import TrialConfig
-from slopesearch.search.storage import StudyRecord, StudySummary, TrialRecord
+from slopesearch.search.records import StudyRecord, StudySummary, TrialRecord
 from slopesearch.search.textbook import textbook
 
 TOP = 5

@@ -22,7 +22,9 @@ from slopesearch.config import (
     unknown,
 )
 from slopesearch.search import storage as store
+from slopesearch.search.database import DEFAULT_URL, check_database, database_path, only_writer
 from slopesearch.search.launchers import LAUNCHERS, Launcher
+from slopesearch.search.records import StudyRecord
 from slopesearch.search.space import check, resolve, sample
 from slopesearch.search.strategy import PRUNERS, SAMPLERS, SeededSampler
 from slopesearch.search.textbook import first_trials, textbook
@@ -38,7 +40,7 @@ FAULTS_IN_A_ROW = 3  # trials left as FAIL one after the other: a bug or a broke
 class Began:
     """The loop is about to start: what is to be done, on what."""
 
-    study: store.StudyRecord  # as it was before
+    study: StudyRecord  # as it was before
     devices: list[str]
     target: int
 
@@ -280,7 +282,7 @@ def optimize(
     *,
     trials: int,
     folder: Path,
-    url: str = store.DEFAULT_URL,
+    url: str = DEFAULT_URL,
     name: str | None = None,
     devices: str = "auto",
     workers: int | None = None,
@@ -304,20 +306,20 @@ def optimize(
     spec = check(spec.model_dump(exclude_unset=True))
     check_torch_pair()
     slots = resolve_devices(devices, workers)
-    path = store.database_path(url)
-    store.check_database(path)
+    path = database_path(url)
+    check_database(path)
     name, spec = _choose(spec, name, path, folder, slots, lambda text: listen(Noted(text)))
     data_hash = content_hash(spec.dataset, folder)
 
     path.parent.mkdir(exist_ok=True)  # the default folder; any other has been found there
     with (
-        store.only_writer(path, name),
+        only_writer(path, name),
         store.database(path) as storage,
         _interrupts() as interrupts,
     ):
         sampler = SeededSampler(SAMPLERS[spec.sampler], spec.seed, first_trials(spec))
         study = store.create_or_resume(storage, name, spec, data_hash, sampler, PRUNERS[spec.pruner]())
-        before = store.StudyRecord(name, spec, store.read_trials(study))
+        before = StudyRecord(name, spec, store.read_trials(study))
         finished = before.count("COMPLETE") + before.count("PRUNED")
         slots = slots[: max(0, trials - finished)]
         listen(Began(before, slots, trials))

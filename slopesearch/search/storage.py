@@ -1,30 +1,22 @@
-"""Open, resume, read and write a study in a SQLite file; one writer at a time."""
+"""Open, resume, read and write a study through Optuna's storage."""
 
 import hashlib
 import json
-import os
 import platform
-import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from slopesearch.config import Report, RequestError, StudySpec, TrialConfig, TrialResult, differences
-
-DEFAULT_URL = "sqlite:///studies/slopesearch.db"
-BUSY_TIMEOUT = 60  # s to wait for another process that holds the file
+from slopesearch.config import RequestError, StudySpec, TrialConfig, TrialResult, differences
+from slopesearch.search.database import BUSY_TIMEOUT, existing_database
+from slopesearch.search.records import StudyRecord, TrialRecord
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -36,108 +28,6 @@ class _WalConnection(sqlite3.Connection):
         super().__init__(*args, **kwargs)
         self.execute("PRAGMA journal_mode=WAL")
         self.execute("PRAGMA synchronous=NORMAL")
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """A stored trial, read back without torch. `value` is the objective; `ended` says why it ended.
-
-    A trial that was interrupted before it was told has state "RUNNING" and runs again.
-    """
-
-    number: int
-    state: str
-    value: float | None
-    config: TrialConfig | None
-    reports: dict[int, float]
-    attributes: dict[str, Any]
-
-    @property
-    def ended(self) -> str:
-        """completed, pruned, diverged or failed: …; running while it has not."""
-        return str(self.attributes.get("ended", "running"))
-
-    @property
-    def curve(self) -> tuple[Report, ...]:
-        """Every report of the run, for a finished trial."""
-        return tuple(Report.model_validate_json(json.dumps(row)) for row in self.attributes.get("curves", []))
-
-
-@dataclass(frozen=True)
-class StudySummary:
-    """A line of `list`."""
-
-    name: str
-    complete: int
-    pruned: int
-    running: int
-    failed: int
-    best: float | None
-
-
-@dataclass(frozen=True)
-class StudyRecord:
-    """A stored study, read back: what was asked, and every trial."""
-
-    name: str
-    spec: StudySpec
-    trials: list[TrialRecord]
-
-    def ranked(self) -> list[TrialRecord]:
-        """The completed trials, best first; of equal ones the earlier first."""
-        sign = -1 if self.spec.maximize else 1
-        complete = [trial for trial in self.trials if trial.state == "COMPLETE"]
-        return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
-
-    def count(self, state: str) -> int:
-        """How many trials are in a state."""
-        return sum(trial.state == state for trial in self.trials)
-
-
-def database_path(url: str) -> Path:
-    """The file behind a storage URL. Raises RequestError for any other kind of storage."""
-    try:
-        parsed = make_url(url)
-        parsed.get_dialect().import_dbapi()
-    except (ArgumentError, ValueError):
-        raise RequestError(
-            f"'{url}' is not a storage URL; a SQLite file is named like {DEFAULT_URL}"
-        ) from None
-    except (NoSuchModuleError, ImportError) as error:
-        raise RequestError(
-            f"the storage URL '{url}' needs a driver that is not installed ({error}); "
-            f"install it, or use a SQLite file like {DEFAULT_URL}"
-        ) from None
-    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
-        raise RequestError(f"studies are stored in SQLite files, given '{url}'; name one like {DEFAULT_URL}")
-    return Path(parsed.database)
-
-
-def check_database(path: Path) -> None:
-    """Raise RequestError unless the file is one of Optuna's, or can be made. Writes nothing."""
-    if not path.exists():
-        default = database_path(DEFAULT_URL).parent
-        if path.parent != default and not path.parent.is_dir():
-            raise RequestError(f"the storage folder '{path.parent}' does not exist; create it first")
-        if path.parent.is_dir() and not os.access(path.parent, os.W_OK):
-            raise RequestError(f"the storage folder '{path.parent}' cannot be written to; choose another")
-        return
-    try:
-        with closing(_read_only(path)) as connection:
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-    except (sqlite3.Error, OSError) as error:
-        raise RequestError(
-            f"'{path}' cannot be read as a SQLite file ({error}); name another with --storage"
-        ) from None
-    if tables and not {"studies", "trials", "version_info"} <= tables:
-        raise RequestError(
-            f"'{path}' is a SQLite file of another program (it has no Optuna tables); "
-            "name another with --storage"
-        )
-
-
-def _read_only(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT)
 
 
 @contextmanager
@@ -157,35 +47,6 @@ def database(path: Path) -> Iterator[RDBStorage]:
     finally:
         storage.remove_session()
         storage.engine.dispose()
-
-
-@contextmanager
-def only_writer(path: Path, study_name: str) -> Iterator[None]:
-    """Hold the study's lock, which the system lets go when the process dies.
-
-    Raises RequestError, naming the holder, where another process is writing the study.
-    """
-    digest = hashlib.sha256(study_name.encode()).hexdigest()[:12]
-    lock = FileLock(path.with_name(f".{path.name}.{digest}.lock"))
-    holder = path.with_name(f".{path.name}.{digest}.lock.json")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        try:
-            who = "process {pid} on {host}, since {since}".format(**json.loads(holder.read_text()))
-        except (OSError, ValueError, KeyError):
-            who = "another process"
-        raise RequestError(
-            f"the study '{study_name}' is being written by {who}; let it finish or stop it, "
-            "or start another study with --name"
-        ) from None
-    since = datetime.now().isoformat(sep=" ", timespec="seconds")
-    holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
-    try:
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
 
 
 def fingerprint(spec: dict[str, Any], data_hash: str) -> str:
@@ -300,17 +161,6 @@ def _record(trial: FrozenTrial) -> TrialRecord:
     )
 
 
-def _existing(url: str) -> Path:
-    path = database_path(url)
-    if not path.exists():
-        raise RequestError(
-            f"there is no storage '{path}' yet; `python -m slopesearch optimize` makes it, "
-            "or name another with --storage"
-        )
-    check_database(path)
-    return path
-
-
 def read_trials(study: optuna.Study) -> list[TrialRecord]:
     """Every trial of a study, by number."""
     return [_record(trial) for trial in study.get_trials(deepcopy=False)]
@@ -321,7 +171,7 @@ def read_study(url: str, name: str | None) -> StudyRecord:
 
     Raises RequestError where there is no such study.
     """
-    with database(_existing(url)) as storage:
+    with database(existing_database(url)) as storage:
         names = [study.study_name for study in storage.get_all_studies()]
         if name is None and len(names) == 1:
             name = names[0]
@@ -332,24 +182,3 @@ def read_study(url: str, name: str | None) -> StudyRecord:
         if spec is None:
             raise RequestError(f"the study '{name}' was not made by slopesearch, or holds nothing yet")
         return StudyRecord(name, spec, read_trials(optuna.load_study(study_name=name, storage=storage)))
-
-
-def read_summaries(url: str) -> list[StudySummary]:
-    """Every study of a storage, by name.
-
-    In SQL on Optuna's tables: its own API reads every trial whole, which takes over 2 s for 2,000 of them.
-    """
-    query = """
-        SELECT study_name,
-               sum(state = 'COMPLETE'), sum(state = 'PRUNED'), sum(state = 'RUNNING'), sum(state = 'FAIL'),
-               CASE direction WHEN 'MAXIMIZE' THEN max(iif(state = 'COMPLETE', value, NULL))
-                              ELSE min(iif(state = 'COMPLETE', value, NULL)) END
-        FROM studies
-        JOIN study_directions USING (study_id)
-        LEFT JOIN trials USING (study_id)
-        LEFT JOIN trial_values USING (trial_id)
-        GROUP BY study_id ORDER BY study_name
-    """
-    with closing(_read_only(_existing(url))) as connection:
-        rows = connection.execute(query).fetchall()
-    return [StudySummary(row[0], row[1] or 0, row[2] or 0, row[3] or 0, row[4] or 0, row[5]) for row in rows]

@@ -13,9 +13,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from slopesearch.config import REPORTS
+from slopesearch.search.textbook import N_STARTUP
 from slopesearch.seeds import derive
-
-N_STARTUP = 20  # finished trials before TPE takes over
 
 
 def _tpe(seed: int) -> BaseSampler:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from slopesearch.config import Range, StudySpec
-from slopesearch.search.strategy import N_STARTUP
 
 Params = dict[str, str | float]
+
+N_STARTUP = 20  # finished trials before the sampler takes over
 
 _TUTORIAL: Params = {
     "activation": "leaky_relu",

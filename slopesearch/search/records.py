@@ -1,0 +1,63 @@
+"""What is read back from a storage, without torch and without Optuna."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from slopesearch.config import Report, StudySpec, TrialConfig
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A stored trial, read back without torch. `value` is the objective; `ended` says why it ended.
+
+    A trial that was interrupted before it was told has state "RUNNING" and runs again.
+    """
+
+    number: int
+    state: str
+    value: float | None
+    config: TrialConfig | None
+    reports: dict[int, float]
+    attributes: dict[str, Any]
+
+    @property
+    def ended(self) -> str:
+        """completed, pruned, diverged or failed: …; running while it has not."""
+        return str(self.attributes.get("ended", "running"))
+
+    @property
+    def curve(self) -> tuple[Report, ...]:
+        """Every report of the run, for a finished trial."""
+        return tuple(Report.model_validate_json(json.dumps(row)) for row in self.attributes.get("curves", []))
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """A line of `list`."""
+
+    name: str
+    complete: int
+    pruned: int
+    running: int
+    failed: int
+    best: float | None
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A stored study, read back: what was asked, and every trial."""
+
+    name: str
+    spec: StudySpec
+    trials: list[TrialRecord]
+
+    def ranked(self) -> list[TrialRecord]:
+        """The completed trials, best first; of equal ones the earlier first."""
+        sign = -1 if self.spec.maximize else 1
+        complete = [trial for trial in self.trials if trial.state == "COMPLETE"]
+        return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+
+    def count(self, state: str) -> int:
+        """How many trials are in a state."""
+        return sum(trial.state == state for trial in self.trials)

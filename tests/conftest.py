@@ -1,0 +1,113 @@
+"""Shared by the tests: small configs, the bundled digits, and the command line as a real process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from slopesearch.config import TrialConfig, TrialResult
+from slopesearch.training.data import Data, load
+from slopesearch.training.engine import train
+
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def make_config(**changes: Any) -> TrialConfig:
+    """A small MLP on digits, with some fields changed; activations without a slope lose theirs."""
+    fields: dict[str, Any] = {
+        "dataset": "digits",
+        "split_seed": 0,
+        "train_size": 512,
+        "val_size": 397,
+        "batch_size": 64,
+        "epochs": 3,
+        "model": "mlp",
+        "depth": 1,
+        "width": 32,
+        "order_seed": 1,
+        "precision": "float32",
+        "warmup": 0.05,
+        "activation": "leaky_relu",
+        "negative_slope": 0.01,
+        "slope_mode": "fixed",
+        "slope_min": None,
+        "slope_max": None,
+        "slope_clamp": None,
+        "norm": "none",
+        "init": "kaiming_normal",
+        "init_seed": 2,
+        "lr": 1e-3,
+        "weight_decay": 0.0,
+    }
+    if changes.get("activation", "leaky_relu") != "leaky_relu":
+        fields |= {"negative_slope": None, "slope_mode": None}
+    if changes.get("slope_mode") == "learnable":
+        fields |= {"slope_min": 1e-3, "slope_max": 0.1, "slope_clamp": "project"}
+    if changes.get("model") == "cnn":
+        fields |= {"depth": None, "width": None}
+    return TrialConfig(**{**fields, **changes})
+
+
+def run_to_end(config: TrialConfig, data: Data) -> TrialResult:
+    """Train one config without pruning."""
+    run = train([config], data, torch.device("cpu"))
+    next(run)
+    while True:
+        try:
+            run.send(())
+        except StopIteration as end:
+            result: TrialResult = end.value[0]
+            return result
+
+
+@pytest.fixture(scope="session")
+def digits() -> Data:
+    """The bundled digits, as a small config uses them."""
+    return load("digits", Path("unused"), split_seed=0, train_size=512, val_size=397)
+
+
+@pytest.fixture(scope="session")
+def mnist_folder() -> Path:
+    """The folder with the real MNIST, or a skip."""
+    named = os.environ.get("SLOPESEARCH_DATA")
+    if not named or not Path(named, "MNIST", "raw", "train-images-idx3-ubyte").is_file():
+        pytest.skip("SLOPESEARCH_DATA names no folder that holds MNIST")
+    return Path(named)
+
+
+CommandLine = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def slopesearch(tmp_path: Path) -> CommandLine:
+    """`python -m slopesearch …` as a real process in an empty folder, without MNIST or its variable."""
+    environment = {key: value for key, value in os.environ.items() if key != "SLOPESEARCH_DATA"}
+
+    def run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "slopesearch", *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run
+
+
+# A study that takes a second a trial: a tiny MLP on the digits, one worker, this process.
+QUICK = ("--dataset", "digits", "--model", "mlp", "--epochs", "2", "--launcher", "inline")

@@ -1,0 +1,79 @@
+"""Which devices get how many workers, and the check of the torch pair."""
+
+import os
+import sys
+
+import pytest
+import torch
+
+from slopesearch.config import RequestError
+from slopesearch.training.devices import best_precision, check_torch_pair, resolve_devices, usable_cores
+
+
+@pytest.fixture
+def three_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+
+
+@pytest.mark.usefixtures("three_gpus")
+@pytest.mark.parametrize(
+    ("devices", "workers", "slots"),
+    [
+        ("auto", None, ["cuda:0", "cuda:1", "cuda:2"]),
+        ("cuda", None, ["cuda:0", "cuda:1", "cuda:2"]),
+        ("auto", 5, ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]),
+        ("auto", 1, ["cuda:0"]),
+        ("cuda:0,cuda:2", None, ["cuda:0", "cuda:2"]),
+        ("cuda:2, cpu", None, ["cuda:2", "cpu"]),
+    ],
+)
+def test_every_visible_gpu_gets_a_worker(devices: str, workers: int | None, slots: list[str]) -> None:
+    assert resolve_devices(devices, workers) == slots
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_without_a_gpu_every_usable_core_gets_a_worker() -> None:
+    assert resolve_devices("auto", None) == ["cpu"] * usable_cores()
+    assert resolve_devices("cpu", 7) == ["cpu"] * 7
+    assert resolve_devices("cpu,cpu", None) == ["cpu", "cpu"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity on this system")
+def test_affinity_counts() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("devices", ["cuda", "cuda:0", "cpu,cuda:1", "tpu", ""])
+def test_a_device_that_is_not_there_is_refused(devices: str) -> None:
+    with pytest.raises(RequestError, match="there is no device '.*' here; choose from auto, cpu"):
+        resolve_devices(devices, None)
+
+
+def test_a_pair_that_does_not_import_names_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def find_spec(self, name: str, path: object, target: object = None) -> None:
+            if name == "torchvision":
+                raise RuntimeError("operator torchvision::nms does not exist")
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with pytest.raises(RequestError, match="torchvision::nms.*pip install torch torchvision"):
+        check_torch_pair()
+
+
+def test_gpus_train_in_float32_until_bf16_is_measured_there() -> None:
+    assert best_precision(["cuda:0"]) == "float32"
+    assert best_precision(["cpu", "cuda:0"]) == "float32"
+    assert best_precision(["cpu"]) in ("bf16", "float32")

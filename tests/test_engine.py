@@ -1,0 +1,156 @@
+"""The training path: schedule, reports, bit-equality, divergence, packs of plain models."""
+
+from math import log
+
+import pytest
+import torch
+
+from slopesearch.config import REPORTS
+from slopesearch.nets.activations import ACTIVATIONS
+from slopesearch.training.data import Data
+from slopesearch.training.engine import _Member, evaluate, lr_factor, report_steps, total_steps, train
+from tests.conftest import make_config, run_to_end
+
+CPU = torch.device("cpu")
+
+
+def test_reports_are_evenly_spaced_and_end_with_the_run() -> None:
+    assert report_steps(234) == [26, 52, 78, 104, 130, 156, 182, 208, 234]
+    assert report_steps(10) == sorted(set(report_steps(10)))
+    assert report_steps(9) == list(range(1, 10))
+    assert total_steps(10_000, 128, 3) == 234
+
+
+def test_learning_rate_warms_up_then_falls_to_zero() -> None:
+    factors = [lr_factor(step, 200, 0.05) for step in range(200)]
+    assert factors[:10] == pytest.approx([0.1 * i for i in range(1, 11)])
+    assert max(factors) == 1.0
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert factors[-1] == pytest.approx(1 / 190)
+    assert lr_factor(0, 200, 0.0) == 1.0
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_same_config_twice_is_bit_equal(digits: Data, precision: str) -> None:
+    config = make_config(model="cnn", norm="before", precision=precision, epochs=2)
+    first, second = run_to_end(config, digits), run_to_end(config, digits)
+    assert first.curve == second.curve
+    assert len(first.curve) == REPORTS
+    assert first.ended == "completed"
+
+
+def test_seeds_reach_the_run(digits: Data) -> None:
+    base = run_to_end(make_config(), digits).curve
+    assert run_to_end(make_config(init_seed=8), digits).curve != base
+    assert run_to_end(make_config(order_seed=8), digits).curve != base
+    assert run_to_end(make_config(lr=2e-3), digits).curve != base
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("norm", ["none", "before", "after"])
+def test_everything_registered_learns(digits: Data, activation: str, norm: str) -> None:
+    result = run_to_end(make_config(activation=activation, norm=norm, lr=3e-3, epochs=6), digits)
+    assert result.ended == "completed"
+    assert result.final.val_accuracy > 0.8
+    assert result.final.train_loss < result.curve[0].train_loss
+
+
+def test_a_well_chosen_net_passes_97_percent_on_digits() -> None:
+    from pathlib import Path
+
+    from slopesearch.training.data import DATASETS, load
+
+    entry = DATASETS["digits"]
+    data = load("digits", Path("unused"), 0, entry.train_size, entry.val_size)
+    config = make_config(
+        model="cnn",
+        norm="before",
+        batch_size=128,
+        lr=3e-3,
+        epochs=entry.epochs,
+        train_size=entry.train_size,
+    )
+    assert run_to_end(config, data).final.val_accuracy > 0.97
+
+
+def test_a_run_that_diverges_reports_chance_and_ends(digits: Data) -> None:
+    result = run_to_end(make_config(lr=1e6), digits)
+    assert result.ended == "diverged"
+    assert len(result.curve) < REPORTS
+    assert result.final.val_accuracy == 0.1
+    assert result.final.val_loss == pytest.approx(log(10))
+
+
+def test_not_a_number_ends_the_run(digits: Data) -> None:
+    broken = Data(
+        torch.full_like(digits.train_images, float("nan")),
+        digits.train_labels,
+        digits.val_images,
+        digits.val_labels,
+    )
+    result = run_to_end(make_config(), broken)
+    assert [report.diverged for report in result.curve] == [True]
+
+
+def test_members_of_one_call_train_as_if_alone(digits: Data) -> None:
+    configs = [
+        make_config(),
+        make_config(activation="tanh", norm="after", lr=3e-3),
+        make_config(slope_mode="learnable", init="orthogonal", weight_decay=0.01),
+    ]
+    run = train(configs, digits, CPU)
+    assert list(next(run)) == [0, 1, 2]
+    assert list(run.send([1])) == [0, 2]  # stopped members leave
+    with pytest.raises(StopIteration) as end:
+        while True:
+            run.send(())
+    together = end.value.value
+    assert [result.ended for result in together] == ["completed", "pruned", "completed"]
+    assert together[0].curve == run_to_end(configs[0], digits).curve
+    assert together[2].curve == run_to_end(configs[2], digits).curve
+
+
+def test_different_batches_cannot_share_a_run(digits: Data) -> None:
+    with pytest.raises(ValueError, match="pack keys"):
+        next(train([make_config(), make_config(order_seed=5)], digits, CPU))
+
+
+def test_decay_spares_slopes_norms_and_biases(digits: Data) -> None:
+    config = make_config(slope_mode="learnable", norm="after", weight_decay=0.1)
+    member = _Member(config, digits, CPU)
+    decayed, spared = member.optimizer.param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+    names = {id(parameter): name for name, parameter in member.model.named_parameters()}
+    assert {names[id(p)] for p in decayed["params"]} == {"linear1.weight", "out.weight"}
+    assert {"act1.slope", "norm1.weight", "out.bias"} <= {names[id(p)] for p in spared["params"]}
+
+
+def test_learned_slopes_are_reported_and_stay_in_range(digits: Data) -> None:
+    result = run_to_end(make_config(slope_mode="learnable", lr=0.03, depth=3), digits)
+    for report in result.curve:
+        assert len(report.slopes) == 3
+        assert all(1e-3 - 1e-9 <= slope <= 0.1 + 1e-7 for slope in report.slopes)
+    assert result.final.slopes != (0.01, 0.01, 0.01)
+
+
+def test_evaluate_is_the_mean_over_all_images(digits: Data) -> None:
+    config = make_config()
+    member = _Member(config, digits, CPU)
+    loss, accuracy = evaluate(member.model, config, digits.val_images, digits.val_labels)
+    with torch.no_grad():
+        logits = member.model.eval()(digits.val_images)
+    assert loss == pytest.approx(
+        torch.nn.functional.cross_entropy(logits, digits.val_labels).item(), rel=1e-5
+    )
+    assert accuracy == (logits.argmax(1) == digits.val_labels).double().mean().item()
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_like_the_cpu(digits: Data) -> None:
+    config = make_config(norm="before", slope_mode="learnable")
+    device = torch.device("cuda:0")
+    run = train([config], digits.to(device), device)
+    report = next(run)[0]
+    cpu = next(train([config], digits, CPU))[0]
+    assert report.train_loss == pytest.approx(cpu.train_loss, rel=1e-3)
+    assert report.val_accuracy == pytest.approx(cpu.val_accuracy, abs=0.01)
