@@ -12,7 +12,7 @@ import torch
 
 from slopesearch.config import TrialConfig, TrialResult
 from slopesearch.training.data import Data, load
-from slopesearch.training.engine import train
+from slopesearch.training.engine import Run, train
 
 torch.set_num_threads(1)
 
@@ -23,6 +23,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def _no_traffic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever would leave this machine is sent to a port of it where nothing listens."""
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
 
 
 def make_config(**changes: Any) -> TrialConfig:
@@ -61,16 +69,21 @@ def make_config(**changes: Any) -> TrialConfig:
     return TrialConfig(**{**fields, **changes})
 
 
-def run_to_end(config: TrialConfig, data: Data) -> TrialResult:
-    """Train one config without pruning."""
-    run = train([config], data, torch.device("cpu"))
-    next(run)
+def drain(run: Run) -> list[TrialResult]:
+    """Let a run that has begun go to its end, without pruning."""
     while True:
         try:
             run.send(())
         except StopIteration as end:
-            result: TrialResult = end.value[0]
-            return result
+            results: list[TrialResult] = end.value
+            return results
+
+
+def run_to_end(config: TrialConfig, data: Data) -> TrialResult:
+    """Train one config without pruning."""
+    run = train([config], data, torch.device("cpu"))
+    next(run)
+    return drain(run)[0]
 
 
 @pytest.fixture(scope="session")
@@ -92,15 +105,14 @@ CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def slopesearch(tmp_path: Path) -> CommandLine:
+def slopesearch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     """`python -m slopesearch …` as a real process in an empty folder, without MNIST or its variable."""
-    environment = {key: value for key, value in os.environ.items() if key != "SLOPESEARCH_DATA"}
+    monkeypatch.delenv("SLOPESEARCH_DATA", raising=False)
 
     def run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "slopesearch", *arguments],
             cwd=tmp_path,
-            env=environment,
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -9,7 +9,7 @@ from slopesearch.config import REPORTS
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.training.data import Data
 from slopesearch.training.engine import _Member, evaluate, lr_factor, report_steps, total_steps, train
-from tests.conftest import make_config, run_to_end
+from tests.conftest import drain, make_config, run_to_end
 
 CPU = torch.device("cpu")
 
@@ -101,10 +101,7 @@ def test_members_of_one_call_train_as_if_alone(digits: Data) -> None:
     run = train(configs, digits, CPU)
     assert list(next(run)) == [0, 1, 2]
     assert list(run.send([1])) == [0, 2]  # stopped members leave
-    with pytest.raises(StopIteration) as end:
-        while True:
-            run.send(())
-    together = end.value.value
+    together = drain(run)
     assert [result.ended for result in together] == ["completed", "pruned", "completed"]
     assert together[0].curve == run_to_end(configs[0], digits).curve
     assert together[2].curve == run_to_end(configs[2], digits).curve

@@ -1,0 +1,245 @@
+"""The command line as a user meets it: real processes in an empty folder, and sentences for what is wrong."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from slopesearch.cli import _parse_set, _seconds, main
+from slopesearch.config import RequestError
+from tests.conftest import QUICK, CommandLine
+
+DEFAULT_URL = "sqlite:///studies/slopesearch.db"
+
+
+def test_a_study_from_one_command_to_the_dashboard(slopesearch: CommandLine, tmp_path: Path) -> None:
+    """The main job on worker processes, then every reader of what it leaves."""
+    budget = ("--dataset", "digits", "--model", "mlp", "--epochs", "3")
+    first = slopesearch("optimize", *budget, "--trials", "7", "--devices", "cpu,cpu")
+    assert first.returncode == 0, first.stderr
+    assert "workers: 2 on cpu" in first.stdout
+    assert len(re.findall(r"^\[\d+/7", first.stdout, re.MULTILINE)) == 7
+    for words in ("digits-mlp: 7 trials", "best: trial", "the tutorial's recipe", "winner ahead by", "Next:"):
+        assert words in first.stdout
+    assert {path.name for path in (tmp_path / "studies").iterdir()} >= {"slopesearch.db"}
+
+    # Asked for more, it goes on; the fields of the first call are remembered.
+    second = slopesearch("optimize", "--dataset", "digits", "--model", "mlp", "--trials", "9")
+    assert second.returncode == 0, second.stderr
+    assert "7 there already" in second.stdout
+    assert len(re.findall(r"^\[\d+/9", second.stdout, re.MULTILINE)) == 2
+
+    (row,) = json.loads(slopesearch("list", "--json").stdout)
+    assert (row["name"], row["complete"] + row["pruned"], row["failed"]) == ("digits-mlp", 9, 0)
+    assert "digits-mlp" in slopesearch("list").stdout
+    shown = json.loads(slopesearch("show", "--json").stdout)
+    assert shown["top"][0]["value"] == row["best"]
+    assert len(shown["textbook"]) == 5
+    assert "report  train_loss" in slopesearch("show", "--trial", "0").stdout
+    assert (
+        json.loads(slopesearch("show", "--trial", "0", "--json").stdout)["config"]["activation"]
+        == "leaky_relu"
+    )
+
+    def optuna(*arguments: str) -> str:
+        command = [str(Path(sys.executable).with_name("optuna")), *arguments, "--storage", DEFAULT_URL]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    assert "digits-mlp" in optuna("studies", "-f", "json")
+    best = json.loads(optuna("best-trial", "--study-name", "digits-mlp", "-f", "json"))
+    assert best["number"] == shown["top"][0]["number"]
+    assert dashboard_studies(tmp_path) == ["digits-mlp"]
+
+
+def dashboard_studies(folder: Path) -> list[str]:
+    """What optuna-dashboard, a real server, says of the storage."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("optuna-dashboard")), DEFAULT_URL]
+    server = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port)],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=10) as answer:
+                    studies = json.load(answer)["study_summaries"]
+                return [study["study_name"] for study in studies]
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_the_running_trials_finish(
+    tmp_path: Path, number: signal.Signals, slopesearch: CommandLine
+) -> None:
+    command = [sys.executable, "-u", "-m", "slopesearch", "optimize", *QUICK, "--trials", "500"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("[3/"):
+            break
+    process.send_signal(number)
+    rest = process.stdout.read()
+    process.stdout.close()
+    assert process.wait(60) == 130
+    assert "the running trials finish first" in rest
+    assert re.search(r"\d of 500 trials are done; to go on: python -m slopesearch optimize --dataset", rest)
+    (row,) = json.loads(slopesearch("list", "--json").stdout)
+    assert row["running"] == 0
+    assert row["complete"] + row["pruned"] >= 3
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_kill_9_loses_no_finished_trial_and_the_study_ends_as_if_nothing_had_been(
+    tmp_path: Path, slopesearch: CommandLine, seed: int
+) -> None:
+    whole = ("optimize", *QUICK, "--trials", "12", "--storage", "sqlite:///whole.db")
+    assert slopesearch(*whole).returncode == 0
+    command = [sys.executable, "-u", "-m", "slopesearch", "optimize", *QUICK, "--trials", "12"]
+    for after in (2 + seed, 7 + seed):
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(f"[{after}/"):
+                break
+        time.sleep(0.05 * seed)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        (row,) = json.loads(slopesearch("list", "--json").stdout)
+        assert row["complete"] + row["pruned"] >= after
+    assert slopesearch("optimize", *QUICK, "--trials", "12").returncode == 0
+
+    def rows(storage: str) -> list[object]:
+        shown = [
+            json.loads(slopesearch("show", "--trial", str(n), "--json", "--storage", storage).stdout)
+            for n in range(0, 12, 4)
+        ]
+        return [[row[key] for key in ("state", "value", "config", "curves", "ended")] for row in shown]
+
+    assert rows("sqlite:///studies/slopesearch.db") == rows("sqlite:///whole.db")
+
+
+def test_auto_without_mnist_and_network_runs_on_digits_with_one_warning(
+    slopesearch: CommandLine, tmp_path: Path
+) -> None:
+    small = ("--model", "mlp", "--epochs", "2", "--trials", "1", "--launcher", "inline")
+    done = slopesearch("optimize", *small)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("using scikit-learn's bundled digits") == 1
+    assert "digits-mlp: to 1 trials" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"studies"}  # nothing half-downloaded
+
+
+# What is wrong, and what the sentence must say; each is one call in this process.
+WRONG = [
+    (["optimize", "--trials", "0"], "trials: at least 1, given 0"),
+    (["optimize", "nowhere.toml"], "there is no study file 'nowhere.toml'"),
+    (["optimize", "bad.toml"], "unknown key 'epoch'"),
+    (["optimize", "bad.toml"], "space.lr: low must be below high"),
+    (["optimize", "bad.toml"], "unknown activation 'rellu'; choose from relu, leaky_relu"),
+    (["optimize", "bad.toml"], "space.negative_slope: a slope lies in [0, 1], given -0.1"),
+    (["optimize", "--model", "resnet"], "unknown model 'resnet'; choose from mlp, cnn"),
+    (["optimize", "--dataset", "cifar"], "unknown dataset 'cifar'; choose from auto, mnist"),
+    (["optimize", "--set", "space.init=he"], "unknown init 'he'"),
+    (["optimize", "--set", "epochs"], "--set takes KEY=VALUE, like --set space.lr=0.001, given 'epochs'"),
+    (["optimize", "--timeout", "soon"], "timeout: a number with s, m or h behind it, like 30m, given 'soon'"),
+    (["optimize", "--devices", "cuda:7"], "there is no device 'cuda:7' here; choose from auto, cpu"),
+    (["optimize", "--launcher", "ray"], "unknown launcher 'ray'; choose from inline, process"),
+    (["optimize", "--data", "nowhere"], "the data folder 'nowhere' does not exist"),
+    (["optimize", "--storage", "sqlite:///nowhere/x.db"], "the storage folder 'nowhere' does not exist"),
+    (["optimize", "--storage", "sqlite:///bad.toml"], "'bad.toml' cannot be read as a SQLite file"),
+    (["optimize", "--storage", "postgresql://host/db"], "needs a driver that is not installed"),
+    (["optimize", "--storage", "here"], "'here' is not a storage URL"),
+    (["list"], "there is no storage 'studies/slopesearch.db' yet; `python -m slopesearch optimize` makes it"),
+    (["show", "mnist-cnn"], "there is no storage"),
+    (["show", "--trial", "x"], "Invalid value for '--trial'"),
+    (["optimise"], "No such command 'optimise'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), WRONG)
+def test_a_wrong_request_gets_a_sentence_exit_2_and_writes_nothing(
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SLOPESEARCH_DATA", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "bad.toml").write_text(
+        'epoch = 3\n[space]\nactivation = "rellu"\nlr = { low = 1.0, high = 0.1 }\nnegative_slope = -0.1\n'
+    )
+    if arguments[0] == "optimize" and "--dataset" not in arguments:
+        arguments = [*arguments, "--dataset", "digits"]
+    monkeypatch.setattr(sys, "argv", ["slopesearch", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    errors = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert sentence in errors
+    assert "Traceback" not in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.toml"]
+
+
+def test_a_wrong_request_as_a_process(slopesearch: CommandLine, tmp_path: Path) -> None:
+    done = slopesearch("optimize", "--model", "resnet", "--set", "seed=-1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[0].startswith("error: ")
+    assert len(done.stderr.splitlines()) == 2  # both mistakes
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_folder_without_mnist_is_an_error_for_mnist(slopesearch: CommandLine, tmp_path: Path) -> None:
+    """The folder is a half-made MNIST, so no download is tried."""
+    (tmp_path / "half" / "MNIST" / "raw").mkdir(parents=True)
+    done = slopesearch("optimize", "--dataset", "mnist", "--data", "half")
+    assert done.returncode == 2
+    assert "raw/train-images-idx3-ubyte is missing" in done.stderr
+    assert not (tmp_path / "studies").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("epochs=3", {"epochs": 3}),
+        ("model=mlp", {"model": "mlp"}),
+        ("space.lr=1e-3", {"space": {"lr": 1e-3}}),
+        ("space.norm=['none', 'before']", {"space": {"norm": ["none", "before"]}}),
+        ("space.lr={low = 1e-4, high = 1e-2}", {"space": {"lr": {"low": 1e-4, "high": 1e-2}}}),
+    ],
+)
+def test_set_reads_toml_values_and_bare_words(text: str, parsed: object) -> None:
+    assert _parse_set(text) == parsed
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("1.5h", 5400)])
+def test_timeouts_have_units(text: str, seconds: float) -> None:
+    assert _seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "-3m", "m", "3 weeks"])
+def test_other_timeouts_are_refused(text: str) -> None:
+    with pytest.raises(RequestError):
+        _seconds(text)

@@ -1,0 +1,112 @@
+"""Real worker processes against the inline launcher: the same results, and what happens when one dies."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from slopesearch.config import REPORTS, TrialConfig, TrialResult
+from slopesearch.search.launchers import InlineLauncher, Launcher, ProcessLauncher
+from slopesearch.search.worker import Failed, Finished, Reported
+from tests.conftest import make_config
+
+FOLDER = Path("unused")
+
+
+def finish(launcher: Launcher, configs: dict[int, TrialConfig], stop_at: int = 99) -> dict[int, TrialResult]:
+    """Run one config on each slot; stop each at a report."""
+    for slot, config in configs.items():
+        launcher.start(slot, [config])
+    results: dict[int, TrialResult] = {}
+    while len(results) < len(configs):
+        received = launcher.wait(60)
+        assert received is not None, "nothing came for a minute"
+        slot, message = received
+        if isinstance(message, Reported):
+            launcher.answer(slot, [0] if message.reports[0].step == stop_at else [])
+        elif isinstance(message, Finished):
+            (results[slot],) = message.results
+        else:
+            pytest.fail(message.reason)
+    return results
+
+
+def test_processes_give_what_inline_gives_bit_for_bit() -> None:
+    configs = [make_config(), make_config(activation="tanh", norm="before")]
+    inline = InlineLauncher(["cpu"], FOLDER)
+    want = [finish(inline, {0: config})[0] for config in configs]
+    processes = ProcessLauncher(["cpu", "cpu"], FOLDER)
+    try:
+        got = finish(processes, dict(enumerate(configs)))
+        again = finish(processes, {1: configs[0]}, stop_at=2)
+    finally:
+        processes.close()
+    assert [got[0].curve, got[1].curve] == [want[0].curve, want[1].curve]
+    assert len(got[0].curve) == REPORTS
+    assert again[1].ended == "pruned"
+    assert again[1].curve == want[0].curve[:2]
+    assert all(worker.process.returncode is not None for worker in processes._workers)
+
+
+def test_a_worker_that_dies_is_told_of_and_replaced() -> None:
+    launcher = ProcessLauncher(["cpu"], FOLDER)
+    try:
+        launcher.start(0, [make_config()])
+        received = launcher.wait(60)
+        assert received is not None
+        assert isinstance(received[1], Reported)
+        os.kill(launcher._workers[0].process.pid, signal.SIGKILL)
+        received = launcher.wait(60)
+        assert received is not None
+        assert isinstance(received[1], Failed)
+        assert "died with exit code -9" in received[1].reason
+        assert finish(launcher, {0: make_config()})[0].ended == "completed"
+        # One that dies while it is idle is replaced without a word.
+        launcher._workers[0].process.kill()
+        launcher._workers[0].process.wait()
+        assert finish(launcher, {0: make_config()})[0].ended == "completed"
+    finally:
+        launcher.close()
+
+
+@pytest.mark.parametrize("kind", [InlineLauncher, ProcessLauncher])
+def test_an_exception_comes_back_as_its_traceback(kind: type[Launcher]) -> None:
+    launcher: Launcher = kind(["cpu"], FOLDER)  # type: ignore[call-arg]
+    try:
+        launcher.start(0, [make_config(init="nothing")])
+        received = launcher.wait(60)
+        assert received is not None
+        assert isinstance(received[1], Failed)
+        assert "Traceback" in received[1].reason
+        assert "KeyError: 'nothing'" in received[1].reason
+        assert finish(launcher, {0: make_config()})[0].ended == "completed"
+    finally:
+        launcher.close()
+
+
+def test_a_worker_whose_parent_is_gone_ends_by_itself() -> None:
+    launcher = ProcessLauncher(["cpu"], FOLDER)
+    worker = launcher._workers[0]
+    launcher.start(0, [make_config()])
+    assert launcher.wait(60) is not None
+    assert worker.process.stdin is not None
+    worker.process.stdin.close()  # what the system does with a killed parent's pipes
+    deadline = time.monotonic() + 20
+    while worker.process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert worker.process.poll() is not None
+    launcher.close()
+
+
+def test_workers_are_single_threaded_and_keep_out_of_the_terminals_group() -> None:
+    launcher = ProcessLauncher(["cpu"], FOLDER)
+    try:
+        finish(launcher, {0: make_config()})
+        process = psutil.Process(launcher._workers[0].process.pid)
+        assert process.environ()["OMP_NUM_THREADS"] == "1"
+        assert os.getsid(process.pid) != os.getsid(0)
+    finally:
+        launcher.close()

@@ -1,0 +1,139 @@
+"""The house: the route is one way, each side knows what it may, and what is shipped works."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import slopesearch
+from slopesearch.cli import app
+from slopesearch.search.space import check, resolve
+from tests.conftest import CommandLine
+
+PACKAGE = Path(slopesearch.__file__).parent
+ROOT = PACKAGE.parent
+
+# A file may import only what stands above it.
+ROUTE = [
+    *("seeds", "config"),
+    *("nets.activations", "nets.initializers", "nets.models"),
+    *("training.data", "training.devices", "training.engine"),
+    *("search.textbook", "search.strategy", "search.space"),
+    *("search.records", "search.database", "search.storage"),
+    *("search.worker", "search.launchers", "search.optimize"),
+    *("tables", "progress", "cli", "__main__"),
+]
+KNOWS_TORCH = ("nets", "training", "search.worker", "search.launchers")
+KNOWS_OPTUNA = ("search.strategy", "search.space", "search.storage", "search.optimize")
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        if path.name != "__init__.py":
+            found[name] = path
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_the_route_names_every_module() -> None:
+    assert sorted(ROUTE) == sorted(modules())
+
+
+@pytest.mark.parametrize("name", ROUTE)
+def test_the_route_is_one_way(name: str) -> None:
+    ours = {module.removeprefix("slopesearch.") for module in imports(modules()[name])}
+    later = ROUTE[ROUTE.index(name) :]
+    assert not ours & set(later)
+
+
+@pytest.mark.parametrize("name", ROUTE)
+def test_each_side_knows_what_it_may(name: str) -> None:
+    packages = {module.partition(".")[0] for module in imports(modules()[name])}
+    assert "torch" not in packages or name.startswith(KNOWS_TORCH)
+    assert "optuna" not in packages or name.startswith(KNOWS_OPTUNA)
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("slopesearch.cli", {"torch", "optuna", "sklearn"}),
+        ("slopesearch.search.storage", {"torch", "sklearn"}),
+        ("slopesearch.search.strategy", {"torch", "sklearn"}),
+        ("slopesearch.training.engine", {"optuna"}),
+    ],
+)
+def test_what_starts_at_once_loads_little(module: str, absent: set[str]) -> None:
+    program = f"import sys, {module}; print(*{{m.partition('.')[0] for m in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not absent & set(done.stdout.split())
+
+
+def test_files_are_small() -> None:
+    for path in modules().values():
+        assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_the_project_names_no_index_host_and_has_no_lock_file() -> None:
+    tracked = [ROOT / "pyproject.toml", ROOT / "README.md", ROOT / ".ci" / "run"]
+    for path in tracked:
+        assert not re.search(r"https?://(?!pytorch\.org)\S*(pypi|whl)|index-url", path.read_text()), path
+    assert not list(ROOT.glob("*.lock"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.toml")), ids=lambda path: path.name)
+def test_shipped_studies_are_valid_and_open_with_question_cost_and_command(path: Path) -> None:
+    text = path.read_text()
+    question, command = text.splitlines()[:2]
+    assert re.fullmatch(r"# .+\?   about \d+ min on 2 cores", question)
+    assert f"python -m slopesearch optimize studies/{path.name} --trials" in command
+    spec = check(tomllib.loads(text))
+    resolve(spec.model_copy(update={"dataset": "mnist"}), "float32")
+
+
+def test_the_default_study_file_is_the_default() -> None:
+    spec = check(tomllib.loads((ROOT / "studies" / "default.toml").read_text()))
+    written, default = (
+        resolve(asked.model_copy(update={"dataset": "mnist"}), "float32") for asked in (spec, check({}))
+    )
+    assert written == default
+
+
+def readme_commands() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.partition("#")[0].strip() for line in lines if line.partition("#")[0].strip()]
+
+
+def test_the_readmes_commands_and_flags_exist(slopesearch: CommandLine) -> None:
+    import typer
+
+    known = typer.main.get_command(app)
+    used = [line for line in readme_commands() if "python -m slopesearch" in line]
+    assert used
+    for line in used:
+        words = line.partition("python -m slopesearch")[2].split()
+        command = known.commands[words[0]]  # type: ignore[attr-defined]
+        flags = {flag for parameter in command.params for flag in parameter.opts}
+        assert {word.partition("=")[0] for word in words if word.startswith("--")} <= flags, line
+
+
+def test_the_readmes_paths_exist() -> None:
+    text = (ROOT / "README.md").read_text()
+    for path in re.findall(r"`((?:slopesearch|studies|scripts|tests)/[\w./-]+\.(?:py|toml|png|svg))`", text):
+        assert (ROOT / path).exists(), path

@@ -1,0 +1,382 @@
+"""The loop, driven with fake metrics and with real training: totals, kills at every write, faults."""
+
+import signal
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from slopesearch.config import (
+    REPORTS,
+    Report,
+    RequestError,
+    StudyFailedError,
+    StudySpec,
+    TrialConfig,
+    TrialResult,
+)
+from slopesearch.search import storage as store
+from slopesearch.search.launchers import LAUNCHERS
+from slopesearch.search.optimize import Event, Noted, Outcome, Progressed, Started, Told, optimize
+from slopesearch.search.records import StudyRecord
+from slopesearch.search.space import check
+from slopesearch.search.worker import Failed, Finished, Message, Reported
+from slopesearch.seeds import derive
+
+FOLDER = Path("unused")
+
+
+class FakeLauncher:
+    """Trains nothing: a trial's accuracy rises to a number derived from its config.
+
+    Slots report in turn. `fault(config, attempt)` may raise or give the reason of a failure.
+    """
+
+    def __init__(self, devices: list[str], folder: Path) -> None:
+        self.devices = devices
+        self.jobs: dict[int, tuple[TrialConfig, list[Report]]] = {}
+        self.stopped: set[int] = set()
+        self.order: list[int] = []
+        self.attempts: dict[TrialConfig, int] = {}
+
+    def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
+        (config,) = configs
+        assert slot not in self.jobs
+        self.jobs[slot] = config, []
+        self.order.append(slot)
+        self.attempts[config] = self.attempts.get(config, 0) + 1
+
+    def wait(self, timeout: float) -> tuple[int, Message] | None:
+        slot = self.order.pop(0)
+        config, curve = self.jobs[slot]
+        reason = self.fault(config, self.attempts[config])
+        if reason:
+            del self.jobs[slot]
+            return slot, Failed(reason=reason)
+        if slot in self.stopped or len(curve) == REPORTS or (curve and curve[-1].diverged):
+            self.stopped.discard(slot)
+            del self.jobs[slot]
+            ended = "diverged" if curve[-1].diverged else "completed" if len(curve) == REPORTS else "pruned"
+            result = TrialResult(
+                ended=ended,  # type: ignore[arg-type]
+                curve=tuple(curve),
+                seconds=1.0,
+                images_per_second=1.0,
+                device="fake",
+            )
+            return slot, Finished(results=(result,))
+        curve.append(self.report(config, len(curve) + 1))
+        return slot, Reported(reports={0: curve[-1]})
+
+    def report(self, config: TrialConfig, step: int) -> Report:
+        top = (derive(0, config.model_dump_json()) % 1000) / 1000
+        accuracy = top * (0.7 + 0.3 * step / REPORTS)
+        return Report(step=step, train_loss=1.0, val_loss=1 - accuracy, val_accuracy=accuracy)
+
+    def fault(self, config: TrialConfig, attempt: int) -> str | None:
+        return None
+
+    def answer(self, slot: int, stop: Collection[int]) -> None:
+        if stop:
+            self.stopped.add(slot)
+        self.order.append(slot)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LAUNCHERS, "fake", FakeLauncher)
+
+
+def spec(**fields: Any) -> StudySpec:
+    return check({"dataset": "digits", "model": "mlp", **fields})
+
+
+class Harness:
+    """Calls of `optimize` on one database."""
+
+    def __init__(self, path: Path) -> None:
+        self.url = f"sqlite:///{path}"
+        self.events: list[Event] = []
+
+    def __call__(self, trials: int, spec: StudySpec | None = None, **settings: Any) -> Outcome:
+        defaults: dict[str, Any] = {
+            "launcher": "fake",
+            "devices": "cpu",
+            "workers": 1,
+            "listen": self.events.append,
+        }
+        asked = spec or check({"dataset": "digits", "model": "mlp"})
+        return optimize(asked, trials=trials, folder=FOLDER, url=self.url, **(defaults | settings))
+
+    def study(self, name: str | None = None) -> StudyRecord:
+        return store.read_study(self.url, name)
+
+    def table(self) -> list[tuple[object, ...]]:
+        """What must be equal between a killed study and one that never was: all but times."""
+        return [
+            (t.number, t.state, t.value, t.config, t.reports, t.ended, t.curve) for t in self.study().trials
+        ]
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Harness:
+    return Harness(tmp_path / "x.db")
+
+
+def test_trials_is_the_total(harness: Harness) -> None:
+    assert harness(10).finished == 10
+    assert len(harness.study().trials) == 10
+    assert harness(10).finished == 10
+    assert harness(4).finished == 10
+    assert harness(25).finished == 25
+    study = harness.study()
+    assert [trial.number for trial in study.trials] == list(range(25))
+    assert study.count("PRUNED") > 5
+    assert study.count("COMPLETE") + study.count("PRUNED") == 25
+
+
+@pytest.mark.parametrize("pruner", ["halving", "median", "none"])
+def test_extending_equals_asking_for_all_at_once(tmp_path: Path, pruner: str) -> None:
+    whole, pieces = Harness(tmp_path / "whole.db"), Harness(tmp_path / "pieces.db")
+    whole(45, spec(pruner=pruner))
+    for total in (1, 17, 22, 45):
+        pieces(total, spec(pruner=pruner))
+    assert pieces.table() == whole.table()
+
+
+def test_the_same_seed_gives_the_same_study_and_another_another(tmp_path: Path) -> None:
+    tables = []
+    for i, seed in enumerate((0, 0, 1)):
+        harness = Harness(tmp_path / f"{i}.db")
+        harness(30, spec(seed=seed))
+        tables.append(harness.table())
+    assert tables[0] == tables[1]
+    assert tables[0] != tables[2]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: no handler in the program catches it."""
+
+
+def killed_at(commit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Die instead of the n-th commit to the database."""
+    count = 0
+
+    class DyingConnection(store._WalConnection):
+        def commit(self) -> None:
+            nonlocal count
+            count += 1
+            if count == commit:
+                raise Killed
+            super().commit()
+
+    monkeypatch.setattr(store, "_WalConnection", DyingConnection)
+
+
+@pytest.mark.parametrize("pruner", ["halving", "median"])
+def test_killed_at_any_write_a_resumed_study_equals_one_that_never_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str
+) -> None:
+    asked = spec(pruner=pruner)
+    whole = Harness(tmp_path / "whole.db")
+    whole(26, asked)
+    pieces = Harness(tmp_path / "pieces.db")
+    kills = 0
+    # Primes, so that the kills fall on every kind of write: making the study, suggesting, reporting, telling.
+    for commit in (3, 7, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103):
+        with monkeypatch.context() as patch:
+            killed_at(commit, patch)
+            try:
+                pieces(26, asked)
+            except Killed:
+                kills += 1
+    pieces(26, asked)
+    assert kills >= 10
+    assert pieces.table() == whole.table()
+
+
+def test_a_killed_study_that_really_trains_equals_one_that_never_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = spec(epochs=2, width=32)
+    whole = Harness(tmp_path / "whole.db")
+    whole(8, asked, launcher="inline")
+    pieces = Harness(tmp_path / "pieces.db")
+    for commit in (40, 61, 83):
+        with monkeypatch.context() as patch:
+            killed_at(commit, patch)
+            with pytest.raises(Killed):
+                pieces(8, asked, launcher="inline")
+    pieces(8, asked, launcher="inline")
+    assert pieces.table() == whole.table()
+
+
+@pytest.mark.parametrize("workers", [2, 3, 8])
+def test_slots_are_filled_and_the_total_is_met(harness: Harness, workers: int) -> None:
+    harness(40, devices="cpu,cpu", workers=workers)
+    started = [event for event in harness.events if isinstance(event, Started)]
+    assert {event.slot for event in started} == set(range(workers))
+    assert sorted(event.number for event in started) == list(range(40))
+    assert harness.study().count("RUNNING") == 0
+
+
+def test_no_more_workers_than_trials(harness: Harness) -> None:
+    harness(3, workers=8)
+    assert {event.slot for event in harness.events if isinstance(event, Started)} == {0, 1, 2}
+
+
+def test_textbook_trials_run_to_their_end_but_take_part_in_the_race(harness: Harness) -> None:
+    harness(30)
+    study = harness.study()
+    assert [trial.state for trial in study.trials[:5]] == ["COMPLETE"] * 5
+    assert study.trials[0].config is not None
+    assert study.trials[0].config.negative_slope == 0.01
+    assert {len(trial.reports) for trial in study.trials[5:]} == {1, 3, 9}
+    assert all(len(trial.reports) == 9 for trial in study.trials if trial.state == "COMPLETE")
+
+
+def test_what_is_stored_with_a_trial(harness: Harness) -> None:
+    harness(2, spec(epochs=2), launcher="inline")
+    trial = harness.study().trials[0]
+    assert set(trial.attributes) == {
+        *("config", "seed", "val_accuracy", "val_loss", "train_loss", "seconds", "images_per_second"),
+        *("device", "ended", "curves"),
+    }
+    assert trial.value == trial.attributes["val_accuracy"] == trial.curve[-1].val_accuracy
+    assert [report.val_accuracy for report in trial.curve] == list(trial.reports.values())
+    assert list(trial.reports) == list(range(1, 10))
+    assert (trial.attributes["device"], trial.ended) == ("cpu", "completed")
+
+
+def test_a_loss_is_minimised(harness: Harness) -> None:
+    harness(20, spec(objective="val_loss"))
+    ranked = harness.study().ranked()
+    assert ranked[0].value == min(trial.value for trial in ranked if trial.value is not None)
+
+
+def test_divergence_is_pruned_at_chance_and_the_sampler_learns(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def report(self: FakeLauncher, config: TrialConfig, step: int) -> Report:
+        diverged = config.lr > 3e-3
+        accuracy = 0.1 if diverged else 0.9 + config.lr
+        return Report(step=step, train_loss=1, val_loss=1, val_accuracy=accuracy, diverged=diverged)
+
+    monkeypatch.setattr(FakeLauncher, "report", report)
+    harness(70)
+    trials = harness.study().trials
+    diverged = [trial for trial in trials if trial.ended == "diverged"]
+    assert diverged
+    assert {(trial.state, trial.value) for trial in diverged} == {("PRUNED", 0.1)}
+    share = [sum(t.ended == "diverged" for t in part) / len(part) for part in (trials[5:20], trials[35:])]
+    assert share[1] < share[0]
+
+
+def test_a_fault_is_retried_once(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(self: FakeLauncher, config: TrialConfig, attempt: int) -> str | None:
+        return "Traceback\nOSError: gone" if attempt == 1 and config.activation == "prelu" else None
+
+    monkeypatch.setattr(FakeLauncher, "fault", fault)
+    harness(20, workers=2)
+    study = harness.study()
+    assert study.count("FAIL") == 0
+    notes = [event.text for event in harness.events if isinstance(event, Noted)]
+    assert any("trial 4 failed (OSError: gone); it runs again" in note for note in notes)
+    assert sum(isinstance(e, Told) and e.number == 4 for e in harness.events) == 1
+
+
+def test_a_fault_twice_is_left_as_fail_and_the_rest_goes_on(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(self: FakeLauncher, config: TrialConfig, attempt: int) -> str | None:
+        return "Traceback\nOSError: gone" if config.activation == "prelu" else None
+
+    monkeypatch.setattr(FakeLauncher, "fault", fault)
+    assert harness(20, spec(space={"init": "default"}), workers=2).finished == 20
+    study = harness.study()
+    failed = [trial for trial in study.trials if trial.state == "FAIL"]
+    assert failed
+    assert {trial.ended for trial in failed} == {"failed: OSError: gone"}
+    assert "Traceback" in failed[0].attributes["traceback"]
+    assert study.count("COMPLETE") + study.count("PRUNED") == 20
+
+
+def test_fault_after_fault_stops_the_study(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeLauncher, "fault", lambda *args: "Traceback\nRuntimeError: broken")
+    with pytest.raises(StudyFailedError, match="RuntimeError: broken\n3 trials in a row"):
+        harness(20)
+    assert harness.study().count("FAIL") == 3
+
+
+def interrupt_at(number: int, times: int) -> Any:
+    def listen(event: Event) -> None:
+        if isinstance(event, Progressed) and event.number == number and event.report.step == 2:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+
+    return listen
+
+
+@pytest.mark.parametrize(("times", "left_running"), [(1, 0), (2, 2)])
+def test_the_first_ctrl_c_lets_trials_finish_and_the_second_leaves_them(
+    tmp_path: Path, times: int, left_running: int
+) -> None:
+    whole, harness = Harness(tmp_path / "whole.db"), Harness(tmp_path / "x.db")
+    outcome = harness(20, workers=2, listen=interrupt_at(2, times))
+    assert outcome.interrupted
+    assert outcome.finished < 20
+    assert harness.study().count("RUNNING") == left_running
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert harness(20, workers=2).finished == 20
+    assert harness.study().count("RUNNING") == 0
+    whole(20, workers=2)
+    assert [t.config for t in harness.study().trials[:20]] == [t.config for t in whole.study().trials[:20]]
+
+
+def test_no_trial_begins_after_the_timeout(harness: Harness) -> None:
+    outcome = harness(20, timeout=0.0)
+    assert (outcome.finished, outcome.interrupted) == (0, False)
+
+
+def test_resuming_takes_the_stored_fields_and_refuses_others(harness: Harness) -> None:
+    harness(3, spec(epochs=5, space={"activation": "relu"}))
+    harness(5, check({"model": "mlp"}), name="digits-mlp")
+    assert harness.study().spec.epochs == 5
+    with pytest.raises(RequestError, match="  epochs: stored 5, given 6"):
+        harness(6, spec(epochs=6))
+    with pytest.raises(RequestError, match="  model: stored mlp, given cnn"):
+        harness(6, check({"model": "cnn"}), name="digits-mlp")
+    assert len(harness.study().trials) == 5
+    harness(2, spec(epochs=6), name="another")
+    assert harness.study("another").spec.epochs == 6
+
+
+def test_the_study_is_optunas_own(harness: Harness) -> None:
+    harness(25)
+    study = optuna.load_study(study_name="digits-mlp", storage=harness.url)
+    assert study.best_value == harness.study().ranked()[0].value
+    assert study.best_trial.number == harness.study().ranked()[0].number
+    study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"trials": 0}, "trials: at least 1, given 0"),
+        ({"workers": 0}, "workers: at least 1, given 0"),
+        ({"launcher": "slurm"}, "unknown launcher 'slurm'; choose from inline, process"),
+        ({"devices": "cuda:9"}, "there is no device 'cuda:9' here"),
+    ],
+)
+def test_a_wrong_request_writes_nothing(
+    harness: Harness, tmp_path: Path, settings: Any, sentence: str
+) -> None:
+    with pytest.raises(RequestError) as error:
+        harness(**{"trials": 5, **settings})
+    assert str(error.value).startswith(sentence)
+    assert list(tmp_path.iterdir()) == []
