@@ -121,10 +121,11 @@ def _seconds(text: str) -> float:
 
 def _parse_set(text: str) -> dict[str, Any]:
     """KEY=VALUE as TOML; a bare word is a string."""
-    key, _, value = text.partition("=")
+    key, equals, value = text.partition("=")
     for candidate in (value, json.dumps(value)):
         try:
-            return tomllib.loads(f"{key} = {candidate}")
+            if equals:
+                return tomllib.loads(f"{key} = {candidate}")
         except tomllib.TOMLDecodeError:
             continue
     raise RequestError(f"--set takes KEY=VALUE, like --set space.lr=0.001, given '{text}'")

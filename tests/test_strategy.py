@@ -51,7 +51,7 @@ def run(storage: optuna.storages.RDBStorage, name: str, sampler: str, restart_ev
             study = optuna.load_study(
                 study_name=name, storage=storage, sampler=SeededSampler(SAMPLERS[sampler], 5, [])
             )
-            trial = Trial(study, trial._trial_id)
+            trial = Trial(study, study.trials[number]._trial_id)
         study.tell(trial, score(suggest(trial)))
     assert study is not None
     return [(trial.params, trial.value) for trial in study.trials]
@@ -145,6 +145,7 @@ def test_pruners_stop_a_bad_trial(name: str, step: int) -> None:
         trial = study.ask()
         for s in range(1, 10):
             trial.report(100.0, s)
+            trial.should_prune()  # hyperband compares with trials that it has judged
         study.tell(trial, float(number))
     stopped = 0
     for _ in range(10):  # hyperband deals trials out to three brackets, of which not all judge at step 3

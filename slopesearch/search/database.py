@@ -26,14 +26,14 @@ def database_path(url: str) -> Path:
     try:
         parsed = make_url(url)
         parsed.get_dialect().import_dbapi()
-    except (ArgumentError, ValueError):
-        raise RequestError(
-            f"'{url}' is not a storage URL; a SQLite file is named like {DEFAULT_URL}"
-        ) from None
-    except (NoSuchModuleError, ImportError) as error:
+    except (NoSuchModuleError, ImportError) as error:  # the first is also an ArgumentError
         raise RequestError(
             f"the storage URL '{url}' needs a driver that is not installed ({error}); "
             f"install it, or use a SQLite file like {DEFAULT_URL}"
+        ) from None
+    except (ArgumentError, ValueError):
+        raise RequestError(
+            f"'{url}' is not a storage URL; a SQLite file is named like {DEFAULT_URL}"
         ) from None
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
         raise RequestError(f"studies are stored in SQLite files, given '{url}'; name one like {DEFAULT_URL}")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
@@ -151,15 +152,16 @@ class ProcessLauncher:
 
     def wait(self, timeout: float) -> tuple[int, Message] | None:
         """The next message of a worker; the end of a busy one is a Failed."""
-        try:
-            worker, line = self._messages.get(timeout=timeout)
-        except queue.Empty:
-            return None
-        if worker not in self._workers:
-            return None  # the end of one that has been replaced
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                worker, line = self._messages.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                return None
+            # Otherwise it is the end of one that was replaced, or that died idle and will be.
+            if worker in self._workers and self._workers.index(worker) in self._busy:
+                break
         slot = self._workers.index(worker)
-        if slot not in self._busy:
-            return None  # an idle one died; `start` will replace it
         message = self._parse(line) if line else Failed(reason=worker.how_it_died())
         if not isinstance(message, Reported):
             self._busy.discard(slot)

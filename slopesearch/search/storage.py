@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
+from sqlalchemy.engine import URL
 
 from slopesearch.config import RequestError, StudySpec, TrialConfig, TrialResult, differences
 from slopesearch.search.database import BUSY_TIMEOUT, existing_database
@@ -36,7 +37,8 @@ def database(path: Path) -> Iterator[RDBStorage]:
 
     Raises RequestError where the file's schema is not that of the installed Optuna.
     """
-    url = f"sqlite:///{path}".replace("{", "{{").replace("}", "}}")  # Optuna formats its URLs
+    url = URL.create("sqlite", database=str(path)).render_as_string()
+    url = url.replace("{", "{{").replace("}", "}}")  # Optuna formats its URLs
     connect = {"factory": _WalConnection, "timeout": BUSY_TIMEOUT}
     try:
         storage = RDBStorage(url, engine_kwargs={"connect_args": connect})
