@@ -53,6 +53,9 @@ def optimize(
     ] = None,
 ) -> None:
     """Run a study, or go on with it until it holds --trials finished trials."""
+    from slopesearch.training.devices import check_torch_pair
+
+    check_torch_pair()  # before anything that needs it is imported
     from slopesearch.progress import Lines, LiveDisplay
     from slopesearch.search.optimize import optimize as run
     from slopesearch.search.space import check
@@ -100,6 +103,7 @@ def _print_next(console: Console, storage: str, name: str, target: int) -> None:
     lines = [
         f"look again        {command} show {shlex.quote(name)}{where}",
         f"one trial         {command} show {shlex.quote(name)} --trial N{where}",
+        f"more trials       the same command with --trials {2 * target}",
         f"in a browser      pip install optuna-dashboard && optuna-dashboard {shlex.quote(storage)}",
     ]
     console.print("\nNext:", *lines, sep="\n  ", markup=False, highlight=False, soft_wrap=True)

@@ -210,7 +210,10 @@ class Report(_Noun):
 
 
 class TrialResult(_Noun):
-    """What one run gave: its curve, why it ended, and what it cost. `seconds` include validation."""
+    """What one run gave: its curve, why it ended, and what it cost.
+
+    `seconds` are those of the whole run; `images_per_second` is the rate of training, without validation.
+    """
 
     ended: Ended
     curve: tuple[Report, ...]

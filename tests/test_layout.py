@@ -20,7 +20,7 @@ ROOT = PACKAGE.parent
 # A file may import only what stands above it.
 ROUTE = [
     *("seeds", "config"),
-    *("nets.activations", "nets.initializers", "nets.models"),
+    *("nets.activations", "nets.initializers", "nets.pooling", "nets.models"),
     *("training.data", "training.devices", "training.engine"),
     *("search.textbook", "search.strategy", "search.space"),
     *("search.records", "search.database", "search.storage"),

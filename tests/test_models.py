@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.models import build_model
+from slopesearch.nets.pooling import MaxPool2x2
 from tests.conftest import make_config
 
 IMAGES = torch.randn(16, 1, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -110,3 +112,27 @@ def test_every_choice_reaches_the_network() -> None:
         {"init_seed": 9},
     ):
         assert not torch.equal(build_model(make_config(model="cnn", **change), IMAGES)(IMAGES), base)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 4, 8, 6), (2, 32, 28, 28), (1, 1, 2, 2), (5, 3, 4, 4)])
+def test_the_compiled_max_pool_is_torchs_bit_for_bit(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """Values, which of equal ones gets the gradient, -0 and infinities; rounding makes ties common."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).round(decimals=1).to(dtype)
+    x.view(-1)[:4] = torch.tensor([0.0, -0.0, float("inf"), float("-inf")], dtype=dtype)
+    x = x.to(memory_format=torch.channels_last).requires_grad_()
+    dy = torch.randn(MaxPool2x2()(x).shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    got, want = MaxPool2x2()(x), F.max_pool2d(x, 2)
+    assert torch.equal(got, want)
+    (dx,), (want_dx,) = torch.autograd.grad(got, x, dy), torch.autograd.grad(want, x, dy)
+    assert torch.equal(dx, want_dx)
+    assert dx.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_compiled_max_pool_passes_nan_on(dtype: torch.dtype, sign: float) -> None:
+    for place in range(4):
+        x = torch.tensor([3.0, 1.0, 2.0, 4.0], dtype=dtype).view(1, 1, 2, 2)
+        x.view(-1)[place] = sign * float("nan")
+        assert MaxPool2x2()(x.to(memory_format=torch.channels_last)).isnan().all()

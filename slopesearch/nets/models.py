@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from slopesearch.config import TrialConfig
 from slopesearch.nets.activations import ACTIVATIONS, gain_of
 from slopesearch.nets.initializers import initialize, scale_to_unit_variance
+from slopesearch.nets.pooling import MaxPool2x2
 
 CLASSES = 10
 PIXELS = 28 * 28
@@ -73,7 +74,7 @@ def _cnn(config: TrialConfig) -> Layers:
     fan_in = 1
     for i, channels in enumerate((32, 64), start=1):
         conv = nn.Conv2d(fan_in, channels, 3, padding=1, bias=config.norm != "before")
-        layers |= _block(config, i, conv, nn.BatchNorm2d(channels), nn.MaxPool2d(2), channels)
+        layers |= _block(config, i, conv, nn.BatchNorm2d(channels), MaxPool2x2(), channels)
         fan_in = channels
     layers["flatten"] = nn.Flatten()
     linear = nn.Linear(64 * 7 * 7, 128, bias=config.norm != "before")

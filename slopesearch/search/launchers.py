@@ -48,6 +48,7 @@ class InlineLauncher:
 
     def __init__(self, devices: list[str], folder: Path) -> None:
         self.devices = devices[:1]
+        torch.set_num_threads(1)  # as in a worker, so that both give the same numbers
         self._folder = folder
         self._run: Run | None = None
         self._stop: Collection[int] | None = None  # None before the first report

@@ -30,7 +30,7 @@ from slopesearch.search.strategy import PRUNERS, SAMPLERS, SeededSampler
 from slopesearch.search.textbook import first_trials, textbook
 from slopesearch.search.worker import Failed, Finished, Reported
 from slopesearch.training.data import content_hash, find
-from slopesearch.training.devices import best_precision, check_torch_pair, resolve_devices
+from slopesearch.training.devices import best_precision, resolve_devices
 
 POLL = 0.2  # s between looks at the clock and at Ctrl-C
 FAULTS_IN_A_ROW = 3  # trials left as FAIL one after the other: a bug or a broken machine, not bad luck
@@ -304,7 +304,6 @@ def optimize(
     if launcher not in LAUNCHERS:
         raise RequestError(unknown("launcher", launcher, list(LAUNCHERS)))
     spec = check(spec.model_dump(exclude_unset=True))
-    check_torch_pair()
     slots = resolve_devices(devices, workers)
     path = database_path(url)
     check_database(path)
@@ -322,13 +321,14 @@ def optimize(
         before = StudyRecord(name, spec, store.read_trials(study))
         finished = before.count("COMPLETE") + before.count("PRUNED")
         slots = slots[: max(0, trials - finished)]
-        listen(Began(before, slots, trials))
         if not slots:
+            listen(Began(before, [], trials))
             return Outcome(name, finished, trials, interrupted=False)
         running = LAUNCHERS[launcher](slots, folder)
         deadline = started + timeout if timeout is not None else float("inf")
         loop = _Loop(study, spec, running, trials, listen, interrupts, deadline)
         try:
+            listen(Began(before, running.devices, trials))
             loop.run()
         finally:
             running.close()

@@ -10,7 +10,7 @@ from slopesearch.config import Precision, RequestError
 def check_torch_pair() -> None:
     """Raise RequestError, naming the fix, unless torch and torchvision are a pair that imports together."""
     try:
-        import torch
+        import torch  # noqa: F401
         import torchvision  # noqa: F401
     except (ImportError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
@@ -20,7 +20,6 @@ def check_torch_pair() -> None:
             "-y torch torchvision`, then install both in one command, `pip install torch torchvision`, or "
             "the one that the selector on pytorch.org gives for your machine"
         ) from None
-    torch.set_num_threads(1)  # two threads in one process were slower than one (14.8 s against 6.4 s)
 
 
 def resolve_devices(devices: str, workers: int | None) -> list[str]:

@@ -49,7 +49,8 @@ class _Member:
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.lr, fused=True)
         self.loss_sum = torch.zeros((), device=device)  # since the last report; kept there, so no waiting
         self.curve: list[Report] = []
-        self.seconds = 0.0
+        self.train_seconds = 0.0
+        self.val_seconds = 0.0
         self.steps = 0
 
     def _parameter_groups(self) -> list[dict[str, object]]:
@@ -120,8 +121,8 @@ class _Member:
         return TrialResult(
             ended=ended,
             curve=tuple(self.curve),
-            seconds=self.seconds,
-            images_per_second=self.steps * self.config.batch_size / self.seconds,
+            seconds=self.train_seconds + self.val_seconds,
+            images_per_second=self.steps * self.config.batch_size / self.train_seconds,
             device=str(device),
         )
 
@@ -171,12 +172,12 @@ def train(configs: Sequence[TrialConfig], data: Data, device: torch.device) -> R
             for member in running.values():
                 started = time.perf_counter()
                 member.step(x, y, factor)
-                member.seconds += time.perf_counter() - started
+                member.train_seconds += time.perf_counter() - started
         reports = {}
         for i, member in running.items():
             started = time.perf_counter()
             reports[i] = member.report(number, last - done, data)
-            member.seconds += time.perf_counter() - started
+            member.val_seconds += time.perf_counter() - started
         done = last
         stop = yield reports
         running = {i: m for i, m in running.items() if i not in stop and not m.curve[-1].diverged}
