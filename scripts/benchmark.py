@@ -24,7 +24,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
-from slopesearch.config import REPORTS, Precision, TrialConfig
+from slopesearch.config import Precision, TrialConfig
 from slopesearch.search.launchers import ProcessLauncher
 from slopesearch.search.optimize import Event, Started, Told, optimize
 from slopesearch.search.space import check
@@ -114,7 +114,7 @@ def workers_rate(launcher: ProcessLauncher, config: TrialConfig, slots: int) -> 
 
 
 def overhead(trials: int) -> float:
-    """Seconds a trial outside training: ask, report, prune, tell, process traffic; one worker, no pruning."""
+    """Seconds a trial outside training: ask, report, prune, tell, process traffic; one worker."""
     times: list[float] = []
     training = 0.0
 
@@ -127,7 +127,7 @@ def overhead(trials: int) -> float:
         ):  # the first loads the data
             training += event.result.seconds
 
-    spec = check({"dataset": "digits", "model": "mlp", "epochs": 2, "pruner": "none"})
+    spec = check({"dataset": "digits", "model": "mlp", "epochs": 2})
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/x.db"
         optimize(spec, trials=trials, folder=Path(folder), url=url, devices="cpu", workers=1, listen=listen)
@@ -181,7 +181,7 @@ def main() -> None:
     )
     console.print(table)
     console.print(f"overhead outside training: {1000 * overhead(arguments.trials):.0f} ms a trial", end=" ")
-    console.print(f"(mean of {arguments.trials} trials, {REPORTS} reports each, one worker)")
+    console.print(f"(mean of {arguments.trials} trials, one worker)")
 
 
 if __name__ == "__main__":

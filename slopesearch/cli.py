@@ -14,7 +14,7 @@ from rich.console import Console
 
 from slopesearch.config import RequestError, StudyFailedError, read_toml
 from slopesearch.search.database import DEFAULT_URL, read_summaries
-from slopesearch.tables import study_json, study_table, summaries_table, trial_json, trial_view
+from slopesearch.tables import say, study_json, study_table, summaries_table, trial_json, trial_view
 
 app = typer.Typer(
     help="Search activation, slope, BatchNorm placement, init and learning rate on MNIST.",
@@ -91,7 +91,7 @@ def optimize(
     study_table(console, read_study(storage, outcome.name))
     again = " ".join(map(shlex.quote, ["python", "-m", "slopesearch", *sys.argv[1:]]))
     if outcome.finished < outcome.target:
-        console.print(f"\n{outcome.finished} of {outcome.target} trials are done; to go on: {again}")
+        say(console, f"\n{outcome.finished} of {outcome.target} trials are done; to go on: {again}")
     _print_next(console, storage, outcome.name, outcome.target)
     if outcome.interrupted:
         raise typer.Exit(130)
@@ -106,7 +106,7 @@ def _print_next(console: Console, storage: str, name: str, target: int) -> None:
         f"more trials       the same command with --trials {2 * target}",
         f"in a browser      pip install optuna-dashboard && optuna-dashboard {shlex.quote(storage)}",
     ]
-    console.print("\nNext:", *lines, sep="\n  ", markup=False, highlight=False, soft_wrap=True)
+    say(console, "\n  ".join(["\nNext:", *lines]))
 
 
 def _data_folder(given: Path | None) -> Path:
@@ -185,8 +185,14 @@ def main() -> None:
     except RequestError as error:
         print("error: " + "\n       ".join(error.sentences), file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:
-        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:  # a fault of the machine, not of a path that was given
+            raise
+        print(
+            f"error: '{error.filename}': {error.strerror}; check the path and its permissions",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except StudyFailedError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

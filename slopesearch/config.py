@@ -248,7 +248,10 @@ def mistakes(error: ValidationError) -> list[str]:
 
 
 def _sentence(detail: Mapping[str, Any]) -> str:
-    place = [str(part) for part in detail["loc"] if part not in ("range", "choices")]
+    # The third part of a place in the space may be the tag of a union, which a user has never seen.
+    place = [
+        str(part) for i, part in enumerate(detail["loc"]) if (i, part) not in ((2, "range"), (2, "choices"))
+    ]
     name = ".".join(place)
     if detail["type"] == "extra_forbidden":
         owner: type[BaseModel] = {"space": Space}.get(place[0], StudySpec) if len(place) > 1 else StudySpec

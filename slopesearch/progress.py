@@ -11,7 +11,7 @@ from rich.text import Text
 
 from slopesearch.config import REPORTS, TrialConfig
 from slopesearch.search.optimize import Began, Event, Noted, Progressed, Started, Told
-from slopesearch.tables import describe
+from slopesearch.tables import describe, say
 
 
 class _Tally:
@@ -90,21 +90,19 @@ class Lines:
         match event:
             case Began():
                 self._tally.begin(event)
-                self._print(_opening(event))
+                say(self._console, _opening(event))
             case Noted():
-                self._print(event.text)
+                say(self._console, event.text)
             case Told():
                 self._tally.tell(event)
                 best = f", best {self._tally.best[0]:.4f}" if self._tally.best else ""
                 value = "   -  " if event.value is None else f"{event.value:.4f}"
                 ended = event.result.ended if event.result else "failed"
-                self._print(
+                say(
+                    self._console,
                     f"[{self._tally.finished}/{self._tally.target}{best}] trial {event.number} {ended} "
-                    f"{value}  {describe(event.config)}"
+                    f"{value}  {describe(event.config)}",
                 )
-
-    def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class LiveDisplay:
@@ -125,8 +123,7 @@ class LiveDisplay:
         self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=4)
 
     def __enter__(self) -> "LiveDisplay":
-        self._live.start()
-        return self
+        return self  # the picture begins with the study, so that a refusal stands alone
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -138,11 +135,12 @@ class LiveDisplay:
         match event:
             case Began():
                 self._tally.begin(event)
-                self._live.console.print(_opening(event), markup=False, highlight=False)
+                self._live.start()
+                say(self._live.console, _opening(event))
                 for slot, device in enumerate(event.devices):
                     self._lines[slot] = self._workers.add_task("starting", total=REPORTS, device=device)
             case Noted():
-                self._live.console.print(event.text, markup=False, highlight=False)
+                say(self._live.console, event.text)
             case Started():
                 self._configs[event.slot] = event.config
                 self._show(event.slot, event.number, 0, "")

@@ -26,8 +26,8 @@ def describe(config: TrialConfig) -> str:
     return " ".join(words)
 
 
-def _say(console: Console, text: str) -> None:
-    # Names and configs are data: no markup, no emoji codes.
+def say(console: Console, text: str) -> None:
+    """Print text as it is: names and configs are data, without markup, emoji codes or wrapping."""
     console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
@@ -53,21 +53,21 @@ def summaries_table(console: Console, summaries: list[StudySummary]) -> None:
 def study_table(console: Console, study: StudyRecord) -> None:
     """The best config, the top five, and how far the winner is ahead of the textbook."""
     complete, pruned, failed = (study.count(state) for state in ("COMPLETE", "PRUNED", "FAIL"))
-    _say(
+    say(
         console,
         f"\n{study.name}: {complete + pruned} trials, {pruned} of them pruned, {failed} failed "
         f"({study.spec.dataset}, {study.spec.model}, {study.spec.objective})",
     )
     ranked = study.ranked()
     if not ranked or ranked[0].config is None or ranked[0].value is None:
-        _say(console, "no trial has run to its end yet")
+        say(console, "no trial has run to its end yet")
         return
     best, value = ranked[0].config, ranked[0].value
-    _say(console, f"best: trial {ranked[0].number}, {study.spec.objective} {value:.4f}")
+    say(console, f"best: trial {ranked[0].number}, {study.spec.objective} {value:.4f}")
     for name in ("activation", "negative_slope", "slope_mode", "slope_max", "norm", "init", "lr"):
         chosen = getattr(best, name)
         if chosen is not None:
-            _say(
+            say(
                 console,
                 f"  {name:<15} {chosen:.4g}" if isinstance(chosen, float) else f"  {name:<15} {chosen}",
             )
@@ -85,7 +85,7 @@ def study_table(console: Console, study: StudyRecord) -> None:
         for row in rows:
             table.add_row(_cell(row["recipe"]), _cell(row["trial"]), _cell(row["value"]), _cell(row["lead"]))
         console.print(table)
-        _say(console, "One run each; the winner is the luckiest of many, so expect less of its lead.")
+        say(console, "One run each; the winner is the luckiest of many, so expect less of its lead.")
 
 
 def textbook_rows(study: StudyRecord) -> list[dict[str, Any]]:
@@ -132,14 +132,14 @@ def trial_json(trial: TrialRecord) -> str:
 def trial_view(console: Console, trial: TrialRecord) -> None:
     """Everything that is stored of a trial: its config, what it gave, its curve."""
     value = "" if trial.value is None else f", {trial.value:.4f}"
-    _say(console, f"trial {trial.number}: {trial.ended}{value}")
+    say(console, f"trial {trial.number}: {trial.ended}{value}")
     if trial.config is not None:
         for name, chosen in trial.config:
             if chosen is not None:
-                _say(console, f"  {name:<17} {chosen}")
+                say(console, f"  {name:<17} {chosen}")
     for name in ("seconds", "images_per_second", "device"):
         if name in trial.attributes:
-            _say(console, f"  {name:<17} {trial.attributes[name]}")
+            say(console, f"  {name:<17} {trial.attributes[name]}")
     if trial.curve:
         table = _table("report", "train_loss", "val_loss", "val_accuracy", "slopes")
         for row in trial.curve:
@@ -149,4 +149,4 @@ def trial_view(console: Console, trial: TrialRecord) -> None:
             )
         console.print(table)
     if "traceback" in trial.attributes:
-        _say(console, str(trial.attributes["traceback"]))
+        say(console, str(trial.attributes["traceback"]))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from slopesearch.cli import _parse_set, _seconds, main
@@ -167,7 +169,11 @@ WRONG = [
     (["optimize", "--data", "nowhere"], "the data folder 'nowhere' does not exist"),
     (["optimize", "--storage", "sqlite:///nowhere/x.db"], "the storage folder 'nowhere' does not exist"),
     (["optimize", "--storage", "sqlite:///bad.toml"], "'bad.toml' cannot be read as a SQLite file"),
-    (["optimize", "--storage", "postgresql://host/db"], "needs a driver that is not installed"),
+    (["optimize", "--storage", "postgresql://host/db"], "server and in-memory storages are not supported"),
+    (["optimize", "--storage", "sqlite+x:///x.db"], "needs a driver that is not installed"),
+    (["optimize", "--set", "space.lr={ range = [1, 2] }"], "unknown key 'space.lr.range'"),
+    (["optimize", "--set", "space=3"], "space: "),
+    (["optimize", "--storage", f"sqlite:///{'x' * 300}.db"], "File name too long"),
     (["optimize", "--storage", "here"], "'here' is not a storage URL"),
     (["list"], "there is no storage 'studies/slopesearch.db' yet; `python -m slopesearch optimize` makes it"),
     (["show", "mnist-cnn"], "there is no storage"),
@@ -242,3 +248,53 @@ def test_timeouts_have_units(text: str, seconds: float) -> None:
 def test_other_timeouts_are_refused(text: str) -> None:
     with pytest.raises(RequestError):
         _seconds(text)
+
+
+def test_a_killed_worker_is_replaced_and_a_killed_study_leaves_no_worker_behind(
+    slopesearch: CommandLine, tmp_path: Path
+) -> None:
+    budget = ("--dataset", "digits", "--model", "mlp", "--epochs", "3", "--devices", "cpu,cpu")
+    command = [sys.executable, "-u", "-m", "slopesearch", "optimize", *budget, "--trials", "400"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines = iter(process.stdout)
+    next(line for line in lines if line.startswith("[2/"))
+    first, second = psutil.Process(process.pid).children()
+    first.kill()
+    again = next(line for line in lines if "it runs again" in line)
+    assert "the worker process died with exit code -9" in again
+    next(line for line in lines if line.startswith("[12/"))
+    workers = psutil.Process(process.pid).children()
+    assert second in workers
+    assert len(workers) == 2
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    gone, alive = psutil.wait_procs(workers, timeout=20)
+    assert (len(gone), alive) == (2, [])
+
+    # Two signals at once leave the running trials for the next call, which runs them.
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if re.match(r"\[\d+/400", line):
+            break
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert "to go on: python -m slopesearch optimize" in process.stdout.read()
+    process.stdout.close()
+    assert process.wait(60) == 130
+    (row,) = json.loads(slopesearch("list", "--json").stdout)
+    total = row["complete"] + row["pruned"] + row["running"]
+    assert slopesearch("optimize", *budget, "--trials", str(total)).returncode == 0
+    (row,) = json.loads(slopesearch("list", "--json").stdout)
+    assert (row["complete"] + row["pruned"], row["running"], row["failed"]) == (total, 0, 0)
+
+
+def test_the_line_to_go_on_can_be_pasted(slopesearch: CommandLine) -> None:
+    name = "x[a][/b] :smile: 'quoted' " + "long " * 20
+    done = slopesearch("optimize", *QUICK, "--trials", "3", "--timeout", "0.001", "--name", name)
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if "to go on: " in line)
+    assert name in shlex.split(line.partition("to go on: ")[2])

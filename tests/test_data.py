@@ -34,7 +34,7 @@ def write_idx(folder: Path, class_name: str = "FashionMNIST") -> Path:
     raw.mkdir(parents=True)
     for part, count in (("train", 60_000), ("t10k", 10_000)):
         images = np.zeros((count, 28, 28), np.uint8)
-        images[::7, 3, 4] = 255
+        images[:, 3, 4] = 1 + np.arange(count) % 255
         header = struct.pack(">BBBB3I", 0, 0, 8, 3, count, 28, 28)
         (raw / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
         labels = (np.arange(count) % 10).astype(np.uint8)
@@ -106,6 +106,7 @@ def test_content_hash_tells_data_apart_by_content(tmp_path: Path) -> None:
         ("t10k-labels-idx1-ubyte", lambda content: b"", "0 bytes"),
         ("train-images-idx3-ubyte", lambda content: b"\x1f\x8b" + content[2:], "header is 1f8b"),
         ("train-labels-idx1-ubyte", lambda content: content[:-1] + b"\x63", "a label of 99"),
+        ("t10k-images-idx3-ubyte", lambda content: content[:-784] + bytes(784), "its last image is blank"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, name: str, damage: Any, fault: str) -> None:
@@ -127,19 +128,20 @@ def test_half_a_download_is_an_error_even_for_auto(tmp_path: Path, no_network: l
     raw = write_idx(tmp_path, "MNIST")
     (raw / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(RequestError, match="raw/t10k-labels-idx1-ubyte is missing"):
-        find("auto", tmp_path, warn=pytest.fail)
+        find("auto", tmp_path, pytest.fail)
     assert no_network == []
 
 
 def test_auto_takes_mnist_from_the_folder(mnist_folder: Path) -> None:
-    assert find("auto", mnist_folder, warn=pytest.fail) == "mnist"
+    assert find("auto", mnist_folder, pytest.fail) == "mnist"
 
 
 def test_auto_without_network_warns_once_and_takes_digits(tmp_path: Path, no_network: list[Any]) -> None:
     warnings: list[str] = []
     assert find("auto", tmp_path / "data", warnings.append) == "digits"
-    assert len(warnings) == 1
-    assert "no route to host" in warnings[0]
+    assert len(warnings) == 2
+    assert warnings[0].startswith("downloading mnist into")
+    assert "no route to host" in warnings[1]
     ((command, settings),) = no_network
     assert "socket.setdefaulttimeout(5)" in command[2]
     assert settings["timeout"] <= 120
@@ -148,7 +150,7 @@ def test_auto_without_network_warns_once_and_takes_digits(tmp_path: Path, no_net
 
 def test_a_named_data_set_that_cannot_be_had_is_an_error(tmp_path: Path, no_network: list[Any]) -> None:
     with pytest.raises(RequestError, match="holds no kmnist.*no route to host.*--dataset digits"):
-        find("kmnist", tmp_path, warn=pytest.fail)
+        find("kmnist", tmp_path, print)
     with pytest.raises(RequestError, match="lacks train-images-idx3-ubyte"):
         load("kmnist", tmp_path, 0, 10, 10)
 
@@ -157,7 +159,7 @@ def test_a_download_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(data, "DOWNLOAD_TIMEOUT", 0.01)
     warnings: list[str] = []
     assert find("auto", tmp_path / "data", warnings.append) == "digits"
-    assert "not done after 0.01 s" in warnings[0]
+    assert "not done after 0.01 s" in warnings[1]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -167,7 +169,7 @@ def test_a_download_is_checked_and_moved_into_place(tmp_path: Path, monkeypatch:
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", download)
-    assert find("fashion-mnist", tmp_path / "data", warn=pytest.fail) == "fashion-mnist"
+    assert find("fashion-mnist", tmp_path / "data", print) == "fashion-mnist"
     assert is_there("fashion-mnist", tmp_path / "data")
     assert os.listdir(tmp_path) == ["data"]  # noqa: PTH208
 
@@ -177,3 +179,22 @@ def test_default_budgets_fit_their_data_set(name: str) -> None:
     entry = DATASETS[name]
     assert entry.train_size <= entry.train_max
     assert entry.val_size <= entry.val_max
+
+
+def test_a_format_that_torchvision_reads_unchecked_is_refused(tmp_path: Path) -> None:
+    write_idx(tmp_path)
+    (tmp_path / "FashionMNIST" / "processed").mkdir()
+    with pytest.raises(RequestError, match="processed' holds the data set in a format"):
+        load("fashion-mnist", tmp_path, 0, 100, 100)
+
+
+def test_a_damaged_download_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
+        raw = write_idx(Path(command[4]), command[3])
+        (raw / "t10k-images-idx3-ubyte").write_bytes(b"half")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", download)
+    with pytest.raises(RequestError, match="could not be downloaded .what came was damaged"):
+        find("fashion-mnist", tmp_path / "data", print)
+    assert not is_there("fashion-mnist", tmp_path / "data")

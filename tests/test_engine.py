@@ -151,3 +151,13 @@ def test_a_gpu_trains_like_the_cpu(digits: Data) -> None:
     cpu = next(train([config], digits, CPU))[0]
     assert report.train_loss == pytest.approx(cpu.train_loss, rel=1e-3)
     assert report.val_accuracy == pytest.approx(cpu.val_accuracy, abs=0.01)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("norm", ["none", "before", "after"])
+def test_the_cnns_pools_take_the_compiled_path(
+    digits: Data, norm: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slopesearch.nets.pooling.F.max_pool2d", pytest.fail)
+    member = _Member(make_config(model="cnn", norm=norm, precision=precision), digits, CPU)
+    member.step(digits.train_images[:64], digits.train_labels[:64], 1.0)

@@ -110,3 +110,14 @@ def test_workers_are_single_threaded_and_keep_out_of_the_terminals_group() -> No
         assert os.getsid(process.pid) != os.getsid(0)
     finally:
         launcher.close()
+
+
+@pytest.mark.gpu
+def test_a_gpu_worker_trains_on_its_device() -> None:
+    launcher = ProcessLauncher(["cuda:0", "cuda:0"], FOLDER)
+    try:
+        results = finish(launcher, {0: make_config(), 1: make_config(norm="before")})
+    finally:
+        launcher.close()
+    assert {result.device for result in results.values()} == {"cuda:0"}
+    assert all(result.ended == "completed" for result in results.values())

@@ -135,5 +135,7 @@ def test_the_readmes_commands_and_flags_exist(slopesearch: CommandLine) -> None:
 
 def test_the_readmes_paths_exist() -> None:
     text = (ROOT / "README.md").read_text()
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+        assert (ROOT / picture).is_file(), picture
     for path in re.findall(r"`((?:slopesearch|studies|scripts|tests)/[\w./-]+\.(?:py|toml|png|svg))`", text):
         assert (ROOT / path).exists(), path

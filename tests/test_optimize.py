@@ -22,6 +22,7 @@ from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.optimize import Event, Noted, Outcome, Progressed, Started, Told, optimize
 from slopesearch.search.records import StudyRecord
 from slopesearch.search.space import check
+from slopesearch.search.strategy import PRUNERS
 from slopesearch.search.worker import Failed, Finished, Message, Reported
 from slopesearch.seeds import derive
 
@@ -140,7 +141,7 @@ def test_trials_is_the_total(harness: Harness) -> None:
     assert study.count("COMPLETE") + study.count("PRUNED") == 25
 
 
-@pytest.mark.parametrize("pruner", ["halving", "median", "none"])
+@pytest.mark.parametrize("pruner", PRUNERS)
 def test_extending_equals_asking_for_all_at_once(tmp_path: Path, pruner: str) -> None:
     whole, pieces = Harness(tmp_path / "whole.db"), Harness(tmp_path / "pieces.db")
     whole(45, spec(pruner=pruner))
@@ -178,7 +179,7 @@ def killed_at(commit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "_WalConnection", DyingConnection)
 
 
-@pytest.mark.parametrize("pruner", ["halving", "median"])
+@pytest.mark.parametrize("pruner", ["halving", "hyperband", "median"])
 def test_killed_at_any_write_a_resumed_study_equals_one_that_never_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str
 ) -> None:
@@ -368,7 +369,8 @@ def test_the_study_is_optunas_own(harness: Harness) -> None:
     ("settings", "sentence"),
     [
         ({"trials": 0}, "trials: at least 1, given 0"),
-        ({"workers": 0}, "workers: at least 1, given 0"),
+        ({"workers": 0}, "workers: from 1 to 1024, given 0"),
+        ({"workers": 10**9}, "workers: from 1 to 1024, given 1000000000"),
         ({"launcher": "slurm"}, "unknown launcher 'slurm'; choose from inline, process"),
         ({"devices": "cuda:9"}, "there is no device 'cuda:9' here"),
     ],
@@ -380,3 +382,20 @@ def test_a_wrong_request_writes_nothing(
         harness(**{"trials": 5, **settings})
     assert str(error.value).startswith(sentence)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_request_that_does_not_fit_is_refused_before_a_download(
+    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slopesearch.search.optimize.find", pytest.fail)
+    for fields, sentence in (
+        ({"train_size": 60_000}, "train_size: mnist has"),
+        ({"depth": 3}, "takes no depth"),
+    ):
+        with pytest.raises(RequestError, match=sentence):
+            harness(5, check(fields))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_after_the_last_trial_began_is_no_interruption(harness: Harness) -> None:
+    assert not harness(3, listen=interrupt_at(2, 1)).interrupted

@@ -36,9 +36,10 @@ def make(path: Path, name: str = "study", data_hash: str = "images") -> None:
     ("url", "sentence"),
     [
         ("studies.db", "'studies.db' is not a storage URL; a SQLite file is named like sqlite:///"),
-        ("postgresql://u@h/db", "needs a driver that is not installed"),
-        ("mysql+nothing://u@h/db", "needs a driver that is not installed"),
-        ("sqlite://", "studies are stored in SQLite files, given 'sqlite://'"),
+        ("postgresql://u@h/db", "server and in-memory storages are not supported, given 'postgresql"),
+        ("sqlite+nothing:///x.db", "needs a driver that is not installed"),
+        ("mongodb://u@h/db", "server and in-memory storages are not supported"),
+        ("sqlite://", "are not supported, given 'sqlite://'; name one like sqlite:///"),
         ("sqlite:///:memory:", "studies are stored in SQLite files"),
     ],
 )
@@ -189,3 +190,29 @@ def test_reading_what_is_not_there_says_what_is(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="there is no study 'three'"):
         read_study(url, "three")
     assert os.listdir(tmp_path)  # noqa: PTH208
+
+
+def test_an_empty_file_is_no_storage_to_read_but_one_to_fill(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    path.touch()
+    with pytest.raises(RequestError, match="cannot be read as a storage of studies"):
+        read_summaries(f"sqlite:///{path}")
+    check_database(path)
+    make(path)
+    assert read_study(f"sqlite:///{path}", None).trials == []
+
+
+def test_an_empty_study_of_the_other_direction_is_refused(tmp_path: Path) -> None:
+    with database(tmp_path / "x.db") as storage:
+        optuna.create_study(study_name="study", storage=storage)  # minimises
+    with pytest.raises(RequestError, match="made to minimize where val_accuracy is to maximize"):
+        make(tmp_path / "x.db")
+
+
+def test_a_study_begun_in_the_meantime_is_not_mixed(tmp_path: Path) -> None:
+    make(tmp_path / "x.db")
+    other = SPEC.model_copy(update={"epochs": 5})
+    with database(tmp_path / "x.db") as storage, pytest.raises(RequestError, match="with other fields"):
+        create_or_resume(
+            storage, "study", other, "images", optuna.samplers.RandomSampler(), optuna.pruners.NopPruner()
+        )

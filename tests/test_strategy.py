@@ -118,7 +118,24 @@ def test_halving_gives_optunas_verdicts(direction: Literal["maximize", "minimize
 
 
 def test_halving_has_its_rungs_at_1_3_and_9() -> None:
-    assert HalvingPruner().rungs() == {1, 3, 9}
+    assert HalvingPruner().rungs() == [1, 3, 9]
+
+
+def test_hyperband_deals_out_brackets_and_judges_within_them() -> None:
+    pruner = HalvingPruner((9, 5, 3))
+    brackets = [pruner.bracket(number) for number in range(1700)]
+    assert [brackets.count(b) / 100 for b in range(3)] == pytest.approx([9, 5, 3], rel=0.2)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    judged_at: dict[int, set[int]] = {0: set(), 1: set(), 2: set()}
+    for number in range(120):
+        trial = study.ask()
+        for step in range(1, 9):
+            trial.report(-number * step, step)
+            if trial.should_prune():
+                judged_at[pruner.bracket(number)].add(step)
+                break
+        study.tell(trial, state=TrialState.PRUNED)
+    assert judged_at == {0: {1}, 1: {3}, 2: set()}
 
 
 @pytest.mark.parametrize("name", PRUNERS)
@@ -145,7 +162,6 @@ def test_pruners_stop_a_bad_trial(name: str, step: int) -> None:
         trial = study.ask()
         for s in range(1, 10):
             trial.report(100.0, s)
-            trial.should_prune()  # hyperband compares with trials that it has judged
         study.tell(trial, float(number))
     stopped = 0
     for _ in range(10):  # hyperband deals trials out to three brackets, of which not all judge at step 3

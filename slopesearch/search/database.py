@@ -25,18 +25,23 @@ def database_path(url: str) -> Path:
     """The file behind a storage URL. Raises RequestError for any other kind of storage."""
     try:
         parsed = make_url(url)
-        parsed.get_dialect().import_dbapi()
+        backend = parsed.get_backend_name()
+        if backend == "sqlite":
+            parsed.get_dialect().import_dbapi()
     except (NoSuchModuleError, ImportError) as error:  # the first is also an ArgumentError
         raise RequestError(
             f"the storage URL '{url}' needs a driver that is not installed ({error}); "
-            f"install it, or use a SQLite file like {DEFAULT_URL}"
+            f"use a SQLite file like {DEFAULT_URL}"
         ) from None
     except (ArgumentError, ValueError):
         raise RequestError(
             f"'{url}' is not a storage URL; a SQLite file is named like {DEFAULT_URL}"
         ) from None
-    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
-        raise RequestError(f"studies are stored in SQLite files, given '{url}'; name one like {DEFAULT_URL}")
+    if backend != "sqlite" or not parsed.database or parsed.database == ":memory:":
+        raise RequestError(
+            f"studies are stored in SQLite files, server and in-memory storages are not supported, given "
+            f"'{url}'; name one like {DEFAULT_URL}"
+        )
     return Path(parsed.database)
 
 
@@ -46,8 +51,6 @@ def check_database(path: Path) -> None:
         default = database_path(DEFAULT_URL).parent
         if path.parent != default and not path.parent.is_dir():
             raise RequestError(f"the storage folder '{path.parent}' does not exist; create it first")
-        if path.parent.is_dir() and not os.access(path.parent, os.W_OK):
-            raise RequestError(f"the storage folder '{path.parent}' cannot be written to; choose another")
         return
     try:
         with closing(_read_only(path)) as connection:
@@ -61,6 +64,16 @@ def check_database(path: Path) -> None:
             f"'{path}' is a SQLite file of another program (it has no Optuna tables); "
             "name another with --storage"
         )
+
+
+def check_writable(path: Path) -> None:
+    """Raise RequestError unless the file and its folder, or the one to make it in, can be written to."""
+    folder = path.parent if path.parent.exists() else path.parent.parent
+    for needed in (path, folder) if path.exists() else (folder,):
+        if not os.access(needed, os.W_OK):
+            raise RequestError(f"'{needed}' cannot be written to; choose another place with --storage")
+    if not folder.is_dir():
+        raise RequestError(f"'{folder}' is not a folder; choose another place with --storage")
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
@@ -124,6 +137,10 @@ def read_summaries(url: str) -> list[StudySummary]:
         LEFT JOIN trial_values USING (trial_id)
         GROUP BY study_id ORDER BY study_name
     """
-    with closing(_read_only(existing_database(url))) as connection:
-        rows = connection.execute(query).fetchall()
+    path = existing_database(url)
+    try:
+        with closing(_read_only(path)) as connection:
+            rows = connection.execute(query).fetchall()
+    except sqlite3.Error as error:
+        raise RequestError(f"'{path}' cannot be read as a storage of studies: {error}") from None
     return [StudySummary(row[0], row[1] or 0, row[2] or 0, row[3] or 0, row[4] or 0, row[5]) for row in rows]

@@ -98,7 +98,8 @@ class _Worker:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self._received(self, line)
+            if line.endswith("\n"):  # the last line of one that was killed may be half a message
+                self._received(self, line)
         self.process.wait()
         self._received(self, "")
 

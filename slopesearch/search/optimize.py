@@ -22,7 +22,13 @@ from slopesearch.config import (
     unknown,
 )
 from slopesearch.search import storage as store
-from slopesearch.search.database import DEFAULT_URL, check_database, database_path, only_writer
+from slopesearch.search.database import (
+    DEFAULT_URL,
+    check_database,
+    check_writable,
+    database_path,
+    only_writer,
+)
 from slopesearch.search.launchers import LAUNCHERS, Launcher
 from slopesearch.search.records import StudyRecord
 from slopesearch.search.space import check, resolve, sample
@@ -33,6 +39,7 @@ from slopesearch.training.data import content_hash, find
 from slopesearch.training.devices import best_precision, resolve_devices
 
 POLL = 0.2  # s between looks at the clock and at Ctrl-C
+MOST_WORKERS = 1024  # a typing error beyond
 FAULTS_IN_A_ROW = 3  # trials left as FAIL one after the other: a bug or a broken machine, not bad luck
 
 
@@ -127,9 +134,11 @@ class _Loop:
     listen: Listener
     interrupts: _Interrupts
     deadline: float
-    finished: int = 0
-    backlog: list[tuple[Trial, int]] = field(default_factory=list)
+    finished: int = field(init=False)
+    backlog: list[tuple[Trial, int]] = field(init=False)
+    unpruned: int = field(init=False)  # the first trials run to their end: the summary compares with them
     jobs: dict[int, _Job] = field(default_factory=dict)
+    retried: set[int] = field(default_factory=set)
     faults: int = 0
 
     def __post_init__(self) -> None:
@@ -139,8 +148,7 @@ class _Loop:
         self.backlog = [
             (Trial(self.study, t._trial_id), max(t.intermediate_values, default=0)) for t in running
         ]
-        self.unpruned = len(textbook(self.spec))  # the first trials: the summary compares with them
-        self.retried: set[int] = set()
+        self.unpruned = len(textbook(self.spec))
 
     def run(self) -> None:
         said = 0
@@ -260,11 +268,14 @@ def _choose(
     """The study's name and its full spec: the stored one where the study exists, else with the defaults."""
     stored = _stored(path, name) if name else None
     if stored is None or name is None:
+        # Before anything is downloaded: what does not fit together will not do so afterwards.
+        resolve(spec.model_copy(update={"dataset": "mnist"}) if spec.dataset == "auto" else spec, "float32")
         spec = spec.model_copy(update={"dataset": find(spec.dataset, folder, note)})
         name = name or f"{spec.dataset}-{spec.model}"
         stored = _stored(path, name)
     if stored is None:
         return name, resolve(spec, best_precision(devices))
+    check(stored.model_dump())  # another version may have known other names
     store.refuse_mixing(name, stored, spec)
     find(stored.dataset, folder, note)
     return name, stored
@@ -299,14 +310,15 @@ def optimize(
     started = time.monotonic()
     if trials < 1:
         raise RequestError(f"trials: at least 1, given {trials}")
-    if workers is not None and workers < 1:
-        raise RequestError(f"workers: at least 1, given {workers}")
+    if workers is not None and not 1 <= workers <= MOST_WORKERS:
+        raise RequestError(f"workers: from 1 to {MOST_WORKERS}, given {workers}")
     if launcher not in LAUNCHERS:
         raise RequestError(unknown("launcher", launcher, list(LAUNCHERS)))
     spec = check(spec.model_dump(exclude_unset=True))
     slots = resolve_devices(devices, workers)
     path = database_path(url)
     check_database(path)
+    check_writable(path)
     name, spec = _choose(spec, name, path, folder, slots, lambda text: listen(Noted(text)))
     data_hash = content_hash(spec.dataset, folder)
 
@@ -332,4 +344,5 @@ def optimize(
             loop.run()
         finally:
             running.close()
-        return Outcome(name, loop.finished, trials, interrupted=interrupts.count > 0)
+        interrupted = interrupts.count > 0 and loop.finished < trials
+        return Outcome(name, loop.finished, trials, interrupted)

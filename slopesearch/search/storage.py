@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL
 
@@ -104,23 +105,32 @@ def create_or_resume(
 ) -> optuna.Study:
     """The study to write to, with its spec, versions and fingerprint as user attributes.
 
-    Raises RequestError where the images are not those that the study began with.
+    Raises RequestError where the study that is there has another direction, spec or images.
     """
+    direction = "MAXIMIZE" if spec.maximize else "MINIMIZE"
     study = optuna.create_study(
         storage=storage,
         study_name=name,
-        direction="maximize" if spec.maximize else "minimize",
+        direction=StudyDirection[direction],
         sampler=sampler,
         pruner=pruner,
         load_if_exists=True,
     )
     asked = json.loads(spec.model_dump_json())
-    mark = fingerprint(asked, data_hash)
     stored = study.user_attrs
+    if [kind.name for kind in study.directions] != [direction]:
+        raise RequestError(
+            f"an empty study '{name}' is there, made to {study.directions[0].name.lower()} where "
+            f"{spec.objective} is to {direction.lower()}; start another study with --name"
+        )
     if "fingerprint" not in stored:
         study.set_user_attr("spec", asked)
         study.set_user_attr("versions", _versions())
-        study.set_user_attr("fingerprint", mark)
+        study.set_user_attr("fingerprint", fingerprint(asked, data_hash))
+    elif _parse_spec(name, stored["spec"]) != spec:
+        raise RequestError(
+            f"another process has just begun the study '{name}' with other fields; run again to see them"
+        )
     elif fingerprint(stored["spec"], data_hash) != stored["fingerprint"]:
         raise RequestError(
             f"the {spec.dataset} images differ from those that the study '{name}' began with; name the "
@@ -153,11 +163,18 @@ def set_result(trial: optuna.Trial, result: TrialResult) -> None:
 
 def _record(trial: FrozenTrial) -> TrialRecord:
     config = trial.user_attrs.get("config")
+    try:
+        parsed = TrialConfig.model_validate_json(json.dumps(config)) if config else None
+    except ValueError as error:
+        raise RequestError(
+            f"the stored config of trial {trial.number} cannot be read ({str(error).splitlines()[0]}); "
+            "was it made by another version of slopesearch?"
+        ) from None
     return TrialRecord(
         number=trial.number,
         state=trial.state.name,
         value=trial.value,
-        config=TrialConfig.model_validate_json(json.dumps(config)) if config else None,
+        config=parsed,
         reports=dict(trial.intermediate_values),
         attributes=trial.user_attrs,
     )

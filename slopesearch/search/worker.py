@@ -67,10 +67,10 @@ def _data(
 
 
 def begin(configs: Sequence[TrialConfig], folder: Path, device: torch.device) -> Run:
-    """Start training configs of one pack key; the data are loaded once and kept on the device."""
+    """Train configs of one pack key, see `engine.train`; the data are loaded once and kept on the device."""
     config = configs[0]
     data = _data(config.dataset, folder, config.split_seed, config.train_size, config.val_size, device)
-    return train(configs, data, device)
+    return (yield from train(configs, data, device))
 
 
 def advance(step: Callable[[], dict[int, Report]]) -> Message:

@@ -1,7 +1,6 @@
 """Data sets by name: found or downloaded, checked, split once, held as tensors on one device."""
 
 import hashlib
-import shutil
 import struct
 import subprocess
 import sys
@@ -83,6 +82,11 @@ def _mnist_like(class_name: str) -> Callable[[Path], tuple[Tensor, Tensor]]:
     def read(folder: Path) -> tuple[Tensor, Tensor]:
         from torchvision import datasets
 
+        if (folder / class_name / "processed").exists():  # torchvision would read that and never look at raw/
+            raise RequestError(
+                f"'{folder / class_name / 'processed'}' holds the data set in a format of torchvision before "
+                "2021, which cannot be checked; delete that folder and run again"
+            )
         check_files(folder / class_name / "raw", _MNIST_SHA256 if class_name == "MNIST" else {})
         data = getattr(datasets, class_name)(folder, train=True, download=False)
         return data.data, data.targets
@@ -189,6 +193,8 @@ def check_files(raw: Path, sha256: Mapping[str, str]) -> None:
             fault = f"{len(content):,} bytes where a whole one has {expected:,}"
         elif not content.startswith(header):
             fault = f"its header is {content[: len(header)].hex()}, not {header.hex()}"
+        elif "images" in name and not any(content[-SIDE * SIDE :]):
+            fault = "its last image is blank, as if it had been half written"
         elif "labels" in name and max(content[len(header) :]) > 9:
             fault = f"a label of {max(content[len(header) :])} where the largest is 9"
         elif name in sha256 and hashlib.sha256(content).hexdigest() != sha256[name]:
@@ -201,10 +207,10 @@ def check_files(raw: Path, sha256: Mapping[str, str]) -> None:
         )
 
 
-def find(dataset: str, folder: Path, warn: Callable[[str], None]) -> str:
+def find(dataset: str, folder: Path, note: Callable[[str], None]) -> str:
     """The data set to use: the one that is named, downloaded where it is missing; "auto" is resolved.
 
-    "auto" takes MNIST from the folder, else downloads it, else warns and takes the bundled digits.
+    "auto" takes MNIST from the folder, else downloads it, else takes the bundled digits; `note` is told.
     Raises RequestError where a named one can be neither found nor downloaded.
     """
     name = "mnist" if dataset == "auto" else dataset
@@ -216,11 +222,12 @@ def find(dataset: str, folder: Path, warn: Callable[[str], None]) -> str:
             f"the data folder '{folder / str(entry.folder)}' is incomplete: raw/{_missing(entry, folder)[0]} "
             "is missing; delete that folder and run again to download it"
         )
+    note(f"downloading {name} into '{folder}'")
     failure = _download(name, folder)
     if failure is None:
         return name
     if dataset == "auto":
-        warn(
+        note(
             f"no MNIST in '{folder}' and no download ({failure}): using scikit-learn's bundled digits "
             "(1,797 images, 8x8) instead; for MNIST name its folder with --data or SLOPESEARCH_DATA"
         )
@@ -253,9 +260,12 @@ def _download(name: str, folder: Path) -> str | None:
                 return (done.stderr.strip() or "no reason given").splitlines()[-1]
             check_files(Path(aside, class_name, "raw"), {})
             folder.mkdir(exist_ok=True)
-            shutil.move(Path(aside, class_name), folder / class_name)
+            Path(aside, class_name).rename(folder / class_name)
     except subprocess.TimeoutExpired:
         return f"not done after {DOWNLOAD_TIMEOUT} s"
+    except RequestError:
+        return "what came was damaged"
     except OSError as error:
-        return str(error)
+        # Another process may have been faster.
+        return None if is_there(name, folder) else str(error)
     return None

@@ -42,6 +42,7 @@ class _Member:
     """One run of a pack: its network, its optimizer, its curve."""
 
     def __init__(self, config: TrialConfig, data: Data, device: torch.device) -> None:
+        started = time.perf_counter()
         images = data.train_images[: config.batch_size].cpu()
         self.config = config
         self.model = build_model(config, images).to(device).to(memory_format=torch.channels_last)
@@ -49,9 +50,9 @@ class _Member:
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.lr, fused=True)
         self.loss_sum = torch.zeros((), device=device)  # since the last report; kept there, so no waiting
         self.curve: list[Report] = []
-        self.train_seconds = 0.0
-        self.val_seconds = 0.0
         self.steps = 0
+        self.train_seconds = 0.0
+        self.seconds = time.perf_counter() - started  # of the whole run: building, training, validation
 
     def _parameter_groups(self) -> list[dict[str, object]]:
         """Weights decay; slopes, BatchNorm and biases, which have fewer than two dimensions, do not."""
@@ -121,7 +122,7 @@ class _Member:
         return TrialResult(
             ended=ended,
             curve=tuple(self.curve),
-            seconds=self.train_seconds + self.val_seconds,
+            seconds=self.seconds,
             images_per_second=self.steps * self.config.batch_size / self.train_seconds,
             device=str(device),
         )
@@ -165,19 +166,20 @@ def train(configs: Sequence[TrialConfig], data: Data, device: torch.device) -> R
     batches = _batches(data, shared, device)
     done = 0
     for number, last in enumerate(report_at, start=1):
+        started = time.perf_counter()
         for step in range(done, last):
             index = next(batches)
             x, y = data.train_images[index], data.train_labels[index]
             factor = lr_factor(step, total, shared.warmup)
             for member in running.values():
-                started = time.perf_counter()
                 member.step(x, y, factor)
-                member.train_seconds += time.perf_counter() - started
-        reports = {}
-        for i, member in running.items():
-            started = time.perf_counter()
-            reports[i] = member.report(number, last - done, data)
-            member.val_seconds += time.perf_counter() - started
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # or the clock stops before the work does
+        trained = time.perf_counter()
+        reports = {i: member.report(number, last - done, data) for i, member in running.items()}
+        for member in running.values():
+            member.train_seconds += (trained - started) / len(running)
+            member.seconds += (time.perf_counter() - started) / len(running)
         done = last
         stop = yield reports
         running = {i: m for i, m in running.items() if i not in stop and not m.curve[-1].diverged}
