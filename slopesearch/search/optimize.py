@@ -338,8 +338,8 @@ def optimize(
             return Outcome(name, finished, trials, interrupted=False)
         running = LAUNCHERS[launcher](slots, folder)
         deadline = started + timeout if timeout is not None else float("inf")
-        loop = _Loop(study, spec, running, trials, listen, interrupts, deadline)
         try:
+            loop = _Loop(study, spec, running, trials, listen, interrupts, deadline)
             listen(Began(before, running.devices, trials))
             loop.run()
         finally:
