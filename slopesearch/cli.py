@@ -38,10 +38,10 @@ def optimize(
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="auto, mnist, fashion-mnist, kmnist or digits.")] = None,
     model: Annotated[str | None, typer.Option(help="cnn or mlp.")] = None,
-    epochs: Annotated[int | None, typer.Option()] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of each run.")] = None,
     train_size: Annotated[int | None, typer.Option(help="Training images.")] = None,
     val_size: Annotated[int | None, typer.Option(help="Validation images.")] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
+    seed: Annotated[int | None, typer.Option(help="Of sampler, init and batch order.")] = None,
     devices: Annotated[str, typer.Option(help="auto, cpu, cuda, or a list: cuda:0,cuda:2.")] = "auto",
     workers: Annotated[
         int | None, typer.Option(help="Processes in all; one per GPU, or per core without one.")
@@ -92,20 +92,21 @@ def optimize(
     again = " ".join(map(shlex.quote, ["python", "-m", "slopesearch", *sys.argv[1:]]))
     if outcome.finished < outcome.target:
         say(console, f"\n{outcome.finished} of {outcome.target} trials are done; to go on: {again}")
-    _print_next(console, storage, outcome.name, outcome.target)
+    _print_next(console, storage, outcome.name, outcome.finished, outcome.target)
     if outcome.interrupted:
         raise typer.Exit(130)
 
 
-def _print_next(console: Console, storage: str, name: str, target: int) -> None:
+def _print_next(console: Console, storage: str, name: str, finished: int, target: int) -> None:
     where = "" if storage == DEFAULT_URL else f" --storage {shlex.quote(storage)}"
     command = "python -m slopesearch"
     lines = [
         f"look again        {command} show {shlex.quote(name)}{where}",
         f"one trial         {command} show {shlex.quote(name)} --trial N{where}",
-        f"more trials       the same command with --trials {2 * target}",
         f"in a browser      pip install optuna-dashboard && optuna-dashboard {shlex.quote(storage)}",
     ]
+    if finished >= target:
+        lines.insert(2, f"more trials       the same command with --trials {2 * finished}")
     say(console, "\n  ".join(["\nNext:", *lines]))
 
 

@@ -239,7 +239,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"cannot read the study file '{path}': {error}") from None
     except tomllib.TOMLDecodeError as error:
-        raise RequestError(f"'{path}' is not valid TOML: {error}") from None
+        raise RequestError(f"'{path}' is not valid TOML: {error} (text needs quotes)") from None
 
 
 def mistakes(error: ValidationError) -> list[str]:
@@ -259,7 +259,8 @@ def _sentence(detail: Mapping[str, Any]) -> str:
             owner = Range
         return unknown("key", name, owner.model_fields)
     if detail["type"] == "literal_error":
-        return unknown(name, str(detail["input"]), [detail["ctx"]["expected"]])
+        field = ".".join(part for part in place if not part.isdigit())
+        return unknown(field, str(detail["input"]), [detail["ctx"]["expected"]])
     if detail["type"] == "too_short":
         return f"{name}: an empty list; give at least one value"
     message = detail["msg"].removeprefix("Value error, ")

@@ -135,6 +135,7 @@ class LiveDisplay:
         match event:
             case Began():
                 self._tally.begin(event)
+                self._total.update(self._bar, total=self._tally.target, completed=self._tally.finished)
                 self._live.start()
                 say(self._live.console, _opening(event))
                 for slot, device in enumerate(event.devices):
@@ -149,7 +150,7 @@ class LiveDisplay:
             case Told():
                 self._tally.tell(event)
                 self._workers.update(self._lines[event.slot], description="idle", completed=0)
-        self._total.update(self._bar, total=self._tally.target or None, completed=self._tally.finished)
+        self._total.update(self._bar, completed=self._tally.finished)
 
     def _show(self, slot: int, number: int, step: int, accuracy: str) -> None:
         text = f"#{number} {accuracy}{describe(self._configs[slot])}"

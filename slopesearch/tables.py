@@ -53,10 +53,12 @@ def summaries_table(console: Console, summaries: list[StudySummary]) -> None:
 def study_table(console: Console, study: StudyRecord) -> None:
     """The best config, the top five, and how far the winner is ahead of the textbook."""
     complete, pruned, failed = (study.count(state) for state in ("COMPLETE", "PRUNED", "FAIL"))
+    running = study.count("RUNNING")
+    unfinished = f", {running} unfinished" if running else ""
     say(
         console,
-        f"\n{study.name}: {complete + pruned} trials, {pruned} of them pruned, {failed} failed "
-        f"({study.spec.dataset}, {study.spec.model}, {study.spec.objective})",
+        f"\n{study.name}: {complete + pruned} trials, {pruned} of them pruned, {failed} failed{unfinished} "
+        f"({study.spec.dataset}, {study.spec.model})",
     )
     ranked = study.ranked()
     if not ranked or ranked[0].config is None or ranked[0].value is None:

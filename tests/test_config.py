@@ -34,7 +34,7 @@ def refused(data: dict[str, Any]) -> tuple[str, ...]:
         ({"space": {"init": "he"}}, "unknown init 'he'; choose from default, kaiming_normal,"),
         (
             {"space": {"norm": "batch"}},
-            "unknown space.norm.0 'batch'; choose from 'none', 'before' or 'after'",
+            "unknown space.norm 'batch'; choose from 'none', 'before' or 'after'",
         ),
         ({"objective": "loss"}, "unknown objective 'loss'; choose from 'val_accuracy' or 'val_loss'"),
         ({"epoch": 3}, "unknown key 'epoch'; choose from dataset, model, depth"),

@@ -369,6 +369,7 @@ def test_the_study_is_optunas_own(harness: Harness) -> None:
     ("settings", "sentence"),
     [
         ({"trials": 0}, "trials: at least 1, given 0"),
+        ({"name": ""}, "name: a study needs one that is not empty"),
         ({"workers": 0}, "workers: from 1 to 1024, given 0"),
         ({"workers": 10**9}, "workers: from 1 to 1024, given 1000000000"),
         ({"launcher": "slurm"}, "unknown launcher 'slurm'; choose from inline, process"),

@@ -64,7 +64,7 @@ def test_the_winners_lead_over_the_textbook_is_told() -> None:
 def test_a_study_reads_well_at_80_columns() -> None:
     text = render(study_table, STUDY)
     for words in (
-        "5 trials, 1 of them pruned, 1 failed",
+        "5 trials, 1 of them pruned, 1 failed, 1 unfinished",
         "best: trial 5",
         "0.9800",
     ):

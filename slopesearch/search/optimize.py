@@ -312,6 +312,8 @@ def optimize(
         raise RequestError(f"trials: at least 1, given {trials}")
     if workers is not None and not 1 <= workers <= MOST_WORKERS:
         raise RequestError(f"workers: from 1 to {MOST_WORKERS}, given {workers}")
+    if name is not None and not name.strip():
+        raise RequestError("name: a study needs one that is not empty; leave it out for DATASET-MODEL")
     if launcher not in LAUNCHERS:
         raise RequestError(unknown("launcher", launcher, list(LAUNCHERS)))
     spec = check(spec.model_dump(exclude_unset=True))
