@@ -57,7 +57,7 @@ def best_precision(devices: list[str]) -> Precision:
     """bf16 where every worker is a CPU core that multiplies bf16 itself (AMX or AVX512-BF16), else float32.
 
     On an AMD EPYC (Zen 4, AVX512-BF16 without AMX) bf16 took a training step of the CNN, one thread,
-    channels-last, from 50 to 30 ms without BatchNorm and from 57 to 38 ms with it (medians of 7, 2026-11-23).
+    channels-last, from 49 to 30 ms without BatchNorm and from 54 to 37 ms with it (medians of 7, 2026-11-23).
     """
     import torch
 
@@ -66,7 +66,7 @@ def best_precision(devices: list[str]) -> Precision:
 
 
 # glibc's malloc hands large blocks back to the kernel, which then zeroes fresh pages at every step. Kept, a
-# training step of the CNN with BatchNorm takes 36 instead of 42 ms, without it 29 either way (bf16, two
+# training step of the CNN with BatchNorm takes 36 instead of 43 ms, without it 29 instead of 31 (bf16, two
 # workers at once, medians of 6, AMD EPYC, 2026-11-23). Other C libraries ignore the names.
 WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_MAX_": "0",
