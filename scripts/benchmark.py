@@ -25,8 +25,9 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
 from slopesearch.config import Precision, TrialConfig
+from slopesearch.search.events import Event, Started, Told
 from slopesearch.search.launchers import ProcessLauncher
-from slopesearch.search.optimize import Event, Started, Told, optimize
+from slopesearch.search.optimize import optimize
 from slopesearch.search.space import check
 from slopesearch.search.worker import Failed, Finished, Reported
 from slopesearch.training.devices import best_precision, resolve_devices

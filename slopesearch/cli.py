@@ -46,8 +46,14 @@ def optimize(
     workers: Annotated[
         int | None, typer.Option(help="Processes in all; one per GPU, or per core without one.")
     ] = None,
+    pack: Annotated[
+        int | None, typer.Option(help="Trials trained together on a device; 1 on a CPU, more on a GPU.")
+    ] = None,
     launcher: Annotated[str, typer.Option(help="process, or inline: train in this one.")] = "process",
     timeout: Annotated[str | None, typer.Option(help="Begin no trial after: 90s, 30m, 2h.")] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same trials on any number of workers.")
+    ] = False,
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field of a study file.")
     ] = None,
@@ -84,7 +90,9 @@ def optimize(
             name=name,
             devices=devices,
             workers=workers,
+            pack=pack,
             launcher=launcher,
+            deterministic=deterministic,
             timeout=None if timeout is None else _seconds(timeout),
             listen=listen,
         )

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slopesearch.config import REPORTS, TrialConfig
-from slopesearch.search.optimize import Began, Event, Noted, Progressed, Started, Told
+from slopesearch.search.events import Began, Event, Noted, Progressed, Started, Told
 from slopesearch.tables import describe, say
 
 

@@ -24,11 +24,11 @@ ROUTE = [
     *("training.data", "training.devices", "training.engine"),
     *("search.textbook", "search.strategy", "search.space"),
     *("search.records", "search.database", "search.storage"),
-    *("search.worker", "search.launchers", "search.optimize"),
+    *("search.worker", "search.launchers", "search.events", "search.loop", "search.optimize"),
     *("tables", "progress", "cli", "__main__"),
 ]
 KNOWS_TORCH = ("nets", "training", "search.worker", "search.launchers")
-KNOWS_OPTUNA = ("search.strategy", "search.space", "search.storage", "search.optimize")
+KNOWS_OPTUNA = ("search.strategy", "search.space", "search.storage", "search.loop")
 
 
 def modules() -> dict[str, Path]:

@@ -1,127 +1,24 @@
 """The loop, driven with fake metrics and with real training: totals, kills at every write, faults."""
 
 import signal
-from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 
-from slopesearch.config import (
-    REPORTS,
-    Report,
-    RequestError,
-    StudyFailedError,
-    StudySpec,
-    TrialConfig,
-    TrialResult,
-)
+from slopesearch.config import Report, RequestError, StudyFailedError, TrialConfig
 from slopesearch.search import storage as store
+from slopesearch.search.events import Event, Noted, Progressed, Started, Told
 from slopesearch.search.launchers import LAUNCHERS
-from slopesearch.search.optimize import Event, Noted, Outcome, Progressed, Started, Told, optimize
-from slopesearch.search.records import StudyRecord
 from slopesearch.search.space import check
 from slopesearch.search.strategy import PRUNERS
-from slopesearch.search.worker import Failed, Finished, Message, Reported
-from slopesearch.seeds import derive
-
-FOLDER = Path("unused")
-
-
-class FakeLauncher:
-    """Trains nothing: a trial's accuracy rises to a number derived from its config.
-
-    Slots report in turn. `fault(config, attempt)` may raise or give the reason of a failure.
-    """
-
-    def __init__(self, devices: list[str], folder: Path) -> None:
-        self.devices = devices
-        self.jobs: dict[int, tuple[TrialConfig, list[Report]]] = {}
-        self.stopped: set[int] = set()
-        self.order: list[int] = []
-        self.attempts: dict[TrialConfig, int] = {}
-
-    def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
-        (config,) = configs
-        assert slot not in self.jobs
-        self.jobs[slot] = config, []
-        self.order.append(slot)
-        self.attempts[config] = self.attempts.get(config, 0) + 1
-
-    def wait(self, timeout: float) -> tuple[int, Message] | None:
-        slot = self.order.pop(0)
-        config, curve = self.jobs[slot]
-        reason = self.fault(config, self.attempts[config])
-        if reason:
-            del self.jobs[slot]
-            return slot, Failed(reason=reason)
-        if slot in self.stopped or len(curve) == REPORTS or (curve and curve[-1].diverged):
-            self.stopped.discard(slot)
-            del self.jobs[slot]
-            ended = "diverged" if curve[-1].diverged else "completed" if len(curve) == REPORTS else "pruned"
-            result = TrialResult(
-                ended=ended,  # type: ignore[arg-type]
-                curve=tuple(curve),
-                seconds=1.0,
-                images_per_second=1.0,
-                device="fake",
-            )
-            return slot, Finished(results=(result,))
-        curve.append(self.report(config, len(curve) + 1))
-        return slot, Reported(reports={0: curve[-1]})
-
-    def report(self, config: TrialConfig, step: int) -> Report:
-        top = (derive(0, config.model_dump_json()) % 1000) / 1000
-        accuracy = top * (0.7 + 0.3 * step / REPORTS)
-        return Report(step=step, train_loss=1.0, val_loss=1 - accuracy, val_accuracy=accuracy)
-
-    def fault(self, config: TrialConfig, attempt: int) -> str | None:
-        return None
-
-    def answer(self, slot: int, stop: Collection[int]) -> None:
-        if stop:
-            self.stopped.add(slot)
-        self.order.append(slot)
-
-    def close(self) -> None:
-        pass
+from tests.harness import FakeLauncher, Harness, Killed, spec
 
 
 @pytest.fixture(autouse=True)
 def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LAUNCHERS, "fake", FakeLauncher)
-
-
-def spec(**fields: Any) -> StudySpec:
-    return check({"dataset": "digits", "model": "mlp", **fields})
-
-
-class Harness:
-    """Calls of `optimize` on one database."""
-
-    def __init__(self, path: Path) -> None:
-        self.url = f"sqlite:///{path}"
-        self.events: list[Event] = []
-
-    def __call__(self, trials: int, spec: StudySpec | None = None, **settings: Any) -> Outcome:
-        defaults: dict[str, Any] = {
-            "launcher": "fake",
-            "devices": "cpu",
-            "workers": 1,
-            "listen": self.events.append,
-        }
-        asked = spec or check({"dataset": "digits", "model": "mlp"})
-        return optimize(asked, trials=trials, folder=FOLDER, url=self.url, **(defaults | settings))
-
-    def study(self, name: str | None = None) -> StudyRecord:
-        return store.read_study(self.url, name)
-
-    def table(self) -> list[tuple[object, ...]]:
-        """What must be equal between a killed study and one that never was: all but times."""
-        return [
-            (t.number, t.state, t.value, t.config, t.reports, t.ended, t.curve) for t in self.study().trials
-        ]
 
 
 @pytest.fixture
@@ -158,10 +55,6 @@ def test_the_same_seed_gives_the_same_study_and_another_another(tmp_path: Path) 
         tables.append(harness.table())
     assert tables[0] == tables[1]
     assert tables[0] != tables[2]
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: no handler in the program catches it."""
 
 
 def killed_at(commit: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from slopesearch.config import Report, StudySpec, TrialConfig, TrialResult
 from slopesearch.progress import Lines, LiveDisplay
-from slopesearch.search.optimize import Began, Event, Noted, Progressed, Started, Told
+from slopesearch.search.events import Began, Event, Noted, Progressed, Started, Told
 from slopesearch.search.records import StudyRecord, StudySummary, TrialRecord
 from slopesearch.search.space import check, resolve
 from slopesearch.tables import describe, study_json, study_table, summaries_table, textbook_rows, trial_view

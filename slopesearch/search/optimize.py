@@ -1,26 +1,15 @@
-"""The one loop: ask, launch, report, prune, tell."""
+"""optimize(): from a request to a study that is running: everything checked before anything is written."""
 
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import optuna
-from optuna.trial import Trial, TrialState
-
-from slopesearch.config import (
-    REPORTS,
-    Report,
-    RequestError,
-    StudyFailedError,
-    StudySpec,
-    TrialConfig,
-    TrialResult,
-    unknown,
-)
+from slopesearch.config import RequestError, StudySpec, unknown
 from slopesearch.search import storage as store
 from slopesearch.search.database import (
     DEFAULT_URL,
@@ -29,68 +18,18 @@ from slopesearch.search.database import (
     database_path,
     only_writer,
 )
-from slopesearch.search.launchers import LAUNCHERS, Launcher
+from slopesearch.search.events import Began, Listener, Noted
+from slopesearch.search.launchers import LAUNCHERS
+from slopesearch.search.loop import Interrupts, Loop
 from slopesearch.search.records import StudyRecord
 from slopesearch.search.space import check, resolve, sample
 from slopesearch.search.strategy import PRUNERS, SAMPLERS, SeededSampler
-from slopesearch.search.textbook import first_trials, textbook
-from slopesearch.search.worker import Failed, Finished, Reported
+from slopesearch.search.textbook import first_trials
 from slopesearch.training.data import content_hash, find
-from slopesearch.training.devices import best_precision, resolve_devices
+from slopesearch.training.devices import best_precision, default_pack, resolve_devices
 
-POLL = 0.2  # s between looks at the clock and at Ctrl-C
 MOST_WORKERS = 1024  # a typing error beyond
-FAULTS_IN_A_ROW = 3  # trials left as FAIL one after the other: a bug or a broken machine, not bad luck
-
-
-@dataclass(frozen=True)
-class Began:
-    """The loop is about to start: what is to be done, on what."""
-
-    study: StudyRecord  # as it was before
-    devices: list[str]
-    target: int
-
-
-@dataclass(frozen=True)
-class Started:
-    """A slot began a trial."""
-
-    slot: int
-    number: int
-    config: TrialConfig
-
-
-@dataclass(frozen=True)
-class Progressed:
-    """A trial was validated."""
-
-    slot: int
-    number: int
-    report: Report
-
-
-@dataclass(frozen=True)
-class Told:
-    """A trial is over. `state` is COMPLETE, PRUNED or FAIL; `value` the objective, None after a fault."""
-
-    slot: int
-    number: int
-    state: str
-    value: float | None
-    config: TrialConfig
-    result: TrialResult | None
-
-
-@dataclass(frozen=True)
-class Noted:
-    """Something that a person should know."""
-
-    text: str
-
-
-Event = Began | Started | Progressed | Told | Noted
-Listener = Callable[[Event], None]
+MOST_IN_A_PACK = 4096
 
 
 @dataclass(frozen=True)
@@ -103,145 +42,10 @@ class Outcome:
     interrupted: bool
 
 
-@dataclass
-class _Job:
-    """A trial on a slot. `stored`: the highest step the study held before this run; `step`: its last."""
-
-    trial: Trial
-    config: TrialConfig
-    stored: int
-    step: int = 0
-
-
-@dataclass
-class _Interrupts:
-    """How often the user asked to stop."""
-
-    count: int = 0
-
-
-@dataclass
-class _Loop:
-    """One call of `optimize` on one study.
-
-    `backlog`: trials to run again before new ones are asked for, each with the highest step it has stored.
-    """
-
-    study: optuna.Study
-    spec: StudySpec
-    launcher: Launcher
-    target: int
-    listen: Listener
-    interrupts: _Interrupts
-    deadline: float
-    finished: int = field(init=False)
-    backlog: list[tuple[Trial, int]] = field(init=False)
-    unpruned: int = field(init=False)  # the first trials run to their end: the summary compares with them
-    jobs: dict[int, _Job] = field(default_factory=dict)
-    retried: set[int] = field(default_factory=set)
-    faults: int = 0
-
-    def __post_init__(self) -> None:
-        trials = self.study.get_trials(deepcopy=False)
-        self.finished = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
-        running = [t for t in trials if t.state == TrialState.RUNNING]
-        self.backlog = [
-            (Trial(self.study, t._trial_id), max(t.intermediate_values, default=0)) for t in running
-        ]
-        self.unpruned = len(textbook(self.spec))
-
-    def run(self) -> None:
-        said = 0
-        while self.interrupts.count < 2:
-            if self.interrupts.count > said:
-                said = self.interrupts.count
-                self.listen(Noted("stopping: the running trials finish first; Ctrl-C again leaves them now"))
-            self._fill()
-            if not self.jobs:
-                return
-            received = self.launcher.wait(POLL)
-            if received is None:
-                continue
-            slot, message = received
-            match message:
-                case Reported():
-                    self._reported(slot, message.reports)
-                case Finished():
-                    self._finished(slot, message.results[0])
-                case Failed():
-                    self._failed(slot, message.reason)
-
-    def _fill(self) -> None:
-        """Give every idle slot a trial, as long as the study wants more."""
-        for slot in range(len(self.launcher.devices)):
-            wanted = self.finished + len(self.jobs) < self.target
-            if slot in self.jobs or not wanted or self.interrupts.count or time.monotonic() > self.deadline:
-                continue
-            trial, stored = self.backlog.pop(0) if self.backlog else (self.study.ask(), 0)
-            config = sample(self.spec, trial)
-            trial.set_user_attr("config", config.model_dump(mode="json"))
-            trial.set_user_attr("seed", self.spec.seed)
-            self.jobs[slot] = _Job(trial, config, stored)
-            self.launcher.start(slot, [config])
-            self.listen(Started(slot, trial.number, config))
-
-    def _reported(self, slot: int, reports: dict[int, Report]) -> None:
-        job = self.jobs[slot]
-        (report,) = reports.values()
-        prune = self._judge(job, report)
-        self.launcher.answer(slot, [0] if prune else [])
-        self.listen(Progressed(slot, job.trial.number, report))
-
-    def _judge(self, job: _Job, report: Report) -> bool:
-        """Store a report and ask the pruner.
-
-        A trial that runs again repeats reports that are stored; below the highest of them the pruner is not
-        asked, since it would judge that one instead.
-        """
-        job.step = report.step
-        if report.step > job.stored:
-            job.trial.report(getattr(report, self.spec.objective), report.step)
-        if report.step == REPORTS or report.step < job.stored or report.diverged:
-            return False
-        return job.trial.should_prune() and job.trial.number >= self.unpruned
-
-    def _finished(self, slot: int, result: TrialResult) -> None:
-        job = self.jobs.pop(slot)
-        store.set_result(job.trial, result)
-        if result.ended == "completed":
-            told = self.study.tell(job.trial, getattr(result.final, self.spec.objective))
-        else:
-            told = self.study.tell(job.trial, state=TrialState.PRUNED)
-        self.finished += 1
-        self.faults = 0
-        self.listen(Told(slot, job.trial.number, told.state.name, told.value, job.config, result))
-
-    def _failed(self, slot: int, reason: str) -> None:
-        job = self.jobs.pop(slot)
-        number = job.trial.number
-        last_line = reason.strip().splitlines()[-1]
-        if number not in self.retried:
-            self.retried.add(number)
-            self.backlog.insert(0, (job.trial, max(job.stored, job.step)))
-            self.listen(Noted(f"{reason}\ntrial {number} failed ({last_line}); it runs again"))
-            return
-        job.trial.set_user_attr("ended", f"failed: {last_line}")
-        job.trial.set_user_attr("traceback", reason)
-        self.study.tell(job.trial, state=TrialState.FAIL)
-        self.listen(Told(slot, number, "FAIL", None, job.config, None))
-        self.listen(Noted(f"trial {number} failed twice ({last_line}); it is left as FAIL"))
-        self.faults += 1
-        if self.faults == FAULTS_IN_A_ROW:
-            raise StudyFailedError(
-                f"{reason}\n{FAULTS_IN_A_ROW} trials in a row failed twice, so this is a bug or a broken "
-                "machine; what was finished is stored, and the same command goes on from there"
-            )
-
-
 @contextmanager
-def _interrupts() -> Iterator[_Interrupts]:
+def _interrupts() -> Iterator[Interrupts]:
     """Count Ctrl-C and SIGTERM instead of dying of them; in the main thread, which alone gets signals."""
-    interrupts = _Interrupts()
+    interrupts = Interrupts()
 
     def count(signum: int, frame: object) -> None:
         interrupts.count += 1
@@ -297,21 +101,27 @@ def optimize(
     name: str | None = None,
     devices: str = "auto",
     workers: int | None = None,
+    pack: int | None = None,
     launcher: str = "process",
     timeout: float | None = None,
+    deterministic: bool = False,
     listen: Listener = lambda event: None,
 ) -> Outcome:
     """Run a study, or go on with it, until it holds `trials` finished ones; begin none after `timeout` s.
 
-    `folder` is the data folder. The first Ctrl-C or SIGTERM lets the running trials finish; the second
-    leaves them, and the next call runs them again. Raises RequestError, before anything is written, where
-    the request is wrong; StudyFailedError where trial after trial fails.
+    `folder` is the data folder; `pack` trials train together on a device, by default as many as suit it;
+    `deterministic` gives the same trials on any number of workers, see `Loop`. The first Ctrl-C or SIGTERM
+    lets the running trials finish; the second leaves them, and the next call runs them again. Raises
+    RequestError, before anything is written, where the request is wrong; StudyFailedError where trial
+    after trial fails.
     """
     started = time.monotonic()
     if trials < 1:
         raise RequestError(f"trials: at least 1, given {trials}")
     if workers is not None and not 1 <= workers <= MOST_WORKERS:
         raise RequestError(f"workers: from 1 to {MOST_WORKERS}, given {workers}")
+    if pack is not None and not 1 <= pack <= MOST_IN_A_PACK:
+        raise RequestError(f"pack: from 1 to {MOST_IN_A_PACK}, given {pack}")
     if name is not None and not name.strip():
         raise RequestError("name: a study needs one that is not empty; leave it out for DATASET-MODEL")
     if launcher not in LAUNCHERS:
@@ -341,7 +151,18 @@ def optimize(
         running = LAUNCHERS[launcher](slots, folder)
         deadline = started + timeout if timeout is not None else float("inf")
         try:
-            loop = _Loop(study, spec, running, trials, listen, interrupts, deadline)
+            loop = Loop(
+                study,
+                spec,
+                partial(sample, spec),
+                running,
+                target=trials,
+                listen=listen,
+                interrupts=interrupts,
+                deadline=deadline,
+                pack=pack or default_pack(slots, trials),
+                deterministic=deterministic,
+            )
             listen(Began(before, running.devices, trials))
             loop.run()
         finally:

@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable, Container, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -33,18 +33,22 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 }
 
 
-def _snapshot(study: Study) -> Study:
-    """The study as it is now, its trials read once.
+def snapshot(study: Study, before: int | None = None) -> Study:
+    """The study as it is now, its trials read once, at first use; those from number `before` on left out.
 
     With constant_liar TPE reads the storage again for each group of parameters, 3 ms each time, although
-    nothing changes there while one trial is drawn: this process is the only writer.
+    nothing changes there while one trial is drawn: this process is the only writer. A pruner that judges
+    the members of a pack one after the other reads as often.
     """
-    trials = study.get_trials(deepcopy=False)
+
+    @cache
+    def trials() -> list[FrozenTrial]:
+        return study.get_trials(deepcopy=False)[:before]
 
     def get_trials(
         deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        return [trial for trial in trials if states is None or trial.state in states]
+        return [trial for trial in trials() if states is None or trial.state in states]
 
     still = copy.copy(study)
     still._get_trials = get_trials  # type: ignore[method-assign]
@@ -74,7 +78,7 @@ class SeededSampler(BaseSampler):
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The parameters that are drawn together; called once per trial, before `sample_relative`."""
         self._relative = self._make(derive(self._seed, "sampler", trial.number, "relative"))
-        self._study = _snapshot(study)
+        self._study = snapshot(study)
         space = self._relative.infer_relative_search_space(self._study, trial)
         return {name: dist for name, dist in space.items() if name not in self._fixed(trial)}
 

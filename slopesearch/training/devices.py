@@ -65,6 +65,25 @@ def best_precision(devices: list[str]) -> Precision:
     return "bf16" if fast and set(devices) == {"cpu"} else "float32"
 
 
+MEMBER_BYTES = 2**28  # of GPU memory for one member of a pack; a pack that does not fit is halved
+ROUNDS = 12  # packs in a study at least, so that the sampler learns between them
+MOST_MEMBERS = 16
+
+
+def default_pack(devices: list[str], trials: int) -> int:
+    """How many trials train together on a device: one on a CPU, where packing gains nothing; more on a GPU.
+
+    Few enough that the search stays sequential: see `regret` in scripts/benchmark.py.
+    """
+    import torch
+
+    gpus = {name for name in devices if name.startswith("cuda")}
+    if not gpus:
+        return 1
+    memory = min(torch.cuda.get_device_properties(name).total_memory for name in gpus)
+    return max(1, min(MOST_MEMBERS, memory // MEMBER_BYTES, trials // (ROUNDS * len(devices))))
+
+
 # glibc's malloc hands large blocks back to the kernel, which then zeroes fresh pages at every step. Kept, a
 # training step of the CNN with BatchNorm takes 36 instead of 43 ms, without it 29 instead of 31 (bf16, two
 # workers at once, medians of 6, AMD EPYC, 2026-11-23). Other C libraries ignore the names.

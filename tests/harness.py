@@ -1,0 +1,126 @@
+"""The loop without training: a launcher with fake metrics, and calls of `optimize` on one database."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from slopesearch.config import REPORTS, Report, StudySpec, TrialConfig, TrialResult
+from slopesearch.search import storage as store
+from slopesearch.search.events import Event
+from slopesearch.search.optimize import Outcome, optimize
+from slopesearch.search.records import StudyRecord
+from slopesearch.search.space import check
+from slopesearch.search.worker import Failed, Finished, Message, Reported
+from slopesearch.seeds import derive
+
+FOLDER = Path("unused")
+
+
+class FakePack:
+    """The configs that a slot trains, their curves, and which of them still run."""
+
+    def __init__(self, configs: Sequence[TrialConfig]) -> None:
+        self.configs = tuple(configs)
+        self.curves: list[list[Report]] = [[] for _ in configs]
+        self.running = set(range(len(configs)))
+
+    def result(self, i: int) -> TrialResult:
+        last = self.curves[i][-1]
+        ended = "diverged" if last.diverged else "completed" if last.step == REPORTS else "pruned"
+        return TrialResult(
+            ended=ended,  # type: ignore[arg-type]
+            curve=tuple(self.curves[i]),
+            seconds=1.0,
+            images_per_second=1.0,
+            device="fake",
+        )
+
+
+class FakeLauncher:
+    """Trains nothing: a trial's accuracy rises to a number derived from its config.
+
+    Slots report in turn. `fault(config, attempt)` may raise or give the reason of a failure.
+    """
+
+    def __init__(self, devices: list[str], folder: Path) -> None:
+        self.devices = devices
+        self.packs: dict[int, FakePack] = {}
+        self.order: list[int] = []
+        self.attempts: dict[TrialConfig, int] = {}
+
+    def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
+        assert slot not in self.packs
+        self.packs[slot] = FakePack(configs)
+        self.order.append(slot)
+        for config in configs:
+            self.attempts[config] = self.attempts.get(config, 0) + 1
+
+    def wait(self, timeout: float) -> tuple[int, Message] | None:
+        slot = self.order.pop(self.next_slot())
+        pack = self.packs[slot]
+        reasons = [reason for c in pack.configs if (reason := self.fault(c, self.attempts[c]))]
+        if reasons:
+            del self.packs[slot]
+            return slot, Failed(reason=reasons[0])
+        pack.running -= {i for i, curve in enumerate(pack.curves) if curve and curve[-1].diverged}
+        if not pack.running or all(len(pack.curves[i]) == REPORTS for i in pack.running):
+            del self.packs[slot]
+            return slot, Finished(results=tuple(map(pack.result, range(len(pack.configs)))))
+        reports = {}
+        for i in sorted(pack.running):
+            reports[i] = self.report(pack.configs[i], len(pack.curves[i]) + 1)
+            pack.curves[i].append(reports[i])
+        return slot, Reported(reports=reports)
+
+    def next_slot(self) -> int:
+        """The place in `order` of the slot that speaks next."""
+        return 0
+
+    def report(self, config: TrialConfig, step: int) -> Report:
+        top = (derive(0, config.model_dump_json()) % 1000) / 1000
+        accuracy = top * (0.7 + 0.3 * step / REPORTS)
+        return Report(step=step, train_loss=1.0, val_loss=1 - accuracy, val_accuracy=accuracy)
+
+    def fault(self, config: TrialConfig, attempt: int) -> str | None:
+        return None
+
+    def answer(self, slot: int, stop: Collection[int]) -> None:
+        self.packs[slot].running -= set(stop)
+        self.order.append(slot)
+
+    def close(self) -> None:
+        pass
+
+
+def spec(**fields: Any) -> StudySpec:
+    return check({"dataset": "digits", "model": "mlp", **fields})
+
+
+class Harness:
+    """Calls of `optimize` on one database."""
+
+    def __init__(self, path: Path) -> None:
+        self.url = f"sqlite:///{path}"
+        self.events: list[Event] = []
+
+    def __call__(self, trials: int, asked: StudySpec | None = None, **settings: Any) -> Outcome:
+        defaults: dict[str, Any] = {
+            "launcher": "fake",
+            "devices": "cpu",
+            "workers": 1,
+            "listen": self.events.append,
+        }
+        return optimize(asked or spec(), trials=trials, folder=FOLDER, url=self.url, **(defaults | settings))
+
+    def study(self, name: str | None = None) -> StudyRecord:
+        return store.read_study(self.url, name)
+
+    def table(self) -> list[tuple[object, ...]]:
+        """What must be equal between a killed study and one that never was: all but times."""
+        return [
+            (t.number, t.state, t.value, t.config, t.reports, t.ended, t.curve) for t in self.study().trials
+        ]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: no handler in the program catches it."""

@@ -1,0 +1,182 @@
+"""Packs, asking ahead and deterministic studies, driven with fake metrics and with real training."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from slopesearch.config import TrialConfig
+from slopesearch.search.events import Noted, Started, Told
+from slopesearch.search.launchers import LAUNCHERS
+from slopesearch.search.loop import BATCH
+from slopesearch.search.worker import Finished, Message
+from tests.harness import FakeLauncher, Harness, Killed, spec
+
+
+class Disorder(FakeLauncher):
+    """Slots report in an order that no study may depend on."""
+
+    luck = random.Random(0)
+
+    def next_slot(self) -> int:
+        return self.luck.randrange(len(self.order))
+
+
+class FakeGpu(FakeLauncher):
+    """Two devices that trials are asked ahead for."""
+
+    def __init__(self, devices: list[str], folder: Path) -> None:
+        super().__init__(["cuda:0", "cuda:1"], folder)
+
+
+@pytest.fixture(autouse=True)
+def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LAUNCHERS, "fake", FakeLauncher)
+    monkeypatch.setitem(LAUNCHERS, "disorder", Disorder)
+    monkeypatch.setitem(LAUNCHERS, "gpu", FakeGpu)
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Harness:
+    return Harness(tmp_path / "x.db")
+
+
+def packs_of(harness: Harness) -> list[list[int]]:
+    """The numbers of the trials that were started together."""
+    packs: list[list[int]] = []
+    last = None
+    for event in harness.events:
+        if isinstance(event, Started):
+            if last != event.slot:
+                packs.append([])
+            packs[-1].append(event.number)
+            last = event.slot
+        else:
+            last = None
+    return packs
+
+
+def test_trials_are_trained_in_packs_and_every_one_is_told(harness: Harness) -> None:
+    assert harness(26, pack=8).finished == 26
+    assert [len(pack) for pack in packs_of(harness)] == [8, 8, 8, 2]
+    study = harness.study()
+    assert [trial.number for trial in study.trials] == list(range(26))
+    assert study.count("PRUNED") > 5
+    told = [event.number for event in harness.events if isinstance(event, Told)]
+    assert sorted(told) == list(range(26))
+
+
+def test_members_of_a_pack_compete(harness: Harness) -> None:
+    harness(24, pack=20)
+    reached = [len(trial.reports) for trial in harness.study().trials]
+    assert set(reached[5:]) == {1, 3, 9}
+    assert 3 <= sum(reports > 1 for reports in reached[5:20]) <= 10
+
+
+def test_a_gpu_has_its_next_pack_waiting(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the end of a pack to the start of the next one on its device, nothing is asked for."""
+    waits: dict[int, int] = {}
+    waited: list[int] = []
+
+    class Watched(FakeGpu):
+        def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
+            if slot in waits:
+                waited.append(len(harness.study().trials) - waits[slot])
+            super().start(slot, configs)
+
+        def wait(self, timeout: float) -> tuple[int, Message] | None:
+            received = super().wait(timeout)
+            if received is not None and isinstance(received[1], Finished):
+                waits[received[0]] = len(harness.study().trials)
+            return received
+
+    monkeypatch.setitem(LAUNCHERS, "gpu", Watched)
+    assert harness(32, launcher="gpu", pack=4, workers=2).finished == 32
+    assert waited == [0] * 6
+    assert harness.study().count("RUNNING") == 0
+
+
+def test_a_cpu_asks_only_when_it_is_idle(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    running: list[int] = []
+    start = FakeLauncher.start
+
+    def counting(self: FakeLauncher, slot: int, configs: list[TrialConfig]) -> None:
+        running.append(harness.study().count("RUNNING"))
+        start(self, slot, configs)
+
+    monkeypatch.setattr(FakeLauncher, "start", counting)
+    harness(10)
+    assert running == [1] * 10
+
+
+@pytest.mark.parametrize("pruner", ["halving", "median"])
+def test_a_deterministic_study_does_not_depend_on_its_workers(tmp_path: Path, pruner: str) -> None:
+    tables = []
+    for i, workers in enumerate((1, 5)):
+        harness = Harness(tmp_path / f"{i}.db")
+        harness(3 * BATCH + 6, spec(pruner=pruner), deterministic=True, workers=workers, launcher="disorder")
+        tables.append(harness.table())
+    assert tables[0] == tables[1]
+    assert sum(row[1] == "PRUNED" for row in tables[0]) > 5
+
+
+def test_without_it_a_study_on_many_workers_does(tmp_path: Path) -> None:
+    tables = []
+    for i, workers in enumerate((1, 8)):
+        harness = Harness(tmp_path / f"{i}.db")
+        harness(26, workers=workers, launcher="disorder")
+        tables.append(harness.table())
+    assert tables[0] != tables[1]
+
+
+def test_a_deterministic_study_killed_anywhere_goes_on_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, pieces = Harness(tmp_path / "whole.db"), Harness(tmp_path / "pieces.db")
+    whole(28, deterministic=True, workers=3, launcher="disorder")
+    luck, kills = random.Random(1), 0
+
+    class Dying(Disorder):
+        def wait(self, timeout: float) -> tuple[int, Message] | None:
+            if luck.random() < 0.03:
+                raise Killed
+            return super().wait(timeout)
+
+    monkeypatch.setitem(LAUNCHERS, "dying", Dying)
+    finished = 0
+    while finished < 28:
+        try:
+            finished = pieces(28, deterministic=True, workers=2, launcher="dying").finished
+        except Killed:
+            kills += 1
+    assert kills > 3
+    assert pieces.table() == whole.table()
+
+
+def test_a_deterministic_study_that_really_trains_is_the_same_on_one_and_two_workers(tmp_path: Path) -> None:
+    tables = []
+    for workers in (1, 2):
+        harness = Harness(tmp_path / f"{workers}.db")
+        asked = spec(epochs=2, width=16)
+        harness(12, asked, deterministic=True, devices="cpu", workers=workers, launcher="process")
+        tables.append(harness.table())
+    assert tables[0] == tables[1]
+
+
+def test_a_pack_that_fails_is_halved_until_its_fault_is_alone(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(self: FakeLauncher, config: TrialConfig, attempt: int) -> str | None:
+        return "Traceback\nOSError: gone" if config.activation == "prelu" and config.lr == 1e-3 else None
+
+    monkeypatch.setattr(FakeLauncher, "fault", fault)
+    assert harness(17, pack=16).finished == 17
+    study = harness.study()
+    assert [trial.number for trial in study.trials if trial.state == "FAIL"] == [4]
+    assert [len(pack) for pack in packs_of(harness) if 4 in pack] == [16, 8, 4, 2, 1, 1]
+    notes = [event.text for event in harness.events if isinstance(event, Noted)]
+    assert "a pack of 16 failed (OSError: gone); its halves run again" in notes[0]
+    assert "trial 4 failed twice (OSError: gone); it is left as FAIL" in notes[-1]
+    finished = [event.number for event in harness.events if isinstance(event, Told)]
+    assert sorted(finished) == list(range(18))
