@@ -35,11 +35,13 @@ from slopesearch.search.space import check, resolve, sample
 from slopesearch.search.strategy import PRUNERS, SAMPLERS, SeededSampler
 from slopesearch.search.textbook import first_trials, textbook
 from slopesearch.search.worker import Failed, Finished, Reported
+from slopesearch.seeds import derive
 from slopesearch.training.data import content_hash, find
 from slopesearch.training.devices import best_precision, resolve_devices
 
 POLL = 0.2  # s between looks at the clock and at Ctrl-C
 MOST_WORKERS = 1024  # a typing error beyond
+AUDIT = 20
 FAULTS_IN_A_ROW = 3  # trials left as FAIL one after the other: a bug or a broken machine, not bad luck
 
 
@@ -203,7 +205,15 @@ class _Loop:
             job.trial.report(getattr(report, self.spec.objective), report.step)
         if report.step == REPORTS or report.step < job.stored or report.diverged:
             return False
-        return job.trial.should_prune() and job.trial.number >= self.unpruned
+        number = job.trial.number
+        if number < self.unpruned or not job.trial.should_prune():
+            return False
+        # One in twenty that the pruner would stop runs on, so that the report can say how often it is wrong.
+        if derive(self.spec.seed, "audit", number) % AUDIT == 0:
+            if "would_prune_at" not in job.trial.user_attrs:
+                job.trial.set_user_attr("would_prune_at", report.step)
+            return False
+        return True
 
     def _finished(self, slot: int, result: TrialResult) -> None:
         job = self.jobs.pop(slot)
