@@ -199,18 +199,50 @@ class TrialConfig(_Noun):
 
 
 class Report(_Noun):
-    """One validation of a run. Losses in nats; `slopes` holds each layer's mean effective slope."""
+    """One validation of a run. Losses in nats.
+
+    Per layer: `slopes` holds the mean effective slope, `raw_slopes` that of the parameter behind it,
+    `update_ratios` the size of the last step against that of the weights.
+    """
 
     step: int = Field(ge=1, le=REPORTS)
     train_loss: float
     val_loss: float
     val_accuracy: float
     slopes: tuple[float, ...] = ()
+    raw_slopes: tuple[float, ...] = ()
+    update_ratios: tuple[float, ...] = ()
     diverged: bool = False
 
 
+class Diagnostics(_Noun):
+    """What a network looks like inside when its run ends. A list has a number per hidden layer in `layers`.
+
+    A unit is a neuron or a channel, z what goes into its activation phi; shares lie in [0, 1].
+    `images`: how many validation images were looked at.
+    `never_active`: the share of units with z <= 0 for every image, at every position.
+    `zero_gradient`: the share with phi'(z) = 0 likewise, so that whatever the layers above send, nothing
+    passes (Lu et al. 2020, "Dying ReLU and initialization"); it means the same for every activation, and
+    for leaky ReLU it is 0 by construction. `dead_fraction` is this share of all units together.
+    `inactive`: the mean share of z <= 0. `saturated`, of a bounded activation: the mean share of z whose
+    phi'(z) is below 5 % of phi'(0) (Glorot and Bengio 2010, section 3).
+    `gradient_rms`: the root mean square of d(loss of an image, in nats)/dz; `grad_attenuation`: the slope of
+    its log10 over the layers, in decades per layer, above 0 where the gradient shrinks towards the input.
+    """
+
+    images: int
+    layers: tuple[int, ...]
+    never_active: tuple[float, ...]
+    zero_gradient: tuple[float, ...]
+    inactive: tuple[float, ...]
+    saturated: tuple[float, ...] = ()
+    gradient_rms: tuple[float, ...]
+    dead_fraction: float
+    grad_attenuation: float | None = None
+
+
 class TrialResult(_Noun):
-    """What one run gave: its curve, why it ended, and what it cost.
+    """What one run gave: its curve, why it ended, what it cost, and what the network looks like inside.
 
     `seconds` are those of the whole run; `images_per_second` is the rate of training, without validation.
     """
@@ -220,6 +252,7 @@ class TrialResult(_Noun):
     seconds: float
     images_per_second: float
     device: str
+    diagnostics: Diagnostics | None = None
 
     @property
     def final(self) -> Report:

@@ -21,7 +21,7 @@ ROOT = PACKAGE.parent
 ROUTE = [
     *("seeds", "config"),
     *("nets.activations", "nets.initializers", "nets.pooling", "nets.models"),
-    *("training.data", "training.devices", "training.engine"),
+    *("training.data", "training.devices", "training.diagnostics", "training.engine"),
     *("search.textbook", "search.strategy", "search.space"),
     *("search.records", "search.database", "search.storage"),
     *("search.worker", "search.launchers", "search.events", "search.loop", "search.optimize"),

@@ -20,13 +20,15 @@ class Activation:
 
     `gain(slope)` is 1/sqrt(E[phi(z)^2]) for standard normal z: a weight of variance gain^2/fan_in keeps the
     second moment from layer to layer (He et al. 2015, eq. 10, for any phi). `monotone` (non-decreasing)
-    allows max-pooling before it: the same result for a quarter of the work.
+    allows max-pooling before it: the same result for a quarter of the work. `bounded` on both sides: it can
+    saturate.
     """
 
     make: Callable[[TrialConfig, int], nn.Module]  # (config, channels)
     gain: Callable[[float], float]
     monotone: bool
     has_slope: bool = False
+    bounded: bool = False
 
 
 class _LeakyReLU(torch.autograd.Function):
@@ -106,8 +108,12 @@ ACTIVATIONS: dict[str, Activation] = {
     "elu": Activation(lambda config, channels: nn.ELU(), lambda slope: 1.24520, monotone=True),
     "gelu": Activation(lambda config, channels: nn.GELU(), lambda slope: 1.53353, monotone=False),
     "silu": Activation(lambda config, channels: nn.SiLU(), lambda slope: 1.67653, monotone=False),
-    "tanh": Activation(lambda config, channels: nn.Tanh(), lambda slope: 1.59254, monotone=True),
-    "sigmoid": Activation(lambda config, channels: nn.Sigmoid(), lambda slope: 1.84623, monotone=True),
+    "tanh": Activation(
+        lambda config, channels: nn.Tanh(), lambda slope: 1.59254, monotone=True, bounded=True
+    ),
+    "sigmoid": Activation(
+        lambda config, channels: nn.Sigmoid(), lambda slope: 1.84623, monotone=True, bounded=True
+    ),
 }
 
 

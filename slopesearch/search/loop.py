@@ -14,9 +14,11 @@ from slopesearch.search.launchers import Launcher
 from slopesearch.search.strategy import snapshot
 from slopesearch.search.textbook import textbook
 from slopesearch.search.worker import Failed, Finished, Message, Reported
+from slopesearch.seeds import derive
 
 POLL = 0.2  # s between looks at the clock and at Ctrl-C
 FAULTS_IN_A_ROW = 3  # trials left as FAIL one after the other: a bug or a broken machine, not bad luck
+AUDIT = 20  # one in so many that the pruner would stop runs on, so that one can say how often it is wrong
 BATCH = 8  # trials that a deterministic study asks for at a time; by trial number, so that it can be resumed
 
 
@@ -183,7 +185,13 @@ class Loop:
         frozen = study._storage.get_trial(job.trial._trial_id)
         if self.deterministic:
             study = snapshot(study, before=number - number % BATCH)
-        return self.study.pruner.prune(study, frozen) and number >= self.unpruned
+        if number < self.unpruned or not self.study.pruner.prune(study, frozen):
+            return False
+        if derive(self.spec.seed, "audit", number) % AUDIT == 0:
+            if "would_prune_at" not in frozen.user_attrs:
+                job.trial.set_user_attr("would_prune_at", report.step)
+            return False
+        return True
 
     def _tell(self, slot: int, job: _Job, result: TrialResult) -> None:
         store.set_result(job.trial, result)

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from slopesearch.config import Report, StudySpec, TrialConfig
+from slopesearch.config import Diagnostics, Report, StudySpec, TrialConfig
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,12 @@ class TrialRecord:
     def curve(self) -> tuple[Report, ...]:
         """Every report of the run, for a finished trial."""
         return tuple(Report.model_validate_json(json.dumps(row)) for row in self.attributes.get("curves", []))
+
+    @property
+    def diagnostics(self) -> Diagnostics | None:
+        """What its network looked like inside; None for runs that diverged, and in older studies."""
+        layers = self.attributes.get("layers")
+        return None if layers is None else Diagnostics.model_validate_json(json.dumps(layers))
 
 
 @dataclass(frozen=True)

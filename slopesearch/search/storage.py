@@ -145,8 +145,8 @@ def _versions() -> dict[str, str]:
 
 
 def set_result(trial: optuna.Trial, result: TrialResult) -> None:
-    """Store what a run gave: flat attributes that read well as columns, and its curve as one."""
-    final = result.final
+    """Store what a run gave: flat attributes that read well as columns, one for its curve, one per layer."""
+    final, inside = result.final, result.diagnostics
     values = {
         "val_accuracy": final.val_accuracy,
         "val_loss": final.val_loss,
@@ -157,6 +157,12 @@ def set_result(trial: optuna.Trial, result: TrialResult) -> None:
         "ended": result.ended,
         "curves": [json.loads(report.model_dump_json()) for report in result.curve],
     }
+    if inside is not None:
+        values |= {
+            "dead_fraction": round(inside.dead_fraction, 4),
+            "grad_attenuation": inside.grad_attenuation and round(inside.grad_attenuation, 4),
+            "layers": json.loads(inside.model_dump_json()),
+        }
     for name, value in values.items():
         trial.set_user_attr(name, value)
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Generator, Sequence
+from contextlib import nullcontext
 from math import isfinite, log
 
 import torch
@@ -13,9 +14,12 @@ from slopesearch.nets.activations import LearnableLeakyReLU
 from slopesearch.nets.models import build_model
 from slopesearch.seeds import derive
 from slopesearch.training.data import Data
+from slopesearch.training.diagnostics import UnitWatch, diagnose, hidden_weights, slopes_of, update_ratios
 
 QUICK_VALIDATION = 1000  # images for all reports but the last: 5,000 cost 30 % of an epoch
 VALIDATION_BATCH = 500
+DIAGNOSED = 500  # validation images behind gradients and means; dead units are looked for on all
+QUICK_DIAGNOSED = 128  # where the run was stopped early
 
 # Yields {member: its report} for the members still running, is sent the members to stop, returns all results.
 Run = Generator[dict[int, Report], Collection[int], list[TrialResult]]
@@ -50,6 +54,8 @@ class _Member:
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.lr, fused=True)
         self.loss_sum = torch.zeros((), device=device)  # since the last report; kept there, so no waiting
         self.curve: list[Report] = []
+        self.weights_before: list[Tensor] = []  # of the hidden layers, before the last step to a report
+        self.watch: UnitWatch | None = None  # of the last validation
         self.steps = 0
         self.train_seconds = 0.0
         self.seconds = time.perf_counter() - started  # of the whole run: building, training, validation
@@ -82,9 +88,11 @@ class _Member:
         train_loss = float(self.loss_sum) / steps_since
         self.loss_sum.zero_()
         count = len(data.val_labels) if step == REPORTS else QUICK_VALIDATION
-        val_loss, val_accuracy = evaluate(
-            self.model, self.config, data.val_images[:count], data.val_labels[:count]
-        )
+        images, labels = data.val_images[:count], data.val_labels[:count]
+        if step == REPORTS:
+            self.watch = UnitWatch(self.model)
+        with self.watch or nullcontext():
+            val_loss, val_accuracy = evaluate(self.model, self.config, images, labels)
         chance = log(data.classes)
         if not (isfinite(train_loss) and isfinite(val_loss)) or train_loss > 10 * chance:
             report = Report(
@@ -100,31 +108,31 @@ class _Member:
                 train_loss=train_loss,
                 val_loss=val_loss,
                 val_accuracy=val_accuracy,
-                slopes=self.mean_slopes(),
+                slopes=slopes_of(self.model),
+                raw_slopes=slopes_of(self.model, raw=True),
+                update_ratios=update_ratios(self.weights_before, hidden_weights(self.model)),
             )
         self.curve.append(report)
         return report
 
-    def mean_slopes(self) -> tuple[float, ...]:
-        """Each layer's effective negative slope now, for activations that learn one."""
-        slopes = []
-        for module in self.model:
-            if isinstance(module, LearnableLeakyReLU):
-                slopes.append(module.effective_slope().item())
-            elif isinstance(module, nn.PReLU):
-                slopes.append(module.weight.mean().item())
-        return tuple(slopes)
-
-    def result(self, device: torch.device) -> TrialResult:
+    def result(self, data: Data, device: torch.device) -> TrialResult:
+        """What the run gave; its network is looked at inside, a run that was stopped early only briefly."""
+        started = time.perf_counter()
         ended: Ended = "completed" if self.curve[-1].step == REPORTS else "pruned"
+        diagnostics = None
         if self.curve[-1].diverged:
             ended = "diverged"
+        else:
+            count = DIAGNOSED if ended == "completed" else QUICK_DIAGNOSED
+            images, labels = data.val_images[:count], data.val_labels[:count]
+            diagnostics = diagnose(self.model, self.config, images, labels, self.watch)
         return TrialResult(
             ended=ended,
             curve=tuple(self.curve),
-            seconds=self.seconds,
+            seconds=self.seconds + time.perf_counter() - started,
             images_per_second=self.steps * self.config.batch_size / self.train_seconds,
             device=str(device),
+            diagnostics=diagnostics,
         )
 
 
@@ -172,6 +180,8 @@ def train(configs: Sequence[TrialConfig], data: Data, device: torch.device) -> R
             x, y = data.train_images[index], data.train_labels[index]
             factor = lr_factor(step, total, shared.warmup)
             for member in running.values():
+                if step == last - 1:
+                    member.weights_before = hidden_weights(member.model)
                 member.step(x, y, factor)
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # or the clock stops before the work does
@@ -185,7 +195,7 @@ def train(configs: Sequence[TrialConfig], data: Data, device: torch.device) -> R
         running = {i: m for i, m in running.items() if i not in stop and not m.curve[-1].diverged}
         if not running:
             break
-    return [member.result(device) for member in members]
+    return [member.result(data, device) for member in members]
 
 
 def _batches(data: Data, config: TrialConfig, device: torch.device) -> Generator[Tensor, None, None]:
