@@ -8,7 +8,7 @@ import torch
 from slopesearch.config import REPORTS
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.training.data import Data
-from slopesearch.training.engine import _Member, evaluate, lr_factor, report_steps, total_steps, train
+from slopesearch.training.engine import _Alone, _Member, evaluate, lr_factor, report_steps, total_steps, train
 from tests.conftest import drain, make_config, run_to_end
 
 CPU = torch.device("cpu")
@@ -92,19 +92,28 @@ def test_not_a_number_ends_the_run(digits: Data) -> None:
     assert [report.diverged for report in result.curve] == [True]
 
 
-def test_members_of_one_call_train_as_if_alone(digits: Data) -> None:
+def test_members_of_a_pack_train_as_if_alone_and_leave_when_they_are_stopped(digits: Data) -> None:
     configs = [
         make_config(),
         make_config(activation="tanh", norm="after", lr=3e-3),
         make_config(slope_mode="learnable", init="orthogonal", weight_decay=0.01),
+        make_config(norm="before", lr=1e6),
+        make_config(activation="prelu", norm="before", init="lsuv"),
     ]
     run = train(configs, digits, CPU)
-    assert list(next(run)) == [0, 1, 2]
-    assert list(run.send([1])) == [0, 2]  # stopped members leave
+    assert list(next(run)) == [0, 1, 2, 3, 4]
+    left = list(run.send([1]))
+    assert 1 not in left
+    assert {0, 2, 4} <= set(left)
     together = drain(run)
-    assert [result.ended for result in together] == ["completed", "pruned", "completed"]
-    assert together[0].curve == run_to_end(configs[0], digits).curve
-    assert together[2].curve == run_to_end(configs[2], digits).curve
+    alone = [run_to_end(config, digits) for config in configs]
+    ends = ["completed", "pruned", "completed", alone[3].ended, "completed"]
+    assert [result.ended for result in together] == ends
+    for i in (0, 2, 4):
+        for mine, theirs in zip(together[i].curve, alone[i].curve, strict=True):
+            assert mine.train_loss == pytest.approx(theirs.train_loss, rel=1e-3)
+            assert mine.val_accuracy == pytest.approx(theirs.val_accuracy, abs=0.01)
+    assert len(together[1].curve) == 1
 
 
 def test_different_batches_cannot_share_a_run(digits: Data) -> None:
@@ -115,7 +124,7 @@ def test_different_batches_cannot_share_a_run(digits: Data) -> None:
 def test_decay_spares_slopes_norms_and_biases(digits: Data) -> None:
     config = make_config(slope_mode="learnable", norm="after", weight_decay=0.1)
     member = _Member(config, digits, CPU)
-    decayed, spared = member.optimizer.param_groups
+    decayed, spared = _Alone([member], CPU).optimizer.param_groups
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
     names = {id(parameter): name for name, parameter in member.model.named_parameters()}
     assert {names[id(p)] for p in decayed["params"]} == {"linear1.weight", "out.weight"}
@@ -160,4 +169,4 @@ def test_the_cnns_pools_take_the_compiled_path(
 ) -> None:
     monkeypatch.setattr("slopesearch.nets.pooling.F.max_pool2d", pytest.fail)
     member = _Member(make_config(model="cnn", norm=norm, precision=precision), digits, CPU)
-    member.step(digits.train_images[:64], digits.train_labels[:64], 1.0)
+    _Alone([member], CPU).step(digits.train_images[:64], digits.train_labels[:64], 1.0)

@@ -20,8 +20,8 @@ ROOT = PACKAGE.parent
 # A file may import only what stands above it.
 ROUTE = [
     *("seeds", "config"),
-    *("nets.activations", "nets.initializers", "nets.pooling", "nets.models"),
-    *("training.data", "training.devices", "training.diagnostics", "training.engine"),
+    *("nets.activations", "nets.initializers", "nets.pooling", "nets.models", "nets.packed"),
+    *("training.data", "training.devices", "training.diagnostics", "training.optimizers", "training.engine"),
     *("search.textbook", "search.strategy", "search.space"),
     *("search.records", "search.database", "search.storage"),
     *("search.worker", "search.launchers", "search.events", "search.loop", "search.optimize"),

@@ -49,7 +49,8 @@ class _LeakyReLU(torch.autograd.Function):
         (x,), (dy,) = ctx.saved_tensors, dys
         dx = torch.ops.aten.leaky_relu_backward(dy, x, ctx.slope, False)
         # The product of two bf16 numbers is summed in float32.
-        dslope = torch.sum(x.clamp(max=0) * dy, dtype=torch.float32)
+        exact = torch.promote_types(x.dtype, torch.float32)
+        dslope = torch.sum(x.clamp(max=0) * dy, dtype=exact)
         return dx, dslope
 
 

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from slopesearch.config import REPORTS, Ended, Report, TrialConfig, TrialResult
 from slopesearch.nets.activations import LearnableLeakyReLU
 from slopesearch.nets.models import build_model
+from slopesearch.nets.packed import PackedModel
 from slopesearch.seeds import derive
 from slopesearch.training.data import Data
 from slopesearch.training.diagnostics import UnitWatch, diagnose, hidden_weights, slopes_of, update_ratios
+from slopesearch.training.optimizers import PackedAdamW
 
 QUICK_VALIDATION = 1000  # images for all reports but the last: 5,000 cost 30 % of an epoch
 VALIDATION_BATCH = 500
@@ -43,16 +45,13 @@ def lr_factor(step: int, total: int, warmup: float) -> float:
 
 
 class _Member:
-    """One run of a pack: its network, its optimizer, its curve."""
+    """One run: its network, which is as it is now at every report, its curve, and what it cost."""
 
     def __init__(self, config: TrialConfig, data: Data, device: torch.device) -> None:
         started = time.perf_counter()
         images = data.train_images[: config.batch_size].cpu()
         self.config = config
         self.model = build_model(config, images).to(device).to(memory_format=torch.channels_last)
-        self.slopes = [m for m in self.model if isinstance(m, LearnableLeakyReLU)]
-        self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.lr, fused=True)
-        self.loss_sum = torch.zeros((), device=device)  # since the last report; kept there, so no waiting
         self.curve: list[Report] = []
         self.weights_before: list[Tensor] = []  # of the hidden layers, before the last step to a report
         self.watch: UnitWatch | None = None  # of the last validation
@@ -60,33 +59,8 @@ class _Member:
         self.train_seconds = 0.0
         self.seconds = time.perf_counter() - started  # of the whole run: building, training, validation
 
-    def _parameter_groups(self) -> list[dict[str, object]]:
-        """Weights decay; slopes, BatchNorm and biases, which have fewer than two dimensions, do not."""
-        parameters = list(self.model.parameters())
-        return [
-            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": self.config.weight_decay},
-            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-        ]
-
-    def step(self, x: Tensor, y: Tensor, factor: float) -> None:
-        """One optimizer step on a batch: x (B, 1, 28, 28), y (B,)."""
-        self.model.train()
-        with _autocast(self.config, x.device):
-            loss = F.cross_entropy(self.model(x), y)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * factor
-        self.optimizer.step()
-        for slope in self.slopes:
-            slope.project()
-        self.loss_sum += loss.detach()
-        self.steps += 1
-
-    def report(self, step: int, steps_since: int, data: Data) -> Report:
+    def report(self, step: int, train_loss: float, data: Data) -> Report:
         """Validate; a run that has diverged reports chance level instead, as the design says."""
-        train_loss = float(self.loss_sum) / steps_since
-        self.loss_sum.zero_()
         count = len(data.val_labels) if step == REPORTS else QUICK_VALIDATION
         images, labels = data.val_images[:count], data.val_labels[:count]
         if step == REPORTS:
@@ -136,6 +110,98 @@ class _Member:
         )
 
 
+class _Alone:
+    """Trains one member with the plain model and torch's optimizer: what a pack is tested against."""
+
+    def __init__(self, members: Sequence[_Member], device: torch.device) -> None:
+        (self.member,) = members
+        self.model = self.member.model
+        self.slopes = [layer for layer in self.model if isinstance(layer, LearnableLeakyReLU)]
+        self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=self.member.config.lr, fused=True)
+        self._loss_sum = torch.zeros((), device=device)  # since the last report; kept there, so no waiting
+
+    def _parameter_groups(self) -> list[dict[str, object]]:
+        """Weights decay; slopes, BatchNorm and biases, which have fewer than two dimensions, do not."""
+        parameters = list(self.model.parameters())
+        decay = self.member.config.weight_decay
+        return [
+            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": decay},
+            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+
+    def step(self, x: Tensor, y: Tensor, factor: float) -> None:
+        """One optimizer step on a batch: x (B, 1, 28, 28), y (B,)."""
+        self.model.train()
+        with _autocast(self.member.config, x.device):
+            loss = F.cross_entropy(self.model(x), y)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.member.config.lr * factor
+        self.optimizer.step()
+        for slope in self.slopes:
+            slope.project()
+        self._loss_sum += loss.detach()
+
+    def settle(self) -> None:
+        """The member's own model is the one that trains."""
+
+    def losses(self) -> list[float]:
+        """The sum of the training losses since the last call."""
+        total = float(self._loss_sum)
+        self._loss_sum.zero_()
+        return [total]
+
+    def keep(self, kept: Sequence[int]) -> "_Alone":
+        """Go on with these members."""
+        return self
+
+
+class _Pack:
+    """Trains several members as one batched model; their own models are brought up to date by `settle`."""
+
+    def __init__(self, members: Sequence[_Member], device: torch.device) -> None:
+        self.members, self.device = members, device
+        self.model = PackedModel([member.model for member in members]).to(device)
+        configs = [member.config for member in members]
+        self.optimizer = PackedAdamW(self.model, [c.lr for c in configs], [c.weight_decay for c in configs])
+        self._loss_sum = torch.zeros(len(members), device=device)
+
+    def step(self, x: Tensor, y: Tensor, factor: float) -> None:
+        """One optimizer step of every member on a batch: x (B, 1, 28, 28), y (B,)."""
+        self.model.train()
+        with _autocast(self.members[0].config, x.device):
+            logits = self.model(x)  # (B, K, classes)
+            labels = y.repeat_interleave(len(self.members))
+            each = F.cross_entropy(logits.flatten(0, 1), labels, reduction="none")
+        losses = each.view(len(y), -1).mean(0)
+        self.optimizer.zero_grad()
+        losses.sum().backward()  # type: ignore[no-untyped-call]  # no weight is shared: each gets its own
+        self.optimizer.step(factor)
+        self.model.project()
+        self._loss_sum += losses.detach()
+
+    def settle(self) -> None:
+        """Bring the members' own models up to date."""
+        for k in range(len(self.members)):
+            self.model.unpack(k)
+
+    def losses(self) -> list[float]:
+        """The sums of the members' training losses since the last call."""
+        totals: list[float] = self._loss_sum.tolist()
+        self._loss_sum.zero_()
+        return totals
+
+    def keep(self, kept: Sequence[int]) -> "_Pack":
+        """A pack of these members alone, which goes on where this one is."""
+        if len(kept) == len(self.members):
+            return self
+        self.settle()
+        smaller = _Pack([self.members[k] for k in kept], self.device)
+        smaller.optimizer.take_over(self.optimizer, kept)
+        return smaller
+
+
 def _autocast(config: TrialConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
@@ -160,7 +226,8 @@ def train(configs: Sequence[TrialConfig], data: Data, device: torch.device) -> R
 
     A generator: each `next` or `send(members to stop)` trains to the next report and yields the reports of
     the members still running. Its return value holds the result of every member, in the order of `configs`.
-    On a CPU the same config, seed and thread count give bit-equal results.
+    One config trains as the plain model, several as one batched model, which gives each member what it gives
+    alone, to rounding. On a CPU the same configs, seed and thread count give bit-equal results.
 
     Raises ValueError where the configs may not be trained together.
     """
@@ -168,33 +235,39 @@ def train(configs: Sequence[TrialConfig], data: Data, device: torch.device) -> R
         raise ValueError("configs of different pack keys cannot be trained together")
     shared = configs[0]
     members = [_Member(config, data, device) for config in configs]
-    running = dict(enumerate(members))
+    running = list(range(len(members)))  # places in `members`, as the team holds them
+    team = _Alone(members, device) if len(members) == 1 else _Pack(members, device)
     total = total_steps(shared.train_size, shared.batch_size, shared.epochs)
-    report_at = report_steps(total)
     batches = _batches(data, shared, device)
     done = 0
-    for number, last in enumerate(report_at, start=1):
+    for number, last in enumerate(report_steps(total), start=1):
         started = time.perf_counter()
         for step in range(done, last):
             index = next(batches)
             x, y = data.train_images[index], data.train_labels[index]
-            factor = lr_factor(step, total, shared.warmup)
-            for member in running.values():
-                if step == last - 1:
-                    member.weights_before = hidden_weights(member.model)
-                member.step(x, y, factor)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)  # or the clock stops before the work does
+            if step == last - 1:
+                team.settle()
+                for i in running:
+                    members[i].weights_before = hidden_weights(members[i].model)
+            team.step(x, y, lr_factor(step, total, shared.warmup))
+        losses = team.losses()  # waits for a device that is still at work, so that the clock does too
         trained = time.perf_counter()
-        reports = {i: member.report(number, last - done, data) for i, member in running.items()}
-        for member in running.values():
-            member.train_seconds += (trained - started) / len(running)
-            member.seconds += (time.perf_counter() - started) / len(running)
+        team.settle()
+        reports = {
+            i: members[i].report(number, loss / (last - done), data)
+            for i, loss in zip(running, losses, strict=True)
+        }
+        for i in running:
+            members[i].steps = last
+            members[i].train_seconds += (trained - started) / len(running)
+            members[i].seconds += (time.perf_counter() - started) / len(running)
         done = last
         stop = yield reports
-        running = {i: m for i, m in running.items() if i not in stop and not m.curve[-1].diverged}
-        if not running:
+        kept = [k for k, i in enumerate(running) if i not in stop and not members[i].curve[-1].diverged]
+        if not kept:
             break
+        team = team.keep(kept)
+        running = [running[k] for k in kept]
     return [member.result(data, device) for member in members]
 
 
