@@ -1,19 +1,24 @@
-"""How fast is it? Images a second against the loop that people copy, and the overhead of a trial.
+"""How fast is it? Images a second against the loop that people copy, and against what the device could do.
 
-    SLOPESEARCH_DATA=data python scripts/benchmark.py
+    SLOPESEARCH_DATA=data python scripts/benchmark.py                 about 6 min on 2 cores
+    SLOPESEARCH_DATA=data python scripts/benchmark.py --study         the default study too, 200 trials
 
-Rounds are interleaved and medians reported, since machines are shared and clocks move. Rates are of training
-alone, without validation, on both sides.
+Rounds are interleaved, and a ratio is the median of the rounds' ratios, since machines are shared and clocks
+move. Rates are of training alone, without validation, on both sides.
 """
 
 import argparse
+import json
 import os
 import platform
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import optuna
 import torch
@@ -22,21 +27,29 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 from torch.utils.data import DataLoader, Subset
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import datasets, transforms
 
 from slopesearch.config import Precision, TrialConfig
+from slopesearch.nets.models import build_model
 from slopesearch.search.events import Event, Started, Told
 from slopesearch.search.launchers import ProcessLauncher
 from slopesearch.search.optimize import optimize
-from slopesearch.search.space import check
+from slopesearch.search.space import check, resolve, sample
 from slopesearch.search.worker import Failed, Finished, Reported
-from slopesearch.training.devices import best_precision, resolve_devices
+from slopesearch.training.devices import best_precision, resolve_devices, usable_cores
 
 DEFAULT_THREADS = torch.get_num_threads()  # before anything sets it
+BATCH_SIZE = 128
+IMAGES = 10_000
+TRIAL_IMAGES = 3 * (IMAGES // BATCH_SIZE) * BATCH_SIZE  # of a trial of the default study that is not pruned
+PACKS = (1, 4, 16, 64)
+BUSY = 0.25  # of the cores at work before the start: then the numbers mean little
 
 
-def copied_loop(folder: Path, norm: str, images: int) -> float:
-    """Images a second of the usual Optuna objective: DataLoader, float32, torch's default threads."""
+def copied_loop(folder: Path, norm: str, threads: int) -> float:
+    """Images a second of the usual Optuna objective: DataLoader, float32, on the GPU if there is one."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def block(channels_in: int, channels: int) -> list[nn.Module]:
         before = [nn.BatchNorm2d(channels)] if norm == "before" else []
@@ -47,21 +60,22 @@ def copied_loop(folder: Path, norm: str, images: int) -> float:
         lr = trial.suggest_float("lr", 1e-4, 3e-2, log=True)
         transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
         mnist = datasets.MNIST(folder, train=True, transform=transform)
-        loader = DataLoader(Subset(mnist, range(images)), batch_size=128, shuffle=True, drop_last=True)
+        loader = DataLoader(Subset(mnist, range(IMAGES)), batch_size=BATCH_SIZE, shuffle=True, drop_last=True)
         before = [nn.BatchNorm1d(128)] if norm == "before" else []
         head = [nn.Linear(64 * 7 * 7, 128), *before, nn.LeakyReLU(0.01), nn.Linear(128, 10)]
-        model = nn.Sequential(*block(1, 32), *block(32, 64), nn.Flatten(), *head)
+        model = nn.Sequential(*block(1, 32), *block(32, 64), nn.Flatten(), *head).to(device)
         optimizer = torch.optim.Adam(model.parameters(), lr=lr)
         started, done = time.perf_counter(), 0
         for x, y in loader:
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(x), y)
+            loss = F.cross_entropy(model(x.to(device)), y.to(device))
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             done += len(y)
+        float(loss)  # waits for a GPU
         return done / (time.perf_counter() - started)
 
-    torch.set_num_threads(DEFAULT_THREADS)
+    torch.set_num_threads(threads)
     study = optuna.create_study()
     study.optimize(objective, n_trials=1)
     torch.set_num_threads(1)
@@ -69,40 +83,18 @@ def copied_loop(folder: Path, norm: str, images: int) -> float:
 
 
 def config_of(norm: str, precision: Precision) -> TrialConfig:
-    """The tutorial's CNN, as the default study trains it."""
-    return TrialConfig(
-        dataset="mnist",
-        split_seed=0,
-        train_size=10_000,
-        val_size=5_000,
-        batch_size=128,
-        epochs=3,
-        model="cnn",
-        depth=None,
-        width=None,
-        order_seed=0,
-        precision=precision,
-        warmup=0.05,
-        activation="leaky_relu",
-        negative_slope=0.01,
-        slope_mode="fixed",
-        slope_min=None,
-        slope_max=None,
-        slope_clamp=None,
-        norm=norm,  # type: ignore[arg-type]
-        init="default",
-        init_seed=0,
-        lr=1e-3,
-        weight_decay=0.0,
-    )
+    """The tutorial's CNN for an epoch of the default study."""
+    space = {"activation": "leaky_relu", "slope_mode": "fixed", "negative_slope": 0.01, "init": "default"}
+    asked = {"dataset": "mnist", "epochs": 1, "val_size": 1000, "space": {**space, "norm": norm, "lr": 1e-3}}
+    return sample(resolve(check(asked), precision), optuna.trial.FixedTrial({}))  # type: ignore[arg-type]
 
 
-def workers_rate(launcher: ProcessLauncher, config: TrialConfig, slots: int) -> float:
-    """Training images a second of the first `slots` workers together, each at one whole trial."""
-    rates: list[float] = []
+def workers_rate(launcher: ProcessLauncher, configs: list[TrialConfig], slots: int) -> float:
+    """Training images a second of the first `slots` workers together, each at one pack of these configs."""
+    rate, done = 0.0, 0
     for slot in range(slots):
-        launcher.start(slot, [config])
-    while len(rates) < slots:
+        launcher.start(slot, configs)
+    while done < slots:
         received = launcher.wait(600)
         if received is None or isinstance(received[1], Failed):
             raise RuntimeError(f"a worker failed: {received}")
@@ -110,8 +102,33 @@ def workers_rate(launcher: ProcessLauncher, config: TrialConfig, slots: int) -> 
         if isinstance(message, Reported):
             launcher.answer(slot, [])
         elif isinstance(message, Finished):
-            rates.append(message.results[0].images_per_second)
-    return sum(rates)
+            # A member's rate is that of its share of the pack's time, so the pack's is their mean.
+            rate += statistics.mean(result.images_per_second for result in message.results)
+            done += 1
+    return rate
+
+
+def bound(device: torch.device, precision: Precision, threads: int) -> float:
+    """Images a second if training were nothing but its matrix products, at the rate of a large product."""
+    config = config_of("none", precision)
+    images = torch.zeros(BATCH_SIZE, 1, 28, 28)
+    model = build_model(config, images)
+    with FlopCounterMode(display=False) as counter:
+        loss = model(images).sum()
+        loss.backward()
+    size = 8192 if device.type == "cuda" else 1024
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a = torch.ones(size, size, device=device, dtype=dtype)
+    torch.set_num_threads(threads)
+    times = []
+    for _ in range(20):
+        started = time.perf_counter()
+        float((a @ a)[0, 0])
+        times.append(time.perf_counter() - started)
+    torch.set_num_threads(1)
+    rate = 2 * size**3 / statistics.median(times)
+    images_a_flop: float = BATCH_SIZE / counter.get_total_flops()
+    return rate * images_a_flop
 
 
 def overhead(trials: int) -> float:
@@ -123,10 +140,8 @@ def overhead(trials: int) -> float:
         nonlocal training
         if isinstance(event, (Started, Told)):
             times.append(time.perf_counter())
-        if (
-            isinstance(event, Told) and event.result is not None and len(times) > 2
-        ):  # the first loads the data
-            training += event.result.seconds
+        if isinstance(event, Told) and event.result is not None and len(times) > 2:
+            training += event.result.seconds  # without the first trial, which loads the data
 
     spec = check({"dataset": "digits", "model": "mlp", "epochs": 2})
     with tempfile.TemporaryDirectory() as folder:
@@ -135,54 +150,119 @@ def overhead(trials: int) -> float:
     return (times[-1] - times[1] - training) / (trials - 1)
 
 
+def default_study(folder: Path, trials: int, deterministic: bool) -> dict[str, float]:
+    """Seconds from command to result for the default study, and its best value."""
+    with tempfile.TemporaryDirectory() as place:
+        best: list[float] = []
+
+        def listen(event: Event) -> None:
+            if isinstance(event, Told) and event.state == "COMPLETE" and event.value is not None:
+                best.append(event.value)
+
+        started = time.perf_counter()
+        optimize(
+            check({"dataset": "mnist"}),
+            trials=trials,
+            folder=folder,
+            url=f"sqlite:///{place}/x.db",
+            deterministic=deterministic,
+            listen=listen,
+        )
+        return {"seconds": time.perf_counter() - started, "best": max(best), "trials": trials}
+
+
+def contenders(
+    launcher: ProcessLauncher, devices: list[str], fast: Precision, folder: Path, norm: str
+) -> dict[str, Callable[[], float]]:
+    """What is measured in each round, the first being what the others are compared with."""
+    count = len(devices)
+    precisions: list[Precision] = list(dict.fromkeys((fast, "float32")))
+    found: dict[str, Callable[[], float]] = {
+        f"copied loop, {threads} threads": partial(copied_loop, folder, norm, threads)
+        for threads in sorted({DEFAULT_THREADS, *(2**i for i in range(8) if 2**i <= usable_cores())})
+    }
+    default = f"copied loop, {DEFAULT_THREADS} threads"
+    found = {default: found.pop(default), **found}
+    if devices[0].startswith("cuda"):
+        for pack in PACKS:
+            config = config_of(norm, fast)
+            configs = [config.model_copy(update={"init_seed": member}) for member in range(pack)]
+            found[f"pack of {pack}, {fast}"] = partial(workers_rate, launcher, configs, 1)
+        return found
+    for precision in precisions:
+        configs = [config_of(norm, precision)]
+        found[f"one worker, {precision}"] = partial(workers_rate, launcher, configs, 1)
+        found[f"{count} workers, {precision}"] = partial(workers_rate, launcher, configs, count)
+    return found
+
+
 def main() -> None:
-    """Measure and print."""
+    """Measure, print, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("SLOPESEARCH_DATA", "data")))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--trials", type=int, default=200, help="of the overhead study")
+    parser.add_argument("--trials", type=int, default=200, help="of the overhead study, and of --study")
+    parser.add_argument("--study", action="store_true", help="run the default study too, as it comes")
+    parser.add_argument("--deterministic", action="store_true", help="and with --deterministic")
+    parser.add_argument("--json", type=Path, default=Path("benchmark.json"))
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    console = Console()
 
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     devices = resolve_devices("auto", None)
     fast = best_precision(devices)
+    facts: dict[str, Any] = {
+        "date": str(date.today()),
+        "machine": platform.processor() or platform.machine(),
+        "devices": devices,
+        "torch": torch.__version__,
+        "rounds": arguments.rounds,
+        "load_before": load,
+    }
+    console.print(", ".join(f"{name} {value}" for name, value in facts.items()))
+    if load > BUSY * usable_cores():
+        console.print("[bold]The machine was busy before the start: read the ratios, not the rates.[/bold]")
+
+    device = torch.device(devices[0])
+    precisions: list[Precision] = list(dict.fromkeys((fast, "float32")))
+    bounds = {precision: bound(device, precision, len(devices)) for precision in precisions}
     rates: dict[tuple[str, str], list[float]] = {}
     launcher = ProcessLauncher(devices, arguments.data)
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     try:
-        for precision in {fast, "float32"}:  # imports, data, first kernels
-            workers_rate(launcher, config_of("none", precision), len(devices))
+        for precision in precisions:  # imports, data, first kernels
+            workers_rate(launcher, [config_of("none", precision)], len(devices))
         for _ in range(arguments.rounds):
             for norm in ("none", "before"):
-                measured = {
-                    f"copied loop, {DEFAULT_THREADS} threads": copied_loop(arguments.data, norm, 10_000),
-                    f"one worker, {fast}": workers_rate(launcher, config_of(norm, fast), 1),
-                    f"{len(devices)} workers, {fast}": workers_rate(
-                        launcher, config_of(norm, fast), len(devices)
-                    ),
-                    f"{len(devices)} workers, float32": workers_rate(
-                        launcher, config_of(norm, "float32"), len(devices)
-                    ),
-                }
-                for name, rate in measured.items():
-                    rates.setdefault((norm, name), []).append(rate)
+                for name, measure in contenders(launcher, devices, fast, arguments.data, norm).items():
+                    rates.setdefault((norm, name), []).append(measure())
     finally:
         launcher.close()
 
-    console = Console()
-    table = Table("BatchNorm", "what", "images/s", "spread", "times the copied loop", box=None)
+    rows = []
+    table = Table("BatchNorm", "what", "images/s", "spread", "x copied", "trials/min", "of bound", box=None)
     for (norm, name), values in rates.items():
         base = next(other for key, other in rates.items() if key[0] == norm)
         ratio = statistics.median(value / slow for value, slow in zip(values, base, strict=True))
-        spread = f"{min(values):,.0f} to {max(values):,.0f}"
-        table.add_row(norm, name, f"{statistics.median(values):,.0f}", spread, f"{ratio:.1f}")
-    console.print(
-        f"{date.today()}, {platform.processor() or platform.machine()}, devices {', '.join(devices)}, torch "
-        f"{torch.__version__}; medians of {arguments.rounds} interleaved rounds; load before: {load:.1f}"
-    )
+        median = statistics.median(values)
+        share = median / bounds["float32" if "copied" in name or "float32" in name else fast]
+        rows.append({"norm": norm, "what": name, "rates": values, "ratio": ratio, "share_of_bound": share})
+        spread = f"{min(values):,.0f}-{max(values):,.0f}"
+        numbers = (f"{ratio:.1f}", f"{60 * median / TRIAL_IMAGES:.1f}", f"{share:.0%}")
+        table.add_row(norm, name, f"{median:,.0f}", spread, *numbers)
     console.print(table)
-    console.print(f"overhead outside training: {1000 * overhead(arguments.trials):.0f} ms a trial", end=" ")
-    console.print(f"(mean of {arguments.trials} trials, one worker)")
+    console.print(
+        f"bound: {' and '.join(f'{rate:,.0f} images/s in {name}' for name, rate in bounds.items())}, "
+        f"from a matrix product on {len(devices)} x {device.type}; trials are whole ones, not pruned"
+    )
+    facts |= {"bounds": bounds, "rows": rows, "overhead_seconds": overhead(arguments.trials)}
+    console.print(f"overhead outside training: {1000 * facts['overhead_seconds']:.0f} ms a trial")
+    for deterministic in [False] * arguments.study + [True] * arguments.deterministic:
+        name = "deterministic study" if deterministic else "default study"
+        facts[name] = default_study(arguments.data, arguments.trials, deterministic)
+        console.print(f"{name}: {facts[name]}")
+    arguments.json.write_text(json.dumps(facts, indent=2))
+    console.print(f"written to {arguments.json}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from slopesearch.config import REPORTS
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.training.data import Data
-from slopesearch.training.engine import _Alone, _Member, evaluate, lr_factor, report_steps, total_steps, train
+from slopesearch.training.engine import Alone, Member, evaluate, lr_factor, report_steps, total_steps, train
 from tests.conftest import drain, make_config, run_to_end
 
 CPU = torch.device("cpu")
@@ -123,8 +123,8 @@ def test_different_batches_cannot_share_a_run(digits: Data) -> None:
 
 def test_decay_spares_slopes_norms_and_biases(digits: Data) -> None:
     config = make_config(slope_mode="learnable", norm="after", weight_decay=0.1)
-    member = _Member(config, digits, CPU)
-    decayed, spared = _Alone([member], CPU).optimizer.param_groups
+    member = Member(config, digits, CPU)
+    decayed, spared = Alone([member], CPU).optimizer.param_groups
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
     names = {id(parameter): name for name, parameter in member.model.named_parameters()}
     assert {names[id(p)] for p in decayed["params"]} == {"linear1.weight", "out.weight"}
@@ -141,7 +141,7 @@ def test_learned_slopes_are_reported_and_stay_in_range(digits: Data) -> None:
 
 def test_evaluate_is_the_mean_over_all_images(digits: Data) -> None:
     config = make_config()
-    member = _Member(config, digits, CPU)
+    member = Member(config, digits, CPU)
     loss, accuracy = evaluate(member.model, config, digits.val_images, digits.val_labels)
     with torch.no_grad():
         logits = member.model.eval()(digits.val_images)
@@ -168,5 +168,5 @@ def test_the_cnns_pools_take_the_compiled_path(
     digits: Data, norm: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("slopesearch.nets.pooling.F.max_pool2d", pytest.fail)
-    member = _Member(make_config(model="cnn", norm=norm, precision=precision), digits, CPU)
-    _Alone([member], CPU).step(digits.train_images[:64], digits.train_labels[:64], 1.0)
+    member = Member(make_config(model="cnn", norm=norm, precision=precision), digits, CPU)
+    Alone([member], CPU).step(digits.train_images[:64], digits.train_labels[:64], 1.0)

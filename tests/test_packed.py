@@ -15,7 +15,7 @@ from slopesearch.nets.initializers import INITS
 from slopesearch.nets.models import build_model
 from slopesearch.nets.packed import PackedModel
 from slopesearch.training.data import Data
-from slopesearch.training.engine import _Alone, _Member, _Pack
+from slopesearch.training.engine import Alone, Member, Pack
 from slopesearch.training.optimizers import PackedAdamW
 from tests.conftest import make_config
 
@@ -39,8 +39,8 @@ def every_kind(**changes: Any) -> list[TrialConfig]:
     ]
 
 
-def members(configs: Sequence[TrialConfig], data: Data, dtype: torch.dtype) -> list[_Member]:
-    made = [_Member(config, data, CPU) for config in configs]
+def members(configs: Sequence[TrialConfig], data: Data, dtype: torch.dtype) -> list[Member]:
+    made = [Member(config, data, CPU) for config in configs]
     for member in made:
         member.model.to(dtype)
     return made
@@ -51,7 +51,7 @@ def trained(
 ) -> tuple[list[dict[str, torch.Tensor]], list[float]]:
     """State and mean loss of each config's model after some steps, all in one pack or each alone."""
     made = members(configs, data, dtype)
-    teams: list[Any] = [_Pack(made, CPU)] if together else [_Alone([member], CPU) for member in made]
+    teams: list[Any] = [Pack(made, CPU)] if together else [Alone([member], CPU) for member in made]
     losses: list[float] = []
     for team in teams:
         size = configs[0].batch_size
@@ -105,7 +105,7 @@ def test_a_smaller_pack_goes_on_where_the_larger_was(digits: Data) -> None:
     states = []
     for shrinks in (False, True):
         made = members(configs, digits, torch.float64)
-        team = _Pack(made, CPU)
+        team = Pack(made, CPU)
         for number, (x, y) in enumerate(batches):
             if number == 3 and shrinks:
                 team = team.keep(kept)
@@ -144,7 +144,7 @@ def test_a_member_that_is_not_a_number_harms_no_other(digits: Data) -> None:
     made = members(configs, digits, torch.float32)
     with torch.no_grad():
         next(made[3].model.parameters()).fill_(float("nan"))
-    team = _Pack(made, CPU)
+    team = Pack(made, CPU)
     for _ in range(3):
         team.step(digits.train_images[:64], digits.train_labels[:64], 1.0)
     finite = [bool(torch.tensor(loss).isfinite()) for loss in team.losses()]
@@ -194,13 +194,13 @@ def test_a_pack_on_a_gpu_equals_its_members_on_the_cpu(digits: Data) -> None:
     configs = [config.model_copy(update={"lr": 1e-3}) for config in every_kind(model="cnn")]
     device = torch.device("cuda:0")
     on_gpu = digits.to(device)
-    team = _Pack([_Member(config, on_gpu, device) for config in configs], device)
+    team = Pack([Member(config, on_gpu, device) for config in configs], device)
     for step in range(10):
         at = step * 16
         team.step(on_gpu.train_images[at : at + 16], on_gpu.train_labels[at : at + 16], 1.0)
     expected = []
     for config in configs:
-        alone = _Alone([_Member(config, digits, CPU)], CPU)
+        alone = Alone([Member(config, digits, CPU)], CPU)
         for step in range(10):
             alone.step(digits.train_images[step * 16 :][:16], digits.train_labels[step * 16 :][:16], 1.0)
         expected += alone.losses()

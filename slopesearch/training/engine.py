@@ -44,7 +44,7 @@ def lr_factor(step: int, total: int, warmup: float) -> float:
     return min(1.0, rising, falling)
 
 
-class _Member:
+class Member:
     """One run: its network, which is as it is now at every report, its curve, and what it cost."""
 
     def __init__(self, config: TrialConfig, data: Data, device: torch.device) -> None:
@@ -110,10 +110,10 @@ class _Member:
         )
 
 
-class _Alone:
+class Alone:
     """Trains one member with the plain model and torch's optimizer: what a pack is tested against."""
 
-    def __init__(self, members: Sequence[_Member], device: torch.device) -> None:
+    def __init__(self, members: Sequence[Member], device: torch.device) -> None:
         (self.member,) = members
         self.model = self.member.model
         self.slopes = [layer for layer in self.model if isinstance(layer, LearnableLeakyReLU)]
@@ -152,15 +152,15 @@ class _Alone:
         self._loss_sum.zero_()
         return [total]
 
-    def keep(self, kept: Sequence[int]) -> "_Alone":
+    def keep(self, kept: Sequence[int]) -> "Alone":
         """Go on with these members."""
         return self
 
 
-class _Pack:
+class Pack:
     """Trains several members as one batched model; their own models are brought up to date by `settle`."""
 
-    def __init__(self, members: Sequence[_Member], device: torch.device) -> None:
+    def __init__(self, members: Sequence[Member], device: torch.device) -> None:
         self.members, self.device = members, device
         self.model = PackedModel([member.model for member in members]).to(device)
         configs = [member.config for member in members]
@@ -192,12 +192,12 @@ class _Pack:
         self._loss_sum.zero_()
         return totals
 
-    def keep(self, kept: Sequence[int]) -> "_Pack":
+    def keep(self, kept: Sequence[int]) -> "Pack":
         """A pack of these members alone, which goes on where this one is."""
         if len(kept) == len(self.members):
             return self
         self.settle()
-        smaller = _Pack([self.members[k] for k in kept], self.device)
+        smaller = Pack([self.members[k] for k in kept], self.device)
         smaller.optimizer.take_over(self.optimizer, kept)
         return smaller
 
@@ -234,9 +234,9 @@ def train(configs: Sequence[TrialConfig], data: Data, device: torch.device) -> R
     if len({config.pack_key() for config in configs}) != 1:
         raise ValueError("configs of different pack keys cannot be trained together")
     shared = configs[0]
-    members = [_Member(config, data, device) for config in configs]
+    members = [Member(config, data, device) for config in configs]
     running = list(range(len(members)))  # places in `members`, as the team holds them
-    team = _Alone(members, device) if len(members) == 1 else _Pack(members, device)
+    team = Alone(members, device) if len(members) == 1 else Pack(members, device)
     total = total_steps(shared.train_size, shared.batch_size, shared.epochs)
     batches = _batches(data, shared, device)
     done = 0
