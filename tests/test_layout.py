@@ -20,7 +20,7 @@ ROOT = PACKAGE.parent
 # A file may import only what stands above it.
 ROUTE = [
     *("seeds", "config"),
-    *("nets.activations", "nets.initializers", "nets.pooling", "nets.models", "nets.packed"),
+    *("nets.activations", "nets.initializers", "nets.pooling", "nets.fused", "nets.models", "nets.packed"),
     *("training.data", "training.devices", "training.diagnostics", "training.optimizers", "training.engine"),
     *("search.textbook", "search.strategy", "search.space"),
     *("search.records", "search.database", "search.storage"),

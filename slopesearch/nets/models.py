@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from slopesearch.config import TrialConfig
 from slopesearch.nets.activations import ACTIVATIONS, gain_of
+from slopesearch.nets.fused import Net
 from slopesearch.nets.initializers import initialize, scale_to_unit_variance
 from slopesearch.nets.pooling import MaxPool2x2
 
@@ -95,7 +96,7 @@ def build_model(config: TrialConfig, images: Tensor) -> nn.Sequential:
     `images` (N, 1, 28, 28), float32 on the CPU: training images, looked at by "lsuv" alone.
     The forward pass takes images (N, 1, 28, 28) and returns logits (N, 10).
     """
-    model = nn.Sequential(MODELS[config.model].build(config))
+    model = Net(MODELS[config.model].build(config))
     initialize(model, config.init, gain_of(config), config.init_seed)
     if config.init == "lsuv":
         scale_to_unit_variance(model, images)

@@ -16,15 +16,19 @@ from numba.extending import overload
 from torch import Tensor, nn
 
 # Maps are (N, H, W, C) in memory; bf16 numbers travel as the int16 of their bits.
-_FLOAT32 = "void(float32[:,:,:,::1], float32[:,:,:,::1], uint8[:,:,:,::1])"
-_BF16 = "void(int16[:,:,:,::1], int16[:,:,:,::1], uint8[:,:,:,::1])"
+_SIGNATURES = [f"void({m}, {m}, uint8[:,:,:,::1])" for m in ("float32[:,:,:,::1]", "int16[:,:,:,::1]")]
 
 
-def _compiled(function):
-    try:
-        return numba.njit([_FLOAT32, _BF16], cache=True)(function)
-    except RuntimeError:  # no folder to cache in; then it takes 2 s at each start
-        return numba.njit([_FLOAT32, _BF16])(function)
+def compiled(signatures):
+    """Compile for these signatures, once for all processes where a folder can hold the result."""
+
+    def decorate(function):
+        try:
+            return numba.njit(signatures, cache=True)(function)
+        except RuntimeError:  # no folder to cache in; then it takes 2 s at each start
+            return numba.njit(signatures)(function)
+
+    return decorate
 
 
 def _beats(a, b):
@@ -46,7 +50,7 @@ def _beats_of(a, b):
     return bf16
 
 
-@_compiled
+@compiled(_SIGNATURES)
 def _forward(x, y, winner):
     """x (N, 2H, 2W, C) -> y (N, H, W, C), and which of the window's elements, 0 to 3, it was."""
     for n in range(y.shape[0]):
@@ -66,7 +70,7 @@ def _forward(x, y, winner):
                     out[c], which[c] = best, index
 
 
-@_compiled
+@compiled(_SIGNATURES)
 def _backward(dx, dy, winner):
     """dy (N, H, W, C) goes to the winners in dx (N, 2H, 2W, C), zero to the others."""
     zero = dx.dtype.type(0)
@@ -81,7 +85,7 @@ def _backward(dx, dy, winner):
                         target[c] = source[c] if which[c] == k else zero
 
 
-def _array(x: Tensor) -> Any:
+def memory_of(x: Tensor) -> Any:
     """The memory of a channels-last (N, C, H, W) map as a numpy array (N, H, W, C)."""
     bits = x.view(torch.int16) if x.dtype == torch.bfloat16 else x
     return bits.permute(0, 2, 3, 1).numpy()
@@ -93,7 +97,7 @@ class _MaxPool2x2(torch.autograd.Function):
         n, c, h, w = x.shape
         y = torch.empty((n, c, h // 2, w // 2), dtype=x.dtype, memory_format=torch.channels_last)
         winner = torch.empty((n, h // 2, w // 2, c), dtype=torch.uint8)
-        _forward(_array(x.detach()), _array(y), winner.numpy())
+        _forward(memory_of(x.detach()), memory_of(y), winner.numpy())
         ctx.save_for_backward(winner)
         return y
 
@@ -102,7 +106,7 @@ class _MaxPool2x2(torch.autograd.Function):
         (winner,), (dy,) = ctx.saved_tensors, dys
         n, h, w, c = winner.shape
         dx = torch.empty((n, c, 2 * h, 2 * w), dtype=dy.dtype, memory_format=torch.channels_last)
-        _backward(_array(dx), _array(dy.contiguous(memory_format=torch.channels_last)), winner.numpy())
+        _backward(memory_of(dx), memory_of(dy.contiguous(memory_format=torch.channels_last)), winner.numpy())
         return dx
 
 
@@ -112,16 +116,19 @@ class MaxPool2x2(nn.MaxPool2d):
     def __init__(self) -> None:
         super().__init__(2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The maximum of each 2x2 window: (N, C, H, W) -> (N, C, H/2, W/2)."""
-        compiled = (
+    def compiles(self, x: Tensor) -> bool:
+        """Whether the compiled kernels apply to x."""
+        return (
             x.device.type == "cpu"
             and x.dtype in (torch.float32, torch.bfloat16)
             and x.is_contiguous(memory_format=torch.channels_last)
             and x.shape[2] % 2 == 0
             and x.shape[3] % 2 == 0
         )
-        if not compiled:
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The maximum of each 2x2 window: (N, C, H, W) -> (N, C, H/2, W/2)."""
+        if not self.compiles(x):
             return F.max_pool2d(x, 2)
         y: Tensor = _MaxPool2x2.apply(x)
         return y
