@@ -119,7 +119,7 @@ class LiveDisplay:
             console=console,
         )
         self._lines: dict[int, TaskID] = {}
-        self._configs: dict[int, TrialConfig] = {}
+        self._running: dict[int, dict[int, TrialConfig]] = {}  # by slot: number and config of each trial
         self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=4)
 
     def __enter__(self) -> "LiveDisplay":
@@ -143,17 +143,24 @@ class LiveDisplay:
             case Noted():
                 say(self._live.console, event.text)
             case Started():
-                self._configs[event.slot] = event.config
-                self._show(event.slot, event.number, 0, "")
+                self._running.setdefault(event.slot, {})[event.number] = event.config
+                self._show(event.slot, 0, "")
             case Progressed():
-                self._show(event.slot, event.number, event.report.step, f"{event.report.val_accuracy:.3f} ")
+                self._show(event.slot, event.report.step, f"{event.report.val_accuracy:.3f} ")
             case Told():
                 self._tally.tell(event)
-                self._workers.update(self._lines[event.slot], description="idle", completed=0)
+                self._running[event.slot].pop(event.number, None)
+                if not self._running[event.slot]:
+                    self._workers.update(self._lines[event.slot], description="idle", completed=0)
         self._total.update(self._bar, completed=self._tally.finished)
 
-    def _show(self, slot: int, number: int, step: int, accuracy: str) -> None:
-        text = f"#{number} {accuracy}{describe(self._configs[slot])}"
+    def _show(self, slot: int, step: int, accuracy: str) -> None:
+        trials = self._running[slot]
+        first, last = min(trials), max(trials)
+        if first == last:
+            text = f"#{first} {accuracy}{describe(trials[first])}"
+        else:
+            text = f"{len(trials)} together, #{first} to #{last} {accuracy}"
         self._workers.update(self._lines[slot], description=text, completed=step)
 
     def _draw(self) -> Group:

@@ -19,8 +19,8 @@ from slopesearch.training.diagnostics import UnitWatch, diagnose, hidden_weights
 from slopesearch.training.optimizers import PackedAdamW
 
 QUICK_VALIDATION = 1000  # images for all reports but the last: 5,000 cost 30 % of an epoch
-VALIDATION_BATCH = 500
-DIAGNOSED = 500  # validation images behind gradients and means; dead units are looked for on all
+VALIDATION_BATCH = 250
+DIAGNOSED = 250  # validation images behind gradients and means; dead units are looked for on all
 QUICK_DIAGNOSED = 128  # where the run was stopped early
 
 # Yields {member: its report} for the members still running, is sent the members to stop, returns all results.
