@@ -14,6 +14,7 @@ from slopesearch.search import storage as store
 from slopesearch.search.database import (
     DEFAULT_URL,
     check_database,
+    check_name,
     check_writable,
     database_path,
     only_writer,
@@ -86,10 +87,13 @@ def _choose(
 
 
 def _stored(path: Path, name: str) -> StudySpec | None:
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:
         return None
-    with store.database(path) as storage:
-        return store.stored_spec(storage, name)
+    with store.reading(path) as storage:
+        spec = store.stored_spec(storage, name)
+        if spec is not None:  # a trial that was tampered with is refused before the file is opened to write
+            store.read_trials(optuna.load_study(study_name=name, storage=storage))
+        return spec
 
 
 def optimize(
@@ -122,8 +126,8 @@ def optimize(
         raise RequestError(f"workers: from 1 to {MOST_WORKERS}, given {workers}")
     if pack is not None and not 1 <= pack <= MOST_IN_A_PACK:
         raise RequestError(f"pack: from 1 to {MOST_IN_A_PACK}, given {pack}")
-    if name is not None and not name.strip():
-        raise RequestError("name: a study needs one that is not empty; leave it out for DATASET-MODEL")
+    if name is not None:
+        check_name(name)
     if launcher not in LAUNCHERS:
         raise RequestError(unknown("launcher", launcher, list(LAUNCHERS)))
     spec = check(spec.model_dump(exclude_unset=True))
