@@ -51,6 +51,7 @@ def optimize(
     ] = None,
     launcher: Annotated[str, typer.Option(help="process, or inline: train in this one.")] = "process",
     timeout: Annotated[str | None, typer.Option(help="Begin no trial after: 90s, 30m, 2h.")] = None,
+    hang_timeout: Annotated[str, typer.Option(help="End a worker that is silent for so long.")] = "30m",
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="The same trials on any number of workers.")
     ] = False,
@@ -94,6 +95,7 @@ def optimize(
             launcher=launcher,
             deterministic=deterministic,
             timeout=None if timeout is None else _seconds(timeout),
+            hang_timeout=_seconds(hang_timeout),
             listen=listen,
         )
     study_table(console, read_study(storage, outcome.name))

@@ -39,7 +39,7 @@ class RequestError(Exception):
 
 
 class StudyFailedError(Exception):
-    """The work failed, trial after trial: the traceback of the last fault, and what to do."""
+    """The work failed, trial after trial or on a broken disk: the last fault, and what to do."""
 
 
 class _Noun(BaseModel):

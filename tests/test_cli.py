@@ -106,7 +106,7 @@ def test_a_signal_lets_the_running_trials_finish(
     assert "the running trials finish first" in rest
     assert re.search(r"\d of 500 trials are done; to go on: python -m slopesearch optimize --dataset", rest)
     (row,) = json.loads(slopesearch("list", "--json").stdout)
-    assert row["running"] == 0
+    assert row["running"] == 0, rest
     assert row["complete"] + row["pruned"] >= 3
 
 

@@ -143,6 +143,20 @@ def stored_spec(storage: RDBStorage, name: str) -> StudySpec | None:
     return _parse_spec(name, attributes["spec"])
 
 
+def read_spec(path: Path, name: str) -> StudySpec | None:
+    """The spec of a study in a file that may not be there yet, see `stored_spec`.
+
+    Its trials are read too, so that one that was tampered with is refused before anything is written.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return None
+    with reading(path) as storage:
+        spec = stored_spec(storage, name)
+        if spec is not None:
+            read_trials(optuna.load_study(study_name=name, storage=storage))
+        return spec
+
+
 def _parse_spec(name: str, stored: Any) -> StudySpec:
     try:
         return StudySpec.model_validate_json(json.dumps(stored))
