@@ -46,7 +46,7 @@ class Run:
         command = [sys.executable, "-m", "slopesearch", "optimize", *budget, "--workers", "1"]
         with self.log.open("w") as out:
             self.process = psutil.Popen(
-                [*command, "--trials", str(trials), "--storage", f"sqlite:///{database}"],
+                [*command, "--pack", "1", "--trials", str(trials), "--storage", f"sqlite:///{database}"],
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
