@@ -101,7 +101,8 @@ class Loop:
             received = self.launcher.wait(0 if asked else POLL) if self.packs else None
             if received is not None:
                 self._receive(*received)
-            self._end_hung()
+            else:  # nothing waits to be read, so who was silent is silent
+                self._end_hung()
 
     def _end_hung(self) -> None:
         """End the workers that have been silent for too long; a Failed comes of it."""
