@@ -160,7 +160,8 @@ def study_left_alone(database: Path, trials: int) -> tuple[float, float]:
 
 def killed_study(database: Path, arguments: argparse.Namespace, pace: tuple[float, float]) -> Findings:
     """Run the study, killed again and again; `pace` is that of the study left alone."""
-    found, rng, rows = Findings(), random.Random(arguments.seed), {}
+    found, rng = Findings(), random.Random(arguments.seed)
+    rows: Rows = {}
     run = Run(database, arguments.trials)
     spared = 0  # a trial whose worker dies twice is left as FAIL by design: it is told first
     while sum(found.kills.values()) < arguments.kills:

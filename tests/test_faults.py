@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -321,13 +321,15 @@ class Cramped(FakeLauncher):
 def test_what_does_not_fit_into_memory_is_halved(
     room: int, sizes: list[int] | None, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(LAUNCHERS, "cramped", Cramped)
     monkeypatch.setattr(Cramped, "room", room)
     given: list[int] = []
-    start = Cramped.start
-    monkeypatch.setattr(
-        Cramped, "start", lambda self, slot, configs: (given.append(len(configs)), start(self, slot, configs))
-    )
+
+    class Counted(Cramped):
+        def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
+            given.append(len(configs))
+            super().start(slot, configs)
+
+    monkeypatch.setitem(LAUNCHERS, "cramped", Counted)
     assert harness(28, launcher="cramped", pack=16).finished == 28
     assert harness.study().count("FAIL") == 0
     assert sorted(event.number for event in harness.events if isinstance(event, Told)) == list(range(28))
@@ -406,9 +408,9 @@ def test_other_images_under_the_same_name_are_refused_and_the_same_elsewhere_are
 ) -> None:
     def run(folder: str, trials: int) -> None:
         url = f"sqlite:///{tmp_path / 'x.db'}"
-        optimize(asked, trials=trials, folder=tmp_path / folder, url=url, devices="cpu", launcher="fake")
+        optimize(question, trials=trials, folder=tmp_path / folder, url=url, devices="cpu", launcher="fake")
 
-    asked = check({"dataset": "fashion-mnist", "model": "mlp"})
+    question = check({"dataset": "fashion-mnist", "model": "mlp"})
     write_idx(tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "moved")
     shutil.move(tmp_path / "one", tmp_path / "other")
