@@ -1,20 +1,20 @@
 """The command line: parse, call, print."""
 
+import io
 import json
 import os
 import re
 import shlex
 import sys
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from slopesearch.config import RequestError, StudyFailedError, read_toml
+from slopesearch.config import RequestError, StudyFailedError, parse_toml, printable, read_toml
 from slopesearch.search.database import DEFAULT_URL, read_summaries
-from slopesearch.tables import say, study_json, study_table, summaries_table, trial_json, trial_view
+from slopesearch.tables import LINES, say, study_json, study_table, summaries_table, trial_json, trial_view
 
 app = typer.Typer(
     help="Search activation, slope, BatchNorm placement, init and learning rate on MNIST.",
@@ -51,6 +51,7 @@ def optimize(
     ] = None,
     launcher: Annotated[str, typer.Option(help="process, or inline: train in this one.")] = "process",
     timeout: Annotated[str | None, typer.Option(help="Begin no trial after: 90s, 30m, 2h.")] = None,
+    hang_timeout: Annotated[str, typer.Option(help="End a worker that is silent for so long.")] = "30m",
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="The same trials on any number of workers.")
     ] = False,
@@ -94,6 +95,7 @@ def optimize(
             launcher=launcher,
             deterministic=deterministic,
             timeout=None if timeout is None else _seconds(timeout),
+            hang_timeout=_seconds(hang_timeout),
             listen=listen,
         )
     study_table(console, read_study(storage, outcome.name))
@@ -138,8 +140,8 @@ def _parse_set(text: str) -> dict[str, Any]:
     for candidate in (value, json.dumps(value)):
         try:
             if equals:
-                return tomllib.loads(f"{key} = {candidate}")
-        except tomllib.TOMLDecodeError:
+                return parse_toml(f"{key} = {candidate}")
+        except ValueError:
             continue
     raise RequestError(f"--set takes KEY=VALUE, like --set space.lr=0.001, given '{text}'")
 
@@ -189,19 +191,19 @@ def show(
 
 def main() -> None:
     """Run the command line; exit 2 where the request was wrong, 1 where the work failed."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal cannot show
     try:
         app(prog_name="python -m slopesearch")
     except RequestError as error:
-        print("error: " + "\n       ".join(error.sentences), file=sys.stderr)
+        print("error: " + "\n       ".join(map(printable, error.sentences)), file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.filename is None:  # a fault of the machine, not of a path that was given
             raise
-        print(
-            f"error: '{error.filename}': {error.strerror}; check the path and its permissions",
-            file=sys.stderr,
-        )
+        path = printable(str(error.filename))
+        print(f"error: '{path}': {error.strerror}; check the path and its permissions", file=sys.stderr)
         sys.exit(2)
     except StudyFailedError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error), keep=LINES)}", file=sys.stderr)
         sys.exit(1)

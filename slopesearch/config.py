@@ -1,6 +1,8 @@
 """The nouns that travel: StudySpec, TrialConfig, Report, TrialResult; frozen, checked, from TOML, to JSON."""
 
+import reprlib
 import tomllib
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -24,6 +26,7 @@ Precision = Literal["float32", "bf16"]
 Objective = Literal["val_accuracy", "val_loss"]
 Ended = Literal["completed", "pruned", "diverged"]
 
+LARGEST_TOML = 2**14  # bytes; a study file has a few hundred, and 64 kB of dots take 20 s to refuse
 REPORTS = 9  # of a run; steps 1 to 9, so that successive halving by 3 has its rungs at 1, 3 and 9
 
 
@@ -36,7 +39,7 @@ class RequestError(Exception):
 
 
 class StudyFailedError(Exception):
-    """The work failed, trial after trial: the traceback of the last fault, and what to do."""
+    """The work failed, trial after trial or on a broken disk: the last fault, and what to do."""
 
 
 class _Noun(BaseModel):
@@ -263,16 +266,32 @@ class TrialResult(_Noun):
 def read_toml(path: Path) -> dict[str, Any]:
     """A study file as a plain mapping.
 
-    Raises RequestError where the file is missing, unreadable or no TOML.
+    Raises RequestError where the file is missing, unreadable, too large or no TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(LARGEST_TOML + 1)  # the size of what never ends is not known before
+        if len(content) > LARGEST_TOML:
+            raise RequestError(
+                f"'{path}' is no study file: it has more than {LARGEST_TOML:,} bytes; check the path"
+            )
+        return parse_toml(content.decode())
     except FileNotFoundError:
         raise RequestError(f"there is no study file '{path}'; check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"cannot read the study file '{path}': {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except UnicodeDecodeError as error:
+        raise RequestError(f"the study file '{path}' is not UTF-8 text: {error}; save it as UTF-8") from None
+    except OSError as error:
+        raise RequestError(f"cannot read the study file '{path}': {error.strerror}; check the path") from None
+    except ValueError as error:
         raise RequestError(f"'{path}' is not valid TOML: {error} (text needs quotes)") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """TOML as a plain mapping. Raises ValueError for anything else."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def mistakes(error: ValidationError) -> list[str]:
@@ -301,9 +320,31 @@ def _sentence(detail: Mapping[str, Any]) -> str:
     return f"{name}: {message[0].lower()}{message[1:]}{given}"
 
 
+_REPR = reprlib.Repr()  # whose depth is limited: a file may nest as deeply as it likes
+_REPR.maxdict = _REPR.maxlist = _REPR.maxtuple = 20
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 60
+
+
 def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    try:
+        text = _REPR.repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        text = "a number of thousands of digits"
+    return printable(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+# Besides the control characters (Cc), what reorders or splits a line, and what is no text (Cs).
+_BIDI = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Text with what would steer a terminal shown as its escape, but for the characters to `keep`."""
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if char not in keep and (unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in _BIDI)
+        else char
+        for char in text
+    )
 
 
 def unknown(kind: str, given: str, choices: Mapping[str, object] | list[str]) -> str:

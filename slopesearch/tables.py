@@ -8,11 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from slopesearch.config import TrialConfig
+from slopesearch.config import TrialConfig, printable
 from slopesearch.search.records import StudyRecord, StudySummary, TrialRecord
 from slopesearch.search.textbook import textbook
 
 TOP = 5
+LINES = "\n\t"  # what a traceback may keep
 
 
 def describe(config: TrialConfig) -> str:
@@ -27,12 +28,14 @@ def describe(config: TrialConfig) -> str:
 
 
 def say(console: Console, text: str) -> None:
-    """Print text as it is: names and configs are data, without markup, emoji codes or wrapping."""
+    """Print text as it is: names and configs are data, without markup, emoji codes, control or wrapping."""
+    text = printable(text, keep=LINES)
     console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def _cell(value: object) -> Text:
-    return Text("-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value))
+    text = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+    return Text(printable(text))
 
 
 def _table(*headers: str) -> Table:
@@ -57,8 +60,8 @@ def study_table(console: Console, study: StudyRecord) -> None:
     unfinished = f", {running} unfinished" if running else ""
     say(
         console,
-        f"\n{study.name}: {complete + pruned} trials, {pruned} of them pruned, {failed} failed{unfinished} "
-        f"({study.spec.dataset}, {study.spec.model})",
+        f"\n{printable(study.name)}: {complete + pruned} trials, {pruned} of them pruned, "
+        f"{failed} failed{unfinished} ({study.spec.dataset}, {study.spec.model})",
     )
     ranked = study.ranked()
     if not ranked or ranked[0].config is None or ranked[0].value is None:

@@ -1,7 +1,9 @@
 """Real worker processes against the inline launcher: the same results, and what happens when one dies."""
 
 import os
+import resource
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -68,6 +70,11 @@ def test_a_worker_that_dies_is_told_of_and_replaced() -> None:
         launcher._workers[0].process.kill()
         launcher._workers[0].process.wait()
         assert finish(launcher, {0: make_config()})[0].ended == "completed"
+        # One that is stuck, as in a driver that never returns, is ended.
+        launcher.start(0, [make_config()])
+        os.kill(launcher._workers[0].process.pid, signal.SIGSTOP)
+        launcher.end(0, "no message for a week")
+        assert launcher.wait(60) == (0, Failed(reason="no message for a week"))
     finally:
         launcher.close()
 
@@ -87,11 +94,14 @@ def test_an_exception_comes_back_as_its_traceback(kind: type[Launcher]) -> None:
         launcher.close()
 
 
-def test_a_worker_whose_parent_is_gone_ends_by_itself() -> None:
+@pytest.mark.parametrize("when", ["it loads", "it trains"])
+def test_a_worker_whose_parent_is_gone_ends_by_itself(when: str) -> None:
     launcher = ProcessLauncher(["cpu"], FOLDER)
     worker = launcher._workers[0]
-    launcher.start(0, [make_config()])
-    assert launcher.wait(60) is not None
+    if when == "it trains":
+        finish(launcher, {0: make_config()})
+        launcher.start(0, [make_config(width=2048, depth=4, epochs=10_000)])  # days until its first report
+        assert launcher.wait(1) is None
     assert worker.process.stdin is not None
     worker.process.stdin.close()  # what the system does with a killed parent's pipes
     deadline = time.monotonic() + 20
@@ -99,6 +109,26 @@ def test_a_worker_whose_parent_is_gone_ends_by_itself() -> None:
         time.sleep(0.05)
     assert worker.process.poll() is not None
     launcher.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of another process's memory is Linux's")
+def test_what_does_not_fit_into_memory_is_said_to_and_the_worker_goes_on() -> None:
+    launcher = ProcessLauncher(["cpu"], FOLDER)
+    wide = [make_config(width=2048, depth=2, init_seed=i) for i in range(8)]  # about 90 MB each to train
+    try:
+        finish(launcher, {0: make_config()})
+        pid = launcher._workers[0].process.pid
+        limit = psutil.Process(pid).memory_info().vms + 400 * 2**20
+        resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))
+        launcher.start(0, wide)
+        received = launcher.wait(60)
+        assert received is not None
+        assert isinstance(received[1], Failed)
+        assert received[1].out_of_memory, received[1].reason
+        assert launcher._workers[0].process.pid == pid
+        assert finish(launcher, {0: wide[0]})[0].ended == "completed"
+    finally:
+        launcher.close()
 
 
 def test_workers_are_single_threaded_and_keep_out_of_the_terminals_group() -> None:

@@ -24,7 +24,7 @@ ROUTE = [
     *("training.data", "training.devices", "training.diagnostics", "training.optimizers", "training.engine"),
     *("search.textbook", "search.strategy", "search.space"),
     *("search.records", "search.database", "search.storage"),
-    *("search.worker", "search.launchers", "search.events", "search.loop", "search.optimize"),
+    *("search.worker", "search.inbox", "search.launchers", "search.events", "search.loop", "search.optimize"),
     *("tables", "progress", "cli", "__main__"),
 ]
 KNOWS_TORCH = ("nets", "training", "search.worker", "search.launchers")

@@ -202,7 +202,7 @@ def test_a_fault_twice_is_left_as_fail_and_the_rest_goes_on(
 
 def test_fault_after_fault_stops_the_study(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeLauncher, "fault", lambda *args: "Traceback\nRuntimeError: broken")
-    with pytest.raises(StudyFailedError, match="RuntimeError: broken\n3 trials in a row"):
+    with pytest.raises(StudyFailedError, match="RuntimeError: broken\n3 faults in a row"):
         harness(20)
     assert harness.study().count("FAIL") == 3
 

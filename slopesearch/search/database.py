@@ -5,8 +5,9 @@ import json
 import os
 import socket
 import sqlite3
+import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -14,11 +15,24 @@ from filelock import FileLock, Timeout
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from slopesearch.config import RequestError
+from slopesearch.config import RequestError, printable
 from slopesearch.search.records import StudySummary
 
 DEFAULT_URL = "sqlite:///studies/slopesearch.db"
 BUSY_TIMEOUT = 60  # s to wait for another process that holds the file
+LONGEST_NAME = 500  # characters of a study's name; Optuna's column holds 512
+
+
+def check_name(name: str) -> None:
+    """Raise RequestError unless a study may be called so: no path, terminal or shell may trip over it."""
+    if not name.strip():
+        raise RequestError("name: a study needs one that is not empty; leave it out for DATASET-MODEL")
+    if len(name) > LONGEST_NAME:
+        raise RequestError(f"name: at most {LONGEST_NAME} characters, given {len(name):,}; shorten it")
+    if printable(name) != name:
+        raise RequestError(f"name: control characters cannot be part of one, given '{printable(name)}'")
+    if name.startswith("-"):
+        raise RequestError(f"name: a leading '-' would be read as an option, given '{name}'")
 
 
 def database_path(url: str) -> Path:
@@ -53,7 +67,7 @@ def check_database(path: Path) -> None:
             raise RequestError(f"the storage folder '{path.parent}' does not exist; create it first")
         return
     try:
-        with closing(_read_only(path)) as connection:
+        with closing(read_only(path)) as connection:
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
     except (sqlite3.Error, OSError) as error:
         raise RequestError(
@@ -67,17 +81,47 @@ def check_database(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise RequestError unless the file and its folder, or the one to make it in, can be written to."""
+    """Raise RequestError unless the file is whole, and it and its folder can really be written to.
+
+    By trying: what the permissions say does not hold for root, nor on a disk that went read-only.
+    """
     folder = path.parent if path.parent.exists() else path.parent.parent
-    for needed in (path, folder) if path.exists() else (folder,):
-        if not os.access(needed, os.W_OK):
-            raise RequestError(f"'{needed}' cannot be written to; choose another place with --storage")
-    if not folder.is_dir():
-        raise RequestError(f"'{folder}' is not a folder; choose another place with --storage")
+    try:
+        needed = folder
+        tempfile.TemporaryFile(dir=folder).close()  # SQLite makes its -wal and -shm there
+        if path.exists():
+            needed = path
+            path.open("r+b").close()
+    except OSError as error:
+        raise RequestError(
+            f"'{needed}' cannot be written to ({error.strerror}); choose another place with --storage"
+        ) from None
+    if path.exists():
+        _check_whole(path)
 
 
-def _read_only(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT)
+def _check_whole(path: Path) -> None:
+    try:
+        with closing(read_only(path)) as connection:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        found = str(error)
+    if found != "ok":
+        raise RequestError(
+            f"'{path}' is damaged ({found}); put a copy of it in its place, or name another with --storage"
+        )
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """A connection that cannot change the file.
+
+    In WAL mode even a reader needs a -shm beside the file. Where the folder does not allow that, and no -wal
+    is waiting there, the file is complete and may be read as one that nobody writes.
+    """
+    path = path.resolve()
+    alone = not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+    uri = f"{path.as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT)
 
 
 def existing_database(url: str) -> Path:
@@ -113,7 +157,8 @@ def only_writer(path: Path, study_name: str) -> Iterator[None]:
             "or start another study with --name"
         ) from None
     since = datetime.now().isoformat(sep=" ", timespec="seconds")
-    holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
+    with suppress(OSError):  # on a full disk the lock holds without a name
+        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
     try:
         yield
     finally:
@@ -127,7 +172,7 @@ def read_summaries(url: str) -> list[StudySummary]:
     In SQL on Optuna's tables: its own API reads every trial whole, which takes over 2 s for 2,000 of them.
     """
     query = """
-        SELECT study_name,
+        SELECT CAST(study_name AS TEXT),
                sum(state = 'COMPLETE'), sum(state = 'PRUNED'), sum(state = 'RUNNING'), sum(state = 'FAIL'),
                CASE direction WHEN 'MAXIMIZE' THEN max(iif(state = 'COMPLETE', value, NULL))
                               ELSE min(iif(state = 'COMPLETE', value, NULL)) END
@@ -139,7 +184,7 @@ def read_summaries(url: str) -> list[StudySummary]:
     """
     path = existing_database(url)
     try:
-        with closing(_read_only(path)) as connection:
+        with closing(read_only(path)) as connection:
             rows = connection.execute(query).fetchall()
     except sqlite3.Error as error:
         raise RequestError(f"'{path}' cannot be read as a storage of studies: {error}") from None

@@ -39,6 +39,9 @@ class Launcher(Protocol):
     def answer(self, slot: int, stop: Collection[int]) -> None:
         """Let a slot that has reported go on, without the members to stop."""
 
+    def end(self, slot: int, reason: str) -> None:
+        """End what a slot is doing, however stuck it is; a Failed with the reason comes of it."""
+
     def close(self) -> None:
         """End every worker, whatever it is doing."""
 
@@ -72,6 +75,9 @@ class InlineLauncher:
         """Keep the verdict for the next `wait`."""
         self._stop = stop
 
+    def end(self, slot: int, reason: str) -> None:
+        """Nothing: who asks is this process, so it does not hang."""
+
     def close(self) -> None:
         """Nothing to end."""
 
@@ -83,7 +89,7 @@ class _Worker:
         # A thread reads the output: select does not work on pipes everywhere, and a queue does.
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the worker
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "slopesearch.search.worker", device, str(folder)],
+            [sys.executable, "-m", "slopesearch.search.inbox", device, str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -91,6 +97,7 @@ class _Worker:
             encoding="utf-8",
             start_new_session=True,  # or the terminal would send Ctrl-C to the workers too
         )
+        self.ended = ""  # why it was killed on purpose
         self._received = received
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -110,6 +117,8 @@ class _Worker:
             self.process.stdin.flush()
 
     def how_it_died(self) -> str:
+        if self.ended:
+            return self.ended
         self.errors.seek(0)
         text = self.errors.read().decode(errors="replace").strip()
         return f"{text}\nthe worker process died with exit code {self.process.returncode}".strip()
@@ -172,6 +181,11 @@ class ProcessLauncher:
     def answer(self, slot: int, stop: Collection[int]) -> None:
         """Send the verdict."""
         self._workers[slot].send(Answer(stop=tuple(sorted(stop))))
+
+    def end(self, slot: int, reason: str) -> None:
+        """Kill the slot's worker; the end of its output is answered in `wait`."""
+        self._workers[slot].ended = reason
+        self._workers[slot].process.kill()
 
     def close(self) -> None:
         """Ask every worker to end, and kill the one that does not."""

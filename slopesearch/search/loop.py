@@ -17,7 +17,8 @@ from slopesearch.search.worker import Failed, Finished, Message, Reported
 from slopesearch.seeds import derive
 
 POLL = 0.2  # s between looks at the clock and at Ctrl-C
-FAULTS_IN_A_ROW = 3  # trials left as FAIL one after the other: a bug or a broken machine, not bad luck
+HANG_TIMEOUT = 1800.0  # s; the default study reports every second, a day's run every three hours
+FAULTS_IN_A_ROW = 3  # with nothing finished in between: a bug or a broken machine, not bad luck
 AUDIT = 20  # one in so many that the pruner would stop runs on, so that one can say how often it is wrong
 BATCH = 8  # trials that a deterministic study asks for at a time; by trial number, so that it can be resumed
 
@@ -59,6 +60,7 @@ class Loop:
     listen: Listener
     interrupts: Interrupts
     deadline: float = float("inf")
+    hang_timeout: float = HANG_TIMEOUT  # s without a message after which a worker is ended
     pack: int = 1
     deterministic: bool = False
     finished: int = field(init=False)
@@ -67,6 +69,7 @@ class Loop:
     queue: list[_Job] = field(init=False)  # to be packed, in this order
     again: list[list[_Job]] = field(default_factory=list)  # packs to be run as they are, before the queue
     packs: dict[int, list[_Job]] = field(default_factory=dict)  # by slot
+    heard: dict[int, float] = field(default_factory=dict)  # when a slot was last given or said something
     retried: set[int] = field(default_factory=set)
     faults: int = 0
 
@@ -98,6 +101,15 @@ class Loop:
             received = self.launcher.wait(0 if asked else POLL) if self.packs else None
             if received is not None:
                 self._receive(*received)
+            else:  # nothing waits to be read, so who was silent is silent
+                self._end_hung()
+
+    def _end_hung(self) -> None:
+        """End the workers that have been silent for too long; a Failed comes of it."""
+        for slot in self.packs:
+            if time.monotonic() - self.heard[slot] > self.hang_timeout:
+                self.heard[slot] = time.monotonic()
+                self.launcher.end(slot, f"the worker was ended: no message for {self.hang_timeout:g} s")
 
     def _job(self, trial: Trial, stored: int) -> _Job:
         config = self.configure(trial)
@@ -136,6 +148,7 @@ class Loop:
             if not pack:
                 return
             self.packs[slot] = pack
+            self.heard[slot] = time.monotonic()
             self.launcher.start(slot, [job.config for job in pack])
             for job in pack:
                 self.listen(Started(slot, job.trial.number, job.config))
@@ -157,7 +170,7 @@ class Loop:
                 for job, result in zip(self.packs.pop(slot), message.results, strict=True):
                     self._tell(slot, job, result)
             case Failed():
-                self._failed(slot, message.reason)
+                self._failed(slot, message.reason, message.out_of_memory)
 
     def _reported(self, slot: int, reports: dict[int, Report]) -> None:
         """Store the reports of a pack and stop the members that the pruner gives up.
@@ -170,6 +183,7 @@ class Loop:
             if job.step > job.stored:
                 job.trial.report(getattr(reports[i], self.spec.objective), job.step)
         study = snapshot(self.study)
+        self.heard[slot] = time.monotonic()
         self.launcher.answer(slot, [i for i, job in jobs.items() if self._prunes(study, job, reports[i])])
         for i, job in jobs.items():
             self.listen(Progressed(slot, job.trial.number, reports[i]))
@@ -203,8 +217,11 @@ class Loop:
         self.faults = 0
         self.listen(Told(slot, job.trial.number, told.state.name, told.value, job.config, result))
 
-    def _failed(self, slot: int, reason: str) -> None:
-        """Halve a pack that failed, until its fault is alone; a trial alone runs again once, then is FAIL."""
+    def _failed(self, slot: int, reason: str, out_of_memory: bool) -> None:
+        """Halve a pack that failed, until its fault is alone; a trial alone runs again once, then is FAIL.
+
+        What did not fit into memory will not later: the packs that follow are no larger than its halves.
+        """
         pack = self.packs.pop(slot)
         last_line = reason.strip().splitlines()[-1]
         for job in pack:
@@ -213,6 +230,10 @@ class Loop:
             half = len(pack) // 2
             self.again += [pack[:half], pack[half:]]
             self.listen(Noted(f"{reason}\na pack of {len(pack)} failed ({last_line}); its halves run again"))
+            if out_of_memory:
+                self.pack = min(self.pack, half)
+            else:
+                self._count_fault(reason)
             return
         (job,) = pack
         number = job.trial.number
@@ -226,9 +247,12 @@ class Loop:
         self.study.tell(job.trial, state=TrialState.FAIL)
         self.listen(Told(slot, number, "FAIL", None, job.config, None))
         self.listen(Noted(f"trial {number} failed twice ({last_line}); it is left as FAIL"))
+        self._count_fault(reason)
+
+    def _count_fault(self, reason: str) -> None:
         self.faults += 1
         if self.faults == FAULTS_IN_A_ROW:
             raise StudyFailedError(
-                f"{reason}\n{FAULTS_IN_A_ROW} trials in a row failed twice, so this is a bug or a broken "
-                "machine; what was finished is stored, and the same command goes on from there"
+                f"{reason}\n{FAULTS_IN_A_ROW} faults in a row with nothing finished in between: a bug or a "
+                "broken machine; what was finished is stored, and the same command goes on from there"
             )

@@ -14,13 +14,14 @@ from slopesearch.search import storage as store
 from slopesearch.search.database import (
     DEFAULT_URL,
     check_database,
+    check_name,
     check_writable,
     database_path,
     only_writer,
 )
 from slopesearch.search.events import Began, Listener, Noted
 from slopesearch.search.launchers import LAUNCHERS
-from slopesearch.search.loop import Interrupts, Loop
+from slopesearch.search.loop import HANG_TIMEOUT, Interrupts, Loop
 from slopesearch.search.records import StudyRecord
 from slopesearch.search.space import check, resolve, sample
 from slopesearch.search.strategy import PRUNERS, SAMPLERS, SeededSampler
@@ -70,26 +71,19 @@ def _choose(
     note: Callable[[str], None],
 ) -> tuple[str, StudySpec]:
     """The study's name and its full spec: the stored one where the study exists, else with the defaults."""
-    stored = _stored(path, name) if name else None
+    stored = store.read_spec(path, name) if name else None
     if stored is None or name is None:
         # Before anything is downloaded: what does not fit together will not do so afterwards.
         resolve(spec.model_copy(update={"dataset": "mnist"}) if spec.dataset == "auto" else spec, "float32")
         spec = spec.model_copy(update={"dataset": find(spec.dataset, folder, note)})
         name = name or f"{spec.dataset}-{spec.model}"
-        stored = _stored(path, name)
+        stored = store.read_spec(path, name)
     if stored is None:
         return name, resolve(spec, best_precision(devices))
     check(stored.model_dump())  # another version may have known other names
     store.refuse_mixing(name, stored, spec)
     find(stored.dataset, folder, note)
     return name, stored
-
-
-def _stored(path: Path, name: str) -> StudySpec | None:
-    if not path.exists():
-        return None
-    with store.database(path) as storage:
-        return store.stored_spec(storage, name)
 
 
 def optimize(
@@ -104,16 +98,17 @@ def optimize(
     pack: int | None = None,
     launcher: str = "process",
     timeout: float | None = None,
+    hang_timeout: float = HANG_TIMEOUT,
     deterministic: bool = False,
     listen: Listener = lambda event: None,
 ) -> Outcome:
     """Run a study, or go on with it, until it holds `trials` finished ones; begin none after `timeout` s.
 
     `folder` is the data folder; `pack` trials train together on a device, by default as many as suit it;
-    `deterministic` gives the same trials on any number of workers, see `Loop`. The first Ctrl-C or SIGTERM
-    lets the running trials finish; the second leaves them, and the next call runs them again. Raises
-    RequestError, before anything is written, where the request is wrong; StudyFailedError where trial
-    after trial fails.
+    `deterministic` gives the same trials on any number of workers, see `Loop`. A worker without a word for
+    `hang_timeout` s is ended. The first Ctrl-C or SIGTERM lets the running trials finish; the second leaves
+    them, and the next call runs them again. Raises RequestError, before anything is written, where the
+    request is wrong; StudyFailedError where trial after trial fails, or the file cannot be written.
     """
     started = time.monotonic()
     if trials < 1:
@@ -122,8 +117,8 @@ def optimize(
         raise RequestError(f"workers: from 1 to {MOST_WORKERS}, given {workers}")
     if pack is not None and not 1 <= pack <= MOST_IN_A_PACK:
         raise RequestError(f"pack: from 1 to {MOST_IN_A_PACK}, given {pack}")
-    if name is not None and not name.strip():
-        raise RequestError("name: a study needs one that is not empty; leave it out for DATASET-MODEL")
+    if name is not None:
+        check_name(name)
     if launcher not in LAUNCHERS:
         raise RequestError(unknown("launcher", launcher, list(LAUNCHERS)))
     spec = check(spec.model_dump(exclude_unset=True))
@@ -160,6 +155,7 @@ def optimize(
                 listen=listen,
                 interrupts=interrupts,
                 deadline=deadline,
+                hang_timeout=hang_timeout,
                 pack=pack or default_pack(slots, trials),
                 deterministic=deterministic,
             )

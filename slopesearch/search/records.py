@@ -1,10 +1,24 @@
 """What is read back from a storage, without torch and without Optuna."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from slopesearch.config import Diagnostics, Report, StudySpec, TrialConfig
+from slopesearch.config import Diagnostics, Report, RequestError, StudySpec, TrialConfig
+
+
+@contextmanager
+def _as_written(number: int, name: str) -> Iterator[None]:
+    """Raise RequestError where what is stored of a trial is not what was written."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise RequestError(
+            f"the stored {name} of trial {number} cannot be read ({str(error).splitlines()[0]}); was it made "
+            "by another version of slopesearch?"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -28,14 +42,18 @@ class TrialRecord:
 
     @property
     def curve(self) -> tuple[Report, ...]:
-        """Every report of the run, for a finished trial."""
-        return tuple(Report.model_validate_json(json.dumps(row)) for row in self.attributes.get("curves", []))
+        """Every report of the run, for a finished trial. Raises RequestError where it was tampered with."""
+        with _as_written(self.number, "curve"):
+            return tuple(
+                Report.model_validate_json(json.dumps(row)) for row in self.attributes.get("curves", [])
+            )
 
     @property
     def diagnostics(self) -> Diagnostics | None:
         """What its network looked like inside; None for runs that diverged, and in older studies."""
         layers = self.attributes.get("layers")
-        return None if layers is None else Diagnostics.model_validate_json(json.dumps(layers))
+        with _as_written(self.number, "diagnostics"):
+            return None if layers is None else Diagnostics.model_validate_json(json.dumps(layers))
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,33 @@
 import hashlib
 import json
 import platform
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
 
-from slopesearch.config import RequestError, StudySpec, TrialConfig, TrialResult, differences
-from slopesearch.search.database import BUSY_TIMEOUT, existing_database
+from slopesearch.config import (
+    RequestError,
+    StudyFailedError,
+    StudySpec,
+    TrialConfig,
+    TrialResult,
+    differences,
+)
+from slopesearch.search.database import BUSY_TIMEOUT, existing_database, read_only
 from slopesearch.search.records import StudyRecord, TrialRecord
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -32,24 +44,81 @@ class _WalConnection(sqlite3.Connection):
         self.execute("PRAGMA synchronous=NORMAL")
 
 
-@contextmanager
-def database(path: Path) -> Iterator[RDBStorage]:
-    """Optuna's storage on the file, in WAL mode; made where it is missing, closed at the end.
-
-    Raises RequestError where the file's schema is not that of the installed Optuna.
-    """
+def _open(path: Path, **settings: Any) -> RDBStorage:
     url = URL.create("sqlite", database=str(path)).render_as_string()
     url = url.replace("{", "{{").replace("}", "}}")  # Optuna formats its URLs
-    connect = {"factory": _WalConnection, "timeout": BUSY_TIMEOUT}
     try:
-        storage = RDBStorage(url, engine_kwargs={"connect_args": connect})
+        return RDBStorage(url, **settings)
     except RuntimeError as error:
         raise RequestError(f"'{path}' cannot be opened: {error}") from None
+
+
+def _close(storage: RDBStorage) -> None:
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+@contextmanager
+def database(path: Path) -> Iterator[RDBStorage]:
+    """Optuna's storage on the file, to write to, in WAL mode; made where it is missing, closed at the end.
+
+    Raises RequestError where the file's schema is not that of the installed Optuna, StudyFailedError where
+    the file cannot be written: locked for longer than BUSY_TIMEOUT, or on a full or broken disk.
+    """
+    connect = {"factory": _WalConnection, "timeout": BUSY_TIMEOUT}
     try:
-        yield storage
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=BUSY_TIMEOUT):
+            _make(path)
+            storage = _open(path, engine_kwargs={"connect_args": connect})
+        try:
+            yield storage
+        finally:
+            _close(storage)
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise StudyFailedError(
+            f"'{path}' cannot be written ({_cause(error)}); what was finished is stored: make space on the "
+            "disk, or end what holds the file, and the same command goes on from there"
+        ) from None
+
+
+def _make(path: Path) -> None:
+    """Make the tables aside, then rename: killed in between, nothing half-made goes by the file's name."""
+    if path.exists() and path.stat().st_size:
+        return
+    aside = path.with_name(f".{path.name}.new")
+    for leftover in (aside, aside.with_name(f"{aside.name}-journal")):
+        leftover.unlink(missing_ok=True)
+    _close(_open(aside))
+    aside.replace(path.resolve())
+
+
+def _cause(error: BaseException) -> str:
+    """What SQLite said, at the end of a chain of wrappers."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).splitlines()[0]
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[RDBStorage]:
+    """Optuna's storage on a file that is there, to read from: not a byte of it changes.
+
+    Raises RequestError where what is read is not what Optuna has written.
+    """
+    # In a file that was edited, its JSON, its enums or its numbers may be anything.
+    wrong = (SQLAlchemyError, StorageInternalError, ValueError, TypeError, LookupError, RecursionError)
+    settings = {"creator": partial(read_only, path)}
+    try:
+        storage = _open(path, engine_kwargs=settings, skip_table_creation=True)
+        try:
+            yield storage
+        finally:
+            _close(storage)
+    except wrong as error:
+        raise RequestError(
+            f"'{path}' cannot be read as a storage of studies ({type(error).__name__}: {_cause(error)}); put "
+            "a copy of it in its place, or name another with --storage"
+        ) from None
 
 
 def fingerprint(spec: dict[str, Any], data_hash: str) -> str:
@@ -74,6 +143,20 @@ def stored_spec(storage: RDBStorage, name: str) -> StudySpec | None:
     return _parse_spec(name, attributes["spec"])
 
 
+def read_spec(path: Path, name: str) -> StudySpec | None:
+    """The spec of a study in a file that may not be there yet, see `stored_spec`.
+
+    Its trials are read too, so that one that was tampered with is refused before anything is written.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return None
+    with reading(path) as storage:
+        spec = stored_spec(storage, name)
+        if spec is not None:
+            read_trials(optuna.load_study(study_name=name, storage=storage))
+        return spec
+
+
 def _parse_spec(name: str, stored: Any) -> StudySpec:
     try:
         return StudySpec.model_validate_json(json.dumps(stored))
@@ -91,7 +174,8 @@ def refuse_mixing(name: str, stored: StudySpec, given: StudySpec) -> None:
         raise RequestError(
             f"the study '{name}' was asked something else:",
             *(f"  {line}" for line in found),
-            "leave these out to go on with it, or start another study with --name",
+            f"to extend it, leave these out and type --name {shlex.quote(name)} --trials N; "
+            f"to start another study, add --name {shlex.quote(name + '-2')}",
         )
 
 
@@ -126,6 +210,7 @@ def create_or_resume(
     if "fingerprint" not in stored:
         study.set_user_attr("spec", asked)
         study.set_user_attr("versions", _versions())
+        study.set_user_attr("data_sha256", data_hash)
         study.set_user_attr("fingerprint", fingerprint(asked, data_hash))
     elif _parse_spec(name, stored["spec"]) != spec:
         raise RequestError(
@@ -133,8 +218,10 @@ def create_or_resume(
         )
     elif fingerprint(stored["spec"], data_hash) != stored["fingerprint"]:
         raise RequestError(
-            f"the {spec.dataset} images differ from those that the study '{name}' began with; name the "
-            "folder that holds the first ones with --data, or start another study with --name"
+            f"the {spec.dataset} images differ from those that the study '{name}' began with:",
+            f"  SHA-256: stored {stored.get('data_sha256')}, given {data_hash}",
+            f"to extend it, name the folder that holds the first ones with --data; to start another study, "
+            f"add --name {shlex.quote(name + '-2')}",
         )
     return study
 
@@ -176,6 +263,13 @@ def _record(trial: FrozenTrial) -> TrialRecord:
             f"the stored config of trial {trial.number} cannot be read ({str(error).splitlines()[0]}); "
             "was it made by another version of slopesearch?"
         ) from None
+    stored = parsed.model_dump() if parsed else {}
+    for name, value in trial.params.items():
+        if stored.get(name, value) != value:
+            raise RequestError(
+                f"the config of trial {trial.number} was changed: its {name} is {stored[name]!r} where "
+                f"{value!r} was drawn; put a copy of the storage in its place, or choose another study"
+            )
     return TrialRecord(
         number=trial.number,
         state=trial.state.name,
@@ -196,7 +290,7 @@ def read_study(url: str, name: str | None) -> StudyRecord:
 
     Raises RequestError where there is no such study.
     """
-    with database(existing_database(url)) as storage:
+    with reading(existing_database(url)) as storage:
         names = [study.study_name for study in storage.get_all_studies()]
         if name is None and len(names) == 1:
             name = names[0]

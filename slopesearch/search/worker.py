@@ -1,12 +1,10 @@
 """A worker: reads configs, trains them, streams its reports. Also the messages that both sides speak.
 
-`python -m slopesearch.search.worker DEVICE DATA_FOLDER` speaks one JSON message a line: a Work comes in, then
-a Reported goes out and an Answer comes in at every report, and a Finished or a Failed goes out at the end.
-It ends when its input does, so a worker whose parent was killed ends at its next report.
+It speaks one JSON message a line: a Work comes in, then a Reported goes out and an Answer comes in at every
+report, and a Finished or a Failed goes out at the end. `inbox.py` starts it, and ends it with its parent.
 """
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -54,6 +52,7 @@ class Failed(_Message):
     """From the worker, or on behalf of a dead one: the traceback, or how it died."""
 
     reason: str
+    out_of_memory: bool = False
 
 
 Message = Reported | Finished | Failed
@@ -79,14 +78,22 @@ def advance(step: Callable[[], dict[int, Report]]) -> Message:
         return Reported(reports=step())
     except StopIteration as end:
         return Finished(results=tuple(end.value))
-    except Exception:
-        return Failed(reason=traceback.format_exc())
+    except Exception as error:
+        return Failed(reason=traceback.format_exc(), out_of_memory=_is_out_of_memory(error))
 
 
-def serve(inbox: TextIO, outbox: TextIO, folder: Path, device: torch.device) -> None:
-    """Answer Work until the input ends."""
-    while line := inbox.readline():
-        work = Work.model_validate_json(line)
+def _is_out_of_memory(error: Exception) -> bool:
+    # On the CPU, and inside cuBLAS, torch raises a plain RuntimeError.
+    words = ("DefaultCPUAllocator", "ALLOC_FAILED", "out of memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
+def serve(readline: Callable[[], str], outbox: TextIO, folder: Path, device: torch.device) -> None:
+    """Answer Work, line by line, for as long as there is a parent."""
+    while True:
+        work = Work.model_validate_json(readline())
         run = begin(work.configs, folder, device)
         message = advance(partial(next, run))
         while True:
@@ -94,16 +101,12 @@ def serve(inbox: TextIO, outbox: TextIO, folder: Path, device: torch.device) -> 
             outbox.flush()
             if not isinstance(message, Reported):
                 break
-            line = inbox.readline()
-            if not line:
-                return
-            answer = Answer.model_validate_json(line)
+            answer = Answer.model_validate_json(readline())
             message = advance(partial(run.send, answer.stop))
 
 
-def main() -> None:
-    """Serve on standard input and output."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+def main(readline: Callable[[], str]) -> None:
+    """Serve the lines that come in, on standard output."""
     device = torch.device(sys.argv[1])
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -112,8 +115,4 @@ def main() -> None:
     # A private copy of standard output for messages; whatever else prints goes to standard error.
     outbox = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    serve(sys.stdin, outbox, Path(sys.argv[2]), device)
-
-
-if __name__ == "__main__":
-    main()
+    serve(readline, outbox, Path(sys.argv[2]), device)

@@ -1,0 +1,321 @@
+"""Hostile study files, SQLite files and names: a sentence, exit code 2, nothing changed."""
+
+import json
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slopesearch.cli import main
+from slopesearch.config import LARGEST_TOML, RequestError, Space, StudySpec, printable, read_toml
+from slopesearch.search.optimize import optimize
+from slopesearch.search.space import check, resolve
+
+Command = Callable[..., tuple[int, str, str]]
+MORE = ("--dataset", "digits", "--model", "mlp", "--trials", "9", "--launcher", "inline")
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command line in this process: what it exits with, its output and its errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SLOPESEARCH_DATA", raising=False)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["slopesearch", *arguments])
+        try:
+            main()
+        except SystemExit as stopped:
+            return int(stopped.code or 0), *capsys.readouterr()
+        raise AssertionError("the command line always exits")
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real study of two trials."""
+    path = tmp_path_factory.mktemp("made") / "x.db"
+    spec = check({"dataset": "digits", "model": "mlp", "epochs": 2})
+    optimize(spec, trials=2, folder=Path("unused"), url=f"sqlite:///{path}", devices="cpu", launcher="inline")
+    return path
+
+
+@pytest.fixture
+def database(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, where the command line looks first."""
+    path = tmp_path / "studies" / "slopesearch.db"
+    path.parent.mkdir()
+    return Path(shutil.copy(made, path))
+
+
+# What TOML can hold, and some of it nearly right.
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(min_value=10**4000)
+    | st.floats()
+    | st.text(max_size=20)
+    | st.dates()
+    | st.sampled_from(["relu", "mlp", "digits", "fixed", "before", 0.01, 3, 1e-3])
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+RANGES = st.fixed_dictionaries(
+    {}, optional={"low": SCALARS, "high": SCALARS, "log": SCALARS, "step": SCALARS}
+)
+SPACES = st.fixed_dictionaries({}, optional=dict.fromkeys(Space.model_fields, RANGES | VALUES))
+SPECS = st.fixed_dictionaries({}, optional={**dict.fromkeys(StudySpec.model_fields, VALUES), "space": SPACES})
+
+
+def sentences(read: Callable[[], object]) -> tuple[str, ...]:
+    """What is wrong, or nothing; any other exception is a failure."""
+    try:
+        read()
+    except RequestError as error:
+        return error.sentences
+    return ()
+
+
+@settings(database=None, derandomize=True, deadline=None, max_examples=150)
+@given(SPECS | st.dictionaries(st.text(), VALUES, max_size=3))
+def test_a_spec_is_taken_or_refused_in_sentences_and_nothing_else(data: dict[str, Any]) -> None:
+    def read() -> None:
+        full = resolve(check(data).model_copy(update={"dataset": "digits"}), "float32")
+        assert StudySpec.model_validate_json(full.model_dump_json()) == full
+
+    for sentence in sentences(read):
+        assert 10 < len(sentence) < 600
+        assert printable(sentence) == sentence
+
+
+@settings(database=None, derandomize=True, deadline=None, max_examples=100)
+@given(content=st.binary(max_size=200) | st.text(alphabet='[]{}="\n.a1', max_size=200).map(str.encode))
+def test_a_file_is_toml_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_bytes(content)
+    assert all("any.toml" in sentence for sentence in sentences(lambda: read_toml(path)))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"a = 1\n" * 10_000_000, f"it has more than {LARGEST_TOML:,} bytes"),
+        ("größe = 1".encode("latin-1"), "is not UTF-8 text"),
+        (b"a = " + b"[" * 5000, "is not valid TOML: it is nested too deeply"),
+        (b"epochs = " + b"9" * 5000, "is not valid TOML: Exceeds the limit"),
+        (
+            b"epochs = 0x" + b"f" * 10_000,
+            "epochs: input should be less than or equal to 10000, given a number",
+        ),
+        (b"space.lr" + b".a" * 7000 + b" = 1", "space.lr.low: field required, given {'a': {'a'"),
+        (b'model = "\\u001b[2J"', r"unknown model '\x1b[2J'; choose from mlp, cnn"),
+        (b'"\\u202e" = 1', r"unknown key '\u202e'"),
+    ],
+    ids=["60 MB", "latin-1", "nested", "digits", "hex", "dots", "escape", "bidi"],
+)
+def test_a_hostile_study_file_is_refused(
+    content: bytes, sentence: str, command: Command, tmp_path: Path
+) -> None:
+    Path("study.toml").write_bytes(content)
+    code, _, errors = command("optimize", "study.toml", "--dataset", "digits")
+    assert code == 2
+    assert sentence in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["study.toml"]
+
+
+def test_what_never_ends_is_refused() -> None:
+    with pytest.raises(RequestError, match="has more than"):
+        read_toml(Path("/dev/zero"))
+
+
+SQL = {
+    "another program's": ("DROP TABLE trials", ["optimize", "show", "list"]),
+    "a newer schema": ("UPDATE alembic_version SET version_num = 'v9.9.9'", ["optimize", "show"]),
+    "a config of another type": (
+        "UPDATE trial_user_attributes SET value_json = '3' WHERE key = 'config'",
+        ["optimize", "show"],
+    ),
+    "a config that is no JSON": (
+        "UPDATE trial_user_attributes SET value_json = '{' WHERE key = 'config'",
+        ["optimize", "show"],
+    ),
+    "a config that is nested": (
+        "UPDATE trial_user_attributes SET value_json = printf('%.*c', 99999, '[') WHERE key = 'config'",
+        ["optimize", "show"],
+    ),
+    "a config with another field": (
+        "UPDATE trial_user_attributes SET value_json = json_set(value_json, '$.surprise', 1) "
+        "WHERE key = 'config'",
+        ["optimize", "show"],
+    ),
+    "a config with an infinite number": (
+        """UPDATE trial_user_attributes SET value_json = replace(value_json, '"lr": ', '"lr": 1e999')
+           WHERE key = 'config'""",
+        ["optimize", "show"],
+    ),
+    "a config with another value": (
+        "UPDATE trial_user_attributes SET value_json = json_set(value_json, '$.lr', 0.5) "
+        "WHERE key = 'config'",
+        ["optimize", "show"],
+    ),
+    "a curve that is none": (
+        "UPDATE trial_user_attributes SET value_json = '7' WHERE key = 'curves'",
+        ["show --trial 0"],
+    ),
+    "an attribute without a value": (
+        "UPDATE trial_user_attributes SET value_json = NULL",
+        ["optimize", "show"],
+    ),
+    "a state that there is not": ("UPDATE trials SET state = 'BORED'", ["optimize", "show"]),
+    "a spec of another version": (
+        "UPDATE study_user_attributes SET value_json = json_set(value_json, '$.color', 1) WHERE key = 'spec'",
+        ["optimize", "show"],
+    ),
+    "a spec with an unknown name": (
+        "UPDATE study_user_attributes SET value_json = json_set(value_json, '$.sampler', 'x') "
+        "WHERE key = 'spec'",
+        ["optimize"],
+    ),
+    "a spec that is no JSON": (
+        "UPDATE study_user_attributes SET value_json = x'00' WHERE key = 'spec'",
+        ["optimize", "show"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("statement", "commands"), SQL.values(), ids=SQL)
+def test_an_edited_database_is_refused_and_left_alone(
+    statement: str, commands: list[str], database: Path, command: Command
+) -> None:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+        connection.execute(statement)
+    before = database.read_bytes()
+    for words in commands:
+        code, _, errors = command(*words.split(), *(MORE if words == "optimize" else ()))
+        assert (code, errors.count("error: ")) == (2, 1), errors
+        assert "Traceback" not in errors
+        assert database.read_bytes() == before
+
+
+DAMAGE = {
+    "truncated in the middle": lambda content: content[: len(content) // 2],
+    "its last page missing": lambda content: content[:-4096],
+    "cut within a page": lambda content: content[:-1000],
+    "zeros in the middle": lambda content: content[:8192] + bytes(40_960) + content[49_152:],
+    "text in the middle": lambda content: content[:16_384] + b"drop table" * 2000 + content[36_384:],
+    "only a header": lambda content: content[:100],
+    "50 MB of something else": lambda content: b"\x00\x01slope" * 7_500_000,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_database_is_refused_and_left_alone(damage: Any, database: Path, command: Command) -> None:
+    database.write_bytes(damage(database.read_bytes()))
+    before = database.read_bytes()
+    code, _, errors = command("optimize", *MORE)
+    assert code == 2
+    assert errors.startswith("error: 'studies/slopesearch.db' ")
+    for words in ("show", "show --trial 0", "list"):  # which may be lucky, and find whole what they look for
+        code, _, errors = command(*words.split())
+        assert (code == 2) == errors.startswith("error: ")
+        assert "Traceback" not in errors
+    assert database.read_bytes() == before
+
+
+def test_reading_changes_no_byte_of_a_file(database: Path, command: Command) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")  # as Optuna makes its own files
+    before = database.read_bytes()
+    for words in ("show", "show --trial 0", "list"):
+        assert command(*words.split())[0] == 0
+    assert database.read_bytes() == before
+    database.write_bytes(b"")
+    for words in ("show", "show --trial 0", "list"):
+        assert command(*words.split())[0] == 2
+    assert database.read_bytes() == b""
+
+
+NAMES = {
+    "quotes": """it's "quoted" `so`; DROP TABLE studies --""",
+    "slashes": "../../etc/passwd\\..",
+    "markup": "<script>alert(1)</script>[red]x[/red][/] :smile: {0} %s",
+    "emoji": "slope 🦄👩‍🔬 ünï",
+    "long": "n" * 500,
+}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_any_text_is_a_name(
+    name: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "600")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes that for a terminal
+    code, output, errors = command("optimize", *MORE, "--name", name, "--timeout", "0.001")
+    assert code == 0, errors
+    assert name in output
+    assert name in command("list")[1]
+    monkeypatch.delenv("FORCE_COLOR")
+    assert name in command("list")[1]
+    assert name in command("show", name)[1]
+    assert json.loads(command("list", "--json")[1])[0]["name"] == name
+    assert json.loads(command("show", name, "--json")[1])["name"] == name
+    assert [path.name for path in tmp_path.iterdir()] == ["studies"]
+    assert all(len(path.name) < 60 for path in (tmp_path / "studies").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (" ", "name: a study needs one that is not empty"),
+        ("n" * 1000, "name: at most 500 characters, given 1,000; shorten it"),
+        ("\x1b[2Jboo", r"name: control characters cannot be part of one, given '\x1b[2Jboo'"),
+        ("two\nlines", r"given 'two\nlines'"),
+        ("\u202egnp.exe", r"given '\u202egnp.exe'"),
+        ("\udcff", r"given '\udcff'"),
+        ("-x", "name: a leading '-' would be read as an option, given '-x'"),
+    ],
+)
+def test_a_name_that_a_terminal_or_a_shell_misreads_is_refused(
+    name: str, sentence: str, command: Command, tmp_path: Path
+) -> None:
+    code, _, errors = command("optimize", *MORE, f"--name={name}")
+    assert code == 2
+    assert sentence in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_text_of_a_foreign_study_steers_no_terminal(
+    terminal: bool, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evil = "\x1b]0;boo\x07\x1b[2J\r\n[red]" + "n" * 1000
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE studies SET study_name = ?", [evil])
+        connection.execute(
+            "UPDATE trial_user_attributes SET value_json = ? WHERE key = 'device'", ['"\\u001b[2J"']
+        )
+    monkeypatch.setenv("COLUMNS", "2000")
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    for words in (["list"], ["show"], ["show", "--trial", "0"], ["list", "--json"], ["show", "--json"]):
+        code, output, errors = command(*words)
+        assert (code, errors) == (0, "")
+        assert not any(control in output for control in ("\x1b[2J", "\x1b]", "\x07", "\r"))
+        assert "x1b" in output or "u001b" in output
+    code, _, errors = command("show", "another")
+    assert code == 2
+    assert "\x1b" not in errors
+    assert r"holds \x1b]0;boo" in errors
