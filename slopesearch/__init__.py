@@ -1,3 +1,29 @@
 """Hyperparameter search for activations, slopes, BatchNorm placement, init and learning rate."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slopesearch.config import StudySpec
+    from slopesearch.export import load_config
+    from slopesearch.nets.models import build_model
+    from slopesearch.search.objective import Objective
+    from slopesearch.search.optimize import optimize
+
 __version__ = "0.1.0"
+__all__ = ["Objective", "StudySpec", "build_model", "load_config", "optimize"]
+
+_HOMES = {
+    "Objective": "search.objective",
+    "StudySpec": "config",
+    "build_model": "nets.models",
+    "load_config": "export",
+    "optimize": "search.optimize",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first used: commands that only read must not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'slopesearch' has no attribute '{name}'")
+    return getattr(import_module(f"slopesearch.{_HOMES[name]}"), name)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 import shlex
 import sys
@@ -12,7 +11,19 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from slopesearch import cli_models
 from slopesearch.config import RequestError, StudyFailedError, parse_toml, printable, read_toml
+from slopesearch.options import (
+    DataFolder,
+    Devices,
+    Json,
+    Launcher,
+    Pack,
+    Storage,
+    StudyName,
+    Workers,
+    data_folder,
+)
 from slopesearch.search.database import DEFAULT_URL, read_summaries
 from slopesearch.tables import LINES, say, study_json, study_table, summaries_table, trial_json, trial_view
 
@@ -23,9 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Storage = Annotated[str, typer.Option(metavar="URL", help="Where studies are kept.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-
 
 @app.command()
 def optimize(
@@ -33,23 +41,17 @@ def optimize(
     trials: Annotated[int, typer.Option(help="How many finished trials the study shall hold in all.")] = 200,
     name: Annotated[str | None, typer.Option(help="Of the study; DATASET-MODEL by default.")] = None,
     storage: Storage = DEFAULT_URL,
-    data: Annotated[
-        Path | None, typer.Option(help="Data folder; $SLOPESEARCH_DATA or data/ by default.")
-    ] = None,
+    data: DataFolder = None,
     dataset: Annotated[str | None, typer.Option(help="auto, mnist, fashion-mnist, kmnist or digits.")] = None,
     model: Annotated[str | None, typer.Option(help="cnn or mlp.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of each run.")] = None,
     train_size: Annotated[int | None, typer.Option(help="Training images.")] = None,
     val_size: Annotated[int | None, typer.Option(help="Validation images.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of sampler, init and batch order.")] = None,
-    devices: Annotated[str, typer.Option(help="auto, cpu, cuda, or a list: cuda:0,cuda:2.")] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(help="Processes in all; one per GPU, or per core without one.")
-    ] = None,
-    pack: Annotated[
-        int | None, typer.Option(help="Trials trained together on a device; 1 on a CPU, more on a GPU.")
-    ] = None,
-    launcher: Annotated[str, typer.Option(help="process, or inline: train in this one.")] = "process",
+    devices: Devices = "auto",
+    workers: Workers = None,
+    pack: Pack = None,
+    launcher: Launcher = "process",
     timeout: Annotated[str | None, typer.Option(help="Begin no trial after: 90s, 30m, 2h.")] = None,
     hang_timeout: Annotated[str, typer.Option(help="End a worker that is silent for so long.")] = "30m",
     deterministic: Annotated[
@@ -86,7 +88,7 @@ def optimize(
         outcome = run(
             spec,
             trials=trials,
-            folder=_data_folder(data),
+            folder=data_folder(data),
             url=storage,
             name=name,
             devices=devices,
@@ -113,18 +115,12 @@ def _print_next(console: Console, storage: str, name: str, finished: int, target
     lines = [
         f"look again        {command} show {shlex.quote(name)}{where}",
         f"one trial         {command} show {shlex.quote(name)} --trial N{where}",
+        f"confirm           {command} confirm {shlex.quote(name)}{where}",
         f"in a browser      pip install optuna-dashboard && optuna-dashboard {shlex.quote(storage)}",
     ]
     if finished >= target:
         lines.insert(2, f"more trials       the same command with --trials {2 * finished}")
     say(console, "\n  ".join(["\nNext:", *lines]))
-
-
-def _data_folder(given: Path | None) -> Path:
-    named = given or (Path(os.environ["SLOPESEARCH_DATA"]) if os.environ.get("SLOPESEARCH_DATA") else None)
-    if named is not None and not named.is_dir():
-        raise RequestError(f"the data folder '{named}' does not exist; create it, or leave it out for data/")
-    return named or Path("data")
 
 
 def _seconds(text: str) -> float:
@@ -167,7 +163,7 @@ def list_studies(storage: Storage = DEFAULT_URL, as_json: Json = False) -> None:
 
 @app.command()
 def show(
-    name: Annotated[str | None, typer.Argument(help="May be left out where there is one study.")] = None,
+    name: StudyName = None,
     trial: Annotated[int | None, typer.Option(help="One trial, by its number.")] = None,
     storage: Storage = DEFAULT_URL,
     as_json: Json = False,
@@ -179,14 +175,14 @@ def show(
     if trial is None:
         print(study_json(record)) if as_json else study_table(Console(), record)
         return
-    if not 0 <= trial < len(record.trials):
-        raise RequestError(
-            f"the study '{record.name}' has {len(record.trials)} trials, numbered from 0; given {trial}"
-        )
     if as_json:
-        print(trial_json(record.trials[trial]))
+        print(trial_json(record.trial(trial)))
     else:
-        trial_view(Console(), record.trials[trial])
+        trial_view(Console(), record.trial(trial))
+
+
+for command in cli_models.COMMANDS:
+    app.command()(command)
 
 
 def main() -> None:

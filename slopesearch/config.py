@@ -25,6 +25,7 @@ Norm = Literal["none", "before", "after"]
 Precision = Literal["float32", "bf16"]
 Objective = Literal["val_accuracy", "val_loss"]
 Ended = Literal["completed", "pruned", "diverged"]
+EvaluatedOn = Literal["validation", "test"]
 
 LARGEST_TOML = 2**14  # bytes; a study file has a few hundred, and 64 kB of dots take 20 s to refuse
 REPORTS = 9  # of a run; steps 1 to 9, so that successive halving by 3 has its rungs at 1, 3 and 9
@@ -162,33 +163,35 @@ class TrialConfig(_Noun):
     """One run, complete: every choice that reaches the network or its training, none left open.
 
     `negative_slope` is the start value of a learnable slope; the slope fields are None for activations
-    that take none. A slope above `slope_max` starts at `slope_max`.
+    that take none. A slope above `slope_max` starts at `slope_max`. A search evaluates on validation images
+    alone; `evaluated_on` "test" is for the verdict after it.
     """
 
     dataset: str
-    split_seed: int
-    train_size: int
-    val_size: int
-    batch_size: int
-    epochs: int
+    split_seed: int = Field(ge=0, lt=2**32)
+    train_size: int = Field(ge=1, le=10_000_000)
+    val_size: int = Field(ge=0, le=10_000_000)
+    evaluated_on: EvaluatedOn = "validation"  # the default is for what was stored before the field was
+    batch_size: int = Field(ge=2, le=65536)
+    epochs: int = Field(ge=1, le=10_000)
     model: str
-    depth: int | None
-    width: int | None
-    order_seed: int
+    depth: int | None = Field(ge=1, le=1000)
+    width: int | None = Field(ge=1, le=65536)
+    order_seed: int = Field(ge=0, lt=2**32)
     precision: Precision
-    warmup: float
+    warmup: float = Field(ge=0, lt=1)
 
     activation: str
-    negative_slope: float | None
+    negative_slope: float | None = Field(ge=0, le=1)
     slope_mode: SlopeMode | None
-    slope_min: float | None
-    slope_max: float | None
+    slope_min: float | None = Field(ge=0, le=1)
+    slope_max: float | None = Field(ge=0, le=1)
     slope_clamp: SlopeClamp | None
     norm: Norm
     init: str
-    init_seed: int
-    lr: float
-    weight_decay: float
+    init_seed: int = Field(ge=0, lt=2**32)
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
 
     # What may differ between runs that are trained on the same batches, side by side.
     member_fields: ClassVar = frozenset(
@@ -263,8 +266,8 @@ class TrialResult(_Noun):
         return self.curve[-1]
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """A study file as a plain mapping.
+def read_toml(path: Path, kind: str = "study file") -> dict[str, Any]:
+    """A TOML file as a plain mapping; `kind` says in the sentences what it should be.
 
     Raises RequestError where the file is missing, unreadable, too large or no TOML.
     """
@@ -273,15 +276,15 @@ def read_toml(path: Path) -> dict[str, Any]:
             content = file.read(LARGEST_TOML + 1)  # the size of what never ends is not known before
         if len(content) > LARGEST_TOML:
             raise RequestError(
-                f"'{path}' is no study file: it has more than {LARGEST_TOML:,} bytes; check the path"
+                f"'{path}' is no {kind}: it has more than {LARGEST_TOML:,} bytes; check the path"
             )
         return parse_toml(content.decode())
     except FileNotFoundError:
-        raise RequestError(f"there is no study file '{path}'; check the path") from None
+        raise RequestError(f"there is no {kind} '{path}'; check the path") from None
     except UnicodeDecodeError as error:
-        raise RequestError(f"the study file '{path}' is not UTF-8 text: {error}; save it as UTF-8") from None
+        raise RequestError(f"the {kind} '{path}' is not UTF-8 text: {error}; save it as UTF-8") from None
     except OSError as error:
-        raise RequestError(f"cannot read the study file '{path}': {error.strerror}; check the path") from None
+        raise RequestError(f"cannot read the {kind} '{path}': {error.strerror}; check the path") from None
     except ValueError as error:
         raise RequestError(f"'{path}' is not valid TOML: {error} (text needs quotes)") from None
 
@@ -294,22 +297,25 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from None
 
 
-def mistakes(error: ValidationError) -> list[str]:
-    """Every mistake of a spec as a sentence that names the field and what was given."""
-    return [_sentence(dict(detail)) for detail in error.errors(include_url=False)]
+def mistakes(error: ValidationError, noun: type[BaseModel] = StudySpec) -> list[str]:
+    """Every mistake of a spec, or of another noun, as a sentence that names the field and what was given."""
+    return [_sentence(dict(detail), noun) for detail in error.errors(include_url=False)]
 
 
-def _sentence(detail: Mapping[str, Any]) -> str:
+def _sentence(detail: Mapping[str, Any], owner: type[BaseModel]) -> str:
     # The third part of a place in the space may be the tag of a union, which a user has never seen.
     place = [
         str(part) for i, part in enumerate(detail["loc"]) if (i, part) not in ((2, "range"), (2, "choices"))
     ]
     name = ".".join(place)
     if detail["type"] == "extra_forbidden":
-        owner: type[BaseModel] = {"space": Space}.get(place[0], StudySpec) if len(place) > 1 else StudySpec
-        if len(place) > 2:
-            owner = Range
+        for part in place[:-1]:
+            kind = owner.model_fields[part].annotation
+            parts = (kind, *get_args(kind))
+            owner = next((k for k in parts if isinstance(k, type) and issubclass(k, BaseModel)), Range)
         return unknown("key", name, owner.model_fields)
+    if detail["type"] == "missing":
+        return f"{name}: is missing"
     if detail["type"] == "literal_error":
         field = ".".join(part for part in place if not part.isdigit())
         return unknown(field, str(detail["input"]), [detail["ctx"]["expected"]])

@@ -5,13 +5,22 @@ from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from slopesearch.config import REPORTS, TrialConfig
 from slopesearch.search.events import Began, Event, Noted, Progressed, Started, Told
 from slopesearch.tables import describe, say
+from slopesearch.training.engine import total_steps
+from slopesearch.training.fit import Epoch
 
 
 class _Tally:
@@ -177,3 +186,36 @@ class LiveDisplay:
             value, number, config = tally.best
             best = f"best {value:.4f}, #{number}: {describe(config)}"
         return Group(self._total, facts, Text(best, no_wrap=True, overflow="ellipsis"), self._workers)
+
+
+class FitDisplay:
+    """A training for long: a line per epoch, and on a terminal a bar of its steps under them."""
+
+    def __init__(self, console: Console, config: TrialConfig) -> None:
+        columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=console, expand=True, disable=not console.is_terminal)
+        self._steps = self._bar.add_task(
+            "", total=total_steps(config.train_size, config.batch_size, config.epochs)
+        )
+        self._console, self._epochs = console, config.epochs
+
+    def __enter__(self) -> "FitDisplay":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def stepped(self, steps: int) -> None:
+        """So many steps are done in all."""
+        self._bar.update(self._steps, completed=steps)
+
+    def told(self, row: Epoch) -> None:
+        """Print an epoch's line."""
+        validation = ""
+        if row.val_loss is not None and row.val_accuracy is not None:
+            validation = f", validation loss {row.val_loss:.4f}, accuracy {row.val_accuracy:.4f}"
+        training = f"training loss {row.train_loss:.4f}{validation}"
+        say(self._console, f"[{row.epoch}/{self._epochs}] {training}  {row.seconds:.0f} s")

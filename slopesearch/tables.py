@@ -1,16 +1,19 @@
 """Stored studies as tables for people and JSON for programs; without torch."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from slopesearch.config import TrialConfig, printable
-from slopesearch.search.records import StudyRecord, StudySummary, TrialRecord
+from slopesearch.config import Report, TrialConfig, printable
+from slopesearch.search.records import VERDICTS, StudyRecord, StudySummary, TrialRecord
 from slopesearch.search.textbook import textbook
+from slopesearch.search.verdict import Confirmed, Estimate, Opening, confirmed_of, openings_of, pick
 
 TOP = 5
 LINES = "\n\t"  # what a traceback may keep
@@ -54,7 +57,10 @@ def summaries_table(console: Console, summaries: list[StudySummary]) -> None:
 
 
 def study_table(console: Console, study: StudyRecord) -> None:
-    """The best config, the top five, and how far the winner is ahead of the textbook."""
+    """The best config, the top five, and how far the winner is ahead of the textbook; or the verdict."""
+    if confirmed := confirmed_of(study):
+        verdict_table(console, confirmed, openings_of(study))
+        return
     complete, pruned, failed = (study.count(state) for state in ("COMPLETE", "PRUNED", "FAIL"))
     running = study.count("RUNNING")
     unfinished = f", {running} unfinished" if running else ""
@@ -95,6 +101,8 @@ def study_table(console: Console, study: StudyRecord) -> None:
 
 def textbook_rows(study: StudyRecord) -> list[dict[str, Any]]:
     """For each textbook recipe that has run: its trial, its value, and the winner's lead on it (above 0)."""
+    if study.name.endswith(VERDICTS):  # whose first trials are others
+        return []
     ranked = study.ranked()
     rows = []
     for number, recipe in enumerate(textbook(study.spec)):
@@ -108,8 +116,71 @@ def textbook_rows(study: StudyRecord) -> list[dict[str, Any]]:
     return rows
 
 
+def verdict_table(console: Console, confirmed: Sequence[Confirmed], openings: Sequence[Opening]) -> None:
+    """Every arm on fresh seeds, best first; then what the test set said of the pick and the baselines."""
+    numbers = {row.arm.config: number for number, row in enumerate(confirmed, start=1)}
+    names = _table("", "config", "why")
+    table = _table("", "val_loss", "sd", "val_accuracy", "sd", "searched", "shrinkage")
+    for number, row in enumerate(confirmed, start=1):
+        names.add_row(_cell(number), _cell(describe(row.arm.config)), _cell(", ".join(row.arm.roles)))
+        cells = (*_cells(row.val_loss), *_cells(row.val_accuracy), row.arm.searched, row.shrinkage)
+        table.add_row(*map(_cell, (number, *cells)))
+    console.print(names)
+    console.print()
+    console.print(table)
+    best = pick(confirmed)
+    diverged = sum(row.diverged for row in confirmed)
+    say(console, f"Means of {best.runs} fresh seeds, ± 95 %; shrinkage: by how much the search saw too well.")
+    if diverged:
+        say(console, f"{diverged} runs diverged and count as chance.")
+    say(console, f"pick: {numbers[best.arm.config]}, the lowest mean loss")
+    if not openings:
+        return
+    opening = openings[-1]
+    console.print()
+    table = _table("", "test_accuracy", "sd", "test_loss", "sd", "why")
+    for place, tested in enumerate(opening.tested):
+        why = ", ".join([*(["the pick"] if place == 0 else []), *tested.arm.roles])
+        numbered = (numbers.get(tested.arm.config), *_cells(tested.accuracy), *_cells(tested.loss), why)
+        table.add_row(*map(_cell, numbered))
+    console.print(table)
+    times = "once, on" if len(openings) == 1 else f"{len(openings)} times, last on"
+    say(console, f"The test set was opened {times} {opening.opened}; {opening.seeds} runs each.")
+    if opening.arms[0].config != best.arm.config:
+        say(console, "The pick has changed since; --open-test-again tests the new one.")
+
+
+def _cells(estimate: Estimate) -> tuple[str, float]:
+    return f"{estimate.mean:.4f} ± {(estimate.high - estimate.low) / 2:.4f}", estimate.sd
+
+
+def verdict_json(confirmed: Sequence[Confirmed], openings: Sequence[Opening]) -> str:
+    """The verdict for programs; `openings` holds the test results, the last one valid."""
+    return json.dumps(
+        {
+            "confirmed": [row.model_dump(mode="json") for row in confirmed],
+            "pick": pick(confirmed).model_dump(mode="json"),
+            "openings": [row.model_dump(mode="json") for row in openings],
+        },
+        indent=2,
+    )
+
+
+def replay_table(console: Console, stored: Sequence[Report], new: Sequence[Report]) -> None:
+    """Both curves, side by side."""
+    table = _table("report", "train_loss", "again", "val_loss", "again", "val_accuracy", "again")
+    for old, here in zip_longest(stored, new):
+        cells: list[object] = [(old or here).step]
+        for name in ("train_loss", "val_loss", "val_accuracy"):
+            cells += [getattr(old, name, None), getattr(here, name, None)]
+        table.add_row(*map(_cell, cells))
+    console.print(table)
+
+
 def study_json(study: StudyRecord) -> str:
     """The study for programs."""
+    if confirmed := confirmed_of(study):
+        return verdict_json(confirmed, openings_of(study))
     return json.dumps(
         {
             "name": study.name,

@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from slopesearch.cli import main
 from slopesearch.config import TrialConfig, TrialResult
 from slopesearch.training.data import Data, load
 from slopesearch.training.engine import Run, train
@@ -117,6 +119,38 @@ def slopesearch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
             text=True,
             timeout=timeout,
         )
+
+    return run
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command in this process printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+InProcess = Callable[..., Ran]
+
+
+@pytest.fixture
+def command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> InProcess:
+    """`python -m slopesearch …` in this process, which has torch loaded already, in the same empty folder."""
+    monkeypatch.delenv("SLOPESEARCH_DATA", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["slopesearch", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        printed = capsys.readouterr()
+        code = stopped.value.code
+        return Ran(code if isinstance(code, int) else 0, printed.out, printed.err)
 
     return run
 

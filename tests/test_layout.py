@@ -19,16 +19,26 @@ ROOT = PACKAGE.parent
 
 # A file may import only what stands above it.
 ROUTE = [
-    *("seeds", "config"),
+    *("seeds", "config", "files"),
     *("nets.activations", "nets.initializers", "nets.pooling", "nets.fused", "nets.models", "nets.packed"),
+    "nets.plain",
     *("training.data", "training.devices", "training.diagnostics", "training.optimizers", "training.engine"),
+    "training.fit",
     *("search.textbook", "search.strategy", "search.space"),
-    *("search.records", "search.database", "search.storage"),
+    *("search.records", "search.database", "search.storage", "search.verdict"),
     *("search.worker", "search.inbox", "search.launchers", "search.events", "search.loop", "search.optimize"),
-    *("tables", "progress", "cli", "__main__"),
+    *("search.objective", "search.confirm"),
+    *("export", "runs", "predict", "replay"),
+    *("tables", "progress", "options", "cli_models", "cli", "__main__"),
 ]
-KNOWS_TORCH = ("nets", "training", "search.worker", "search.launchers")
-KNOWS_OPTUNA = ("search.strategy", "search.space", "search.storage", "search.loop")
+KNOWS_TORCH = (
+    *("nets", "training", "search.worker", "search.launchers"),
+    *("runs", "predict", "replay"),
+)
+KNOWS_OPTUNA = (
+    *("search.strategy", "search.space", "search.storage", "search.loop", "search.optimize"),
+    *("search.objective", "search.confirm"),
+)
 
 
 def modules() -> dict[str, Path]:
@@ -82,6 +92,13 @@ def test_what_starts_at_once_loads_little(module: str, absent: set[str]) -> None
     program = f"import sys, {module}; print(*{{m.partition('.')[0] for m in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not absent & set(done.stdout.split())
+
+
+def test_the_test_set_is_opened_by_the_verdict_alone() -> None:
+    texts = {name: path.read_text() for name, path in modules().items()}
+    assert {name for name, text in texts.items() if "load_test(" in text} == {"training.data", "runs"}
+    asking = {name for name, text in texts.items() if '"test"' in text}
+    assert asking == {"config", "training.data", "search.confirm"}
 
 
 def test_files_are_small() -> None:

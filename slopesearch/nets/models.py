@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from slopesearch.config import TrialConfig
@@ -90,14 +91,21 @@ MODELS: dict[str, Model] = {
 }
 
 
-def build_model(config: TrialConfig, images: Tensor) -> nn.Sequential:
+def count_parameters(config: TrialConfig) -> int:
+    """How many numbers the network of a config has to learn; nothing is allocated."""
+    with torch.device("meta"):
+        layers = MODELS[config.model].build(config)
+    return sum(parameter.numel() for layer in layers.values() for parameter in layer.parameters())
+
+
+def build_model(config: TrialConfig, images: Tensor | None = None) -> nn.Sequential:
     """The network of a config, initialised.
 
-    `images` (N, 1, 28, 28), float32 on the CPU: training images, looked at by "lsuv" alone.
-    The forward pass takes images (N, 1, 28, 28) and returns logits (N, 10).
+    `images` (N, 1, 28, 28), float32 on the CPU: training images, which "lsuv" scales its weights on; without
+    them they stay orthonormal. The forward pass takes images (N, 1, 28, 28) and returns logits (N, 10).
     """
     model = Net(MODELS[config.model].build(config))
     initialize(model, config.init, gain_of(config), config.init_seed)
-    if config.init == "lsuv":
+    if config.init == "lsuv" and images is not None:
         scale_to_unit_variance(model, images)
     return model

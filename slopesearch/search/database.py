@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from slopesearch.config import RequestError, printable
-from slopesearch.search.records import StudySummary
+from slopesearch.search.records import VERDICTS, StudySummary
 
 DEFAULT_URL = "sqlite:///studies/slopesearch.db"
 BUSY_TIMEOUT = 60  # s to wait for another process that holds the file
@@ -31,6 +31,8 @@ def check_name(name: str) -> None:
         raise RequestError(f"name: at most {LONGEST_NAME} characters, given {len(name):,}; shorten it")
     if printable(name) != name:
         raise RequestError(f"name: control characters cannot be part of one, given '{printable(name)}'")
+    if name.endswith(VERDICTS):
+        raise RequestError(f"name: '{name}' is what `confirm` would call its own study; choose another")
     if name.startswith("-"):
         raise RequestError(f"name: a leading '-' would be read as an option, given '{name}'")
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from slopesearch.config import RequestError, StudySpec, unknown
+from optuna.trial import Trial
+
+from slopesearch.config import RequestError, StudySpec, TrialConfig, unknown
 from slopesearch.search import storage as store
 from slopesearch.search.database import (
     DEFAULT_URL,
@@ -41,6 +43,26 @@ class Outcome:
     finished: int
     target: int
     interrupted: bool
+
+
+@dataclass(frozen=True)
+class Machine:
+    """On what a study runs: a device for each worker, how these are launched, how many trials share one."""
+
+    slots: list[str]
+    launcher: str
+    pack: int | None  # None: as many as suit the devices
+
+
+def choose_machine(devices: str, workers: int | None, pack: int | None, launcher: str) -> Machine:
+    """What is asked for, as `optimize` takes it. Raises RequestError where it is not there."""
+    if workers is not None and not 1 <= workers <= MOST_WORKERS:
+        raise RequestError(f"workers: from 1 to {MOST_WORKERS}, given {workers}")
+    if pack is not None and not 1 <= pack <= MOST_IN_A_PACK:
+        raise RequestError(f"pack: from 1 to {MOST_IN_A_PACK}, given {pack}")
+    if launcher not in LAUNCHERS:
+        raise RequestError(unknown("launcher", launcher, list(LAUNCHERS)))
+    return Machine(resolve_devices(devices, workers), launcher, pack)
 
 
 @contextmanager
@@ -90,7 +112,7 @@ def optimize(
     spec: StudySpec,
     *,
     trials: int,
-    folder: Path,
+    folder: Path = Path("data"),
     url: str = DEFAULT_URL,
     name: str | None = None,
     devices: str = "auto",
@@ -113,22 +135,49 @@ def optimize(
     started = time.monotonic()
     if trials < 1:
         raise RequestError(f"trials: at least 1, given {trials}")
-    if workers is not None and not 1 <= workers <= MOST_WORKERS:
-        raise RequestError(f"workers: from 1 to {MOST_WORKERS}, given {workers}")
-    if pack is not None and not 1 <= pack <= MOST_IN_A_PACK:
-        raise RequestError(f"pack: from 1 to {MOST_IN_A_PACK}, given {pack}")
     if name is not None:
         check_name(name)
-    if launcher not in LAUNCHERS:
-        raise RequestError(unknown("launcher", launcher, list(LAUNCHERS)))
+    machine = choose_machine(devices, workers, pack, launcher)
     spec = check(spec.model_dump(exclude_unset=True))
-    slots = resolve_devices(devices, workers)
     path = database_path(url)
     check_database(path)
     check_writable(path)
-    name, spec = _choose(spec, name, path, folder, slots, lambda text: listen(Noted(text)))
-    data_hash = content_hash(spec.dataset, folder)
+    name, spec = _choose(spec, name, path, folder, machine.slots, lambda text: listen(Noted(text)))
+    return run_study(
+        name,
+        spec,
+        partial(sample, spec),
+        trials=trials,
+        path=path,
+        folder=folder,
+        data_hash=content_hash(spec.dataset, folder),
+        machine=machine,
+        deadline=started + timeout if timeout is not None else float("inf"),
+        hang_timeout=hang_timeout,
+        deterministic=deterministic,
+        listen=listen,
+    )
 
+
+def run_study(
+    name: str,
+    spec: StudySpec,
+    configure: Callable[[Trial], TrialConfig],
+    *,
+    trials: int,
+    path: Path,
+    folder: Path,
+    data_hash: str,
+    machine: Machine,
+    deadline: float = float("inf"),
+    hang_timeout: float = HANG_TIMEOUT,
+    deterministic: bool = False,
+    listen: Listener,
+) -> Outcome:
+    """Run what `configure` makes of each trial until the study in the file holds `trials` finished ones.
+
+    The spec is full and the request found right; `deadline` is a time of `time.monotonic`.
+    """
     path.parent.mkdir(exist_ok=True)  # the default folder; any other has been found there
     with (
         only_writer(path, name),
@@ -139,24 +188,23 @@ def optimize(
         study = store.create_or_resume(storage, name, spec, data_hash, sampler, PRUNERS[spec.pruner]())
         before = StudyRecord(name, spec, store.read_trials(study))
         finished = before.count("COMPLETE") + before.count("PRUNED")
-        slots = slots[: max(0, trials - finished)]
+        slots = machine.slots[: max(0, trials - finished)]
         if not slots:
             listen(Began(before, [], trials))
             return Outcome(name, finished, trials, interrupted=False)
-        running = LAUNCHERS[launcher](slots, folder)
-        deadline = started + timeout if timeout is not None else float("inf")
+        running = LAUNCHERS[machine.launcher](slots, folder)
         try:
             loop = Loop(
                 study,
                 spec,
-                partial(sample, spec),
+                configure,
                 running,
                 target=trials,
                 listen=listen,
                 interrupts=interrupts,
                 deadline=deadline,
                 hang_timeout=hang_timeout,
-                pack=pack or default_pack(slots, trials),
+                pack=machine.pack or default_pack(slots, trials),
                 deterministic=deterministic,
             )
             listen(Began(before, running.devices, trials))

@@ -3,10 +3,13 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from slopesearch.config import Diagnostics, Report, RequestError, StudySpec, TrialConfig
+
+CONFIRM, TEST = "/confirm", "/test"  # behind the name of a search: the studies of its verdict
+VERDICTS = (CONFIRM, TEST)
 
 
 @contextmanager
@@ -75,6 +78,22 @@ class StudyRecord:
     name: str
     spec: StudySpec
     trials: list[TrialRecord]
+    attributes: dict[str, Any] = field(default_factory=dict)  # of the study: versions, and what others store
+
+    def trial(self, number: int) -> TrialRecord:
+        """The trial of a number. Raises RequestError where there is none."""
+        if not 0 <= number < len(self.trials):
+            raise RequestError(
+                f"the study '{self.name}' has {len(self.trials)} trials, numbered from 0; given {number}"
+            )
+        return self.trials[number]
+
+    def best(self) -> TrialRecord:
+        """The best completed trial. Raises RequestError where none has run to its end."""
+        ranked = self.ranked()
+        if not ranked:
+            raise RequestError(f"no trial of the study '{self.name}' has run to its end yet; run it first")
+        return ranked[0]
 
     def ranked(self) -> list[TrialRecord]:
         """The completed trials, best first; of equal ones the earlier first."""

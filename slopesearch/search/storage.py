@@ -5,7 +5,7 @@ import json
 import platform
 import shlex
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -29,8 +29,8 @@ from slopesearch.config import (
     TrialResult,
     differences,
 )
-from slopesearch.search.database import BUSY_TIMEOUT, existing_database, read_only
-from slopesearch.search.records import StudyRecord, TrialRecord
+from slopesearch.search.database import BUSY_TIMEOUT, existing_database, only_writer, read_only
+from slopesearch.search.records import VERDICTS, StudyRecord, TrialRecord
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -209,24 +209,31 @@ def create_or_resume(
         )
     if "fingerprint" not in stored:
         study.set_user_attr("spec", asked)
-        study.set_user_attr("versions", _versions())
+        study.set_user_attr("versions", versions())
         study.set_user_attr("data_sha256", data_hash)
         study.set_user_attr("fingerprint", fingerprint(asked, data_hash))
     elif _parse_spec(name, stored["spec"]) != spec:
         raise RequestError(
             f"another process has just begun the study '{name}' with other fields; run again to see them"
         )
-    elif fingerprint(stored["spec"], data_hash) != stored["fingerprint"]:
-        raise RequestError(
-            f"the {spec.dataset} images differ from those that the study '{name}' began with:",
-            f"  SHA-256: stored {stored.get('data_sha256')}, given {data_hash}",
-            f"to extend it, name the folder that holds the first ones with --data; to start another study, "
-            f"add --name {shlex.quote(name + '-2')}",
-        )
+    else:
+        refuse_other_images(name, spec, stored, data_hash)
     return study
 
 
-def _versions() -> dict[str, str]:
+def refuse_other_images(name: str, spec: StudySpec, attributes: Mapping[str, Any], data_hash: str) -> None:
+    """Raise RequestError where the images are not those that the study began with."""
+    if fingerprint(attributes["spec"], data_hash) != attributes["fingerprint"]:
+        raise RequestError(
+            f"the {spec.dataset} images differ from those that the study '{name}' began with:",
+            f"  SHA-256: stored {attributes.get('data_sha256')}, given {data_hash}",
+            f"to extend it, name the folder that holds the first ones with --data; to start another study, "
+            f"add --name {shlex.quote(name + '-2')}",
+        )
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that a run depends on, here."""
     packages = ("slopesearch", "optuna", "torch", "torchvision")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
@@ -286,18 +293,38 @@ def read_trials(study: optuna.Study) -> list[TrialRecord]:
 
 
 def read_study(url: str, name: str | None) -> StudyRecord:
-    """A study with all its trials; `name` may be left out where the storage holds one.
+    """A study with all its trials; `name` may be left out where the storage holds one search.
 
     Raises RequestError where there is no such study.
     """
     with reading(existing_database(url)) as storage:
         names = [study.study_name for study in storage.get_all_studies()]
-        if name is None and len(names) == 1:
-            name = names[0]
+        searches = [study for study in names if not study.endswith(VERDICTS)]
+        if name is None and len(searches) == 1:
+            name = searches[0]
         if name is None or name not in names:
             asked = f"there is no study '{name}'" if name else "name a study"
             raise RequestError(f"{asked}; the storage '{url}' holds {', '.join(names) or 'none yet'}")
         spec = stored_spec(storage, name)
         if spec is None:
             raise RequestError(f"the study '{name}' was not made by slopesearch, or holds nothing yet")
-        return StudyRecord(name, spec, read_trials(optuna.load_study(study_name=name, storage=storage)))
+        study = optuna.load_study(study_name=name, storage=storage)
+        return StudyRecord(name, spec, read_trials(study), study.user_attrs)
+
+
+def find_study(url: str, name: str) -> StudyRecord | None:
+    """A study with all its trials, or None where there is none of the name, or nothing in it yet."""
+    with reading(existing_database(url)) as storage:
+        spec = stored_spec(storage, name)
+        if spec is None:
+            return None
+        study = optuna.load_study(study_name=name, storage=storage)
+        return StudyRecord(name, spec, read_trials(study), study.user_attrs)
+
+
+def set_attributes(path: Path, name: str, attributes: dict[str, Any]) -> None:
+    """Store attributes of a study. Raises RequestError where another process is writing it."""
+    with only_writer(path, name), database(path) as storage:
+        study = optuna.load_study(study_name=name, storage=storage)
+        for key, value in attributes.items():
+            study.set_user_attr(key, value)

@@ -15,7 +15,7 @@ from typing import TextIO
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from slopesearch.config import Report, TrialConfig, TrialResult
+from slopesearch.config import EvaluatedOn, Report, TrialConfig, TrialResult
 from slopesearch.training.data import Data, load
 from slopesearch.training.engine import Run, train
 
@@ -60,15 +60,22 @@ Message = Reported | Finished | Failed
 
 @lru_cache(maxsize=1)
 def _data(
-    name: str, folder: Path, split_seed: int, train_size: int, val_size: int, device: torch.device
+    name: str,
+    folder: Path,
+    split_seed: int,
+    train_size: int,
+    val_size: int,
+    evaluated_on: EvaluatedOn,
+    device: torch.device,
 ) -> Data:
-    return load(name, folder, split_seed, train_size, val_size).to(device)
+    return load(name, folder, split_seed, train_size, val_size, evaluated_on).to(device)
 
 
 def begin(configs: Sequence[TrialConfig], folder: Path, device: torch.device) -> Run:
     """Train configs of one pack key, see `engine.train`; the data are loaded once and kept on the device."""
     config = configs[0]
-    data = _data(config.dataset, folder, config.split_seed, config.train_size, config.val_size, device)
+    sizes = config.train_size, config.val_size
+    data = _data(config.dataset, folder, config.split_seed, *sizes, config.evaluated_on, device)
     return (yield from train(configs, data, device))
 
 

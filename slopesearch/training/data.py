@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slopesearch.config import RequestError
+from slopesearch.config import EvaluatedOn, RequestError, TrialConfig
 from slopesearch.seeds import derive
 
 SIDE = 28  # pixels, both ways
@@ -41,12 +41,12 @@ _MNIST_SHA256 = {  # of the published files, uncompressed
 class DataSet:
     """A data set: how to read it, how it is split, and the budget that suits it.
 
-    `read(folder)` gives the images (N, 28, 28) uint8 and labels (N,) int64 that training and validation
-    share. The last `val_max` of their stratified permutation are for validation. `mean` and `std` are those
-    of the training pixels, scaled to [0, 1].
+    `read(folder, test)` gives images (N, 28, 28) uint8 and labels (N,) int64: those that training and
+    validation share, or the test set. The last `val_max` of the stratified permutation of the former are for
+    validation. `mean` and `std` are those of the training pixels, scaled to [0, 1].
     """
 
-    read: Callable[[Path], tuple[Tensor, Tensor]]
+    read: Callable[[Path, bool], tuple[Tensor, Tensor]]
     train_max: int
     val_max: int
     mean: float
@@ -78,8 +78,8 @@ class Data:
         )
 
 
-def _mnist_like(class_name: str) -> Callable[[Path], tuple[Tensor, Tensor]]:
-    def read(folder: Path) -> tuple[Tensor, Tensor]:
+def _mnist_like(class_name: str) -> Callable[[Path, bool], tuple[Tensor, Tensor]]:
+    def read(folder: Path, test: bool) -> tuple[Tensor, Tensor]:
         from torchvision import datasets
 
         if (folder / class_name / "processed").exists():  # torchvision would read that and never look at raw/
@@ -88,21 +88,22 @@ def _mnist_like(class_name: str) -> Callable[[Path], tuple[Tensor, Tensor]]:
                 "2021, which cannot be checked; delete that folder and run again"
             )
         check_files(folder / class_name / "raw", _MNIST_SHA256 if class_name == "MNIST" else {})
-        data = getattr(datasets, class_name)(folder, train=True, download=False)
+        data = getattr(datasets, class_name)(folder, train=not test, download=False)
         return data.data, data.targets
 
     return read
 
 
-def _digits(folder: Path) -> tuple[Tensor, Tensor]:
-    """scikit-learn's 1,797 handwritten digits, 8x8, resized to 28x28; 400 of them are kept as a test set."""
+def _digits(folder: Path, test: bool) -> tuple[Tensor, Tensor]:
+    """scikit-learn's 1,797 handwritten digits, 8x8, resized to 28x28; the last 400 are the test set."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     small = torch.from_numpy(bunch.images).float()[:, None] / 16
     images = F.interpolate(small, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
     # Fixed, not seeded by the study: the test set is the same for every study.
-    order = torch.from_numpy(stratified_permutation(bunch.target, seed=0))[:1397]
+    order = torch.from_numpy(stratified_permutation(bunch.target, seed=0))
+    order = order[1397:] if test else order[:1397]
     return (images[order, 0] * 255).round().to(torch.uint8), torch.from_numpy(bunch.target)[order].long()
 
 
@@ -135,20 +136,46 @@ def stratified_permutation(labels: np.ndarray, seed: int) -> np.ndarray:
     return np.argsort(position, kind="stable")
 
 
-def load(name: str, folder: Path, split_seed: int, train_size: int, val_size: int) -> Data:
+def load(
+    name: str,
+    folder: Path,
+    split_seed: int,
+    train_size: int,
+    val_size: int,
+    evaluated_on: EvaluatedOn = "validation",
+) -> Data:
     """The training and validation images of a data set, normalised, on the CPU.
 
-    Raises RequestError where the folder lacks the data set, or a file of it is damaged.
+    Evaluated on "test", the test set stands in the place of the validation images. Raises RequestError where
+    the folder lacks the data set, or a file of it is damaged.
     """
     entry = DATASETS[name]
     images, labels = _read(entry, name, folder)
     order = torch.from_numpy(stratified_permutation(labels.numpy(), split_seed))
     train, val = order[:train_size], order[len(order) - entry.val_max :][:val_size]
+    held_out = _normalised(images[val], entry), labels[val]
+    if evaluated_on == "test":
+        held_out = load_test(name, folder)
+    return Data(_normalised(images[train], entry), labels[train], *held_out)
 
-    def normalised(index: Tensor) -> Tensor:
-        return ((images[index].float() / 255 - entry.mean) / entry.std)[:, None]
 
-    return Data(normalised(train), labels[train], normalised(val), labels[val])
+def load_for(config: TrialConfig, folder: Path) -> Data:
+    """What a config trains on and is evaluated on; see `load`."""
+    sizes = config.train_size, config.val_size
+    return load(config.dataset, folder, config.split_seed, *sizes, config.evaluated_on)
+
+
+def load_test(name: str, folder: Path) -> tuple[Tensor, Tensor]:
+    """The test images (N, 1, 28, 28), normalised, and labels (N,), on the CPU; for the verdict alone.
+
+    Raises RequestError as `load` does.
+    """
+    images, labels = _read(DATASETS[name], name, folder, test=True)
+    return _normalised(images, DATASETS[name]), labels
+
+
+def _normalised(images: Tensor, entry: DataSet) -> Tensor:
+    return ((images.float() / 255 - entry.mean) / entry.std)[:, None]
 
 
 def content_hash(name: str, folder: Path) -> str:
@@ -157,14 +184,14 @@ def content_hash(name: str, folder: Path) -> str:
     return hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
 
 
-def _read(entry: DataSet, name: str, folder: Path) -> tuple[Tensor, Tensor]:
+def _read(entry: DataSet, name: str, folder: Path, test: bool = False) -> tuple[Tensor, Tensor]:
     if entry.folder and not is_there(name, folder):
         raise RequestError(
             f"the data folder '{folder}' holds no {name}: '{folder / entry.folder / 'raw'}' lacks "
             f"{_missing(entry, folder)[0]}; name another folder with --data or SLOPESEARCH_DATA, "
             "or use the bundled digits with --dataset digits"
         )
-    return entry.read(folder)
+    return entry.read(folder, test)
 
 
 def _missing(entry: DataSet, folder: Path) -> list[str]:

@@ -1,10 +1,14 @@
 """Which devices there are, how many workers they get, and in what precision they train."""
 
 import os
+from typing import TYPE_CHECKING
 
 import joblib
 
 from slopesearch.config import Precision, RequestError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def check_torch_pair() -> None:
@@ -46,6 +50,20 @@ def resolve_devices(devices: str, workers: int | None) -> list[str]:
     if workers is None:
         workers = usable_cores() if names == ["cpu"] else len(names)
     return [names[i % len(names)] for i in range(workers)]
+
+
+def one_device(name: str) -> "torch.device":
+    """A device by its name; "auto" takes the first GPU, else the CPU, where torch then uses one thread.
+
+    One thread, because more are slower for nets of this size, and the same command then gives the same bits
+    on any number of cores. Raises RequestError for a device that is not there.
+    """
+    import torch
+
+    device = torch.device(resolve_devices(name, 1)[0])
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    return device
 
 
 def usable_cores() -> int:

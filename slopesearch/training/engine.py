@@ -238,7 +238,7 @@ def train(configs: Sequence[TrialConfig], data: Data, device: torch.device) -> R
     running = list(range(len(members)))  # places in `members`, as the team holds them
     team = Alone(members, device) if len(members) == 1 else Pack(members, device)
     total = total_steps(shared.train_size, shared.batch_size, shared.epochs)
-    batches = _batches(data, shared, device)
+    batches = batches_of(data, shared, device)
     done = 0
     for number, last in enumerate(report_steps(total), start=1):
         started = time.perf_counter()
@@ -271,7 +271,7 @@ def train(configs: Sequence[TrialConfig], data: Data, device: torch.device) -> R
     return [member.result(data, device) for member in members]
 
 
-def _batches(data: Data, config: TrialConfig, device: torch.device) -> Generator[Tensor, None, None]:
+def batches_of(data: Data, config: TrialConfig, device: torch.device) -> Generator[Tensor, None, None]:
     """Indices (B,) of each batch: every epoch is a fresh permutation, from the order seed alone."""
     epoch = 0
     while True:

@@ -1,0 +1,201 @@
+"""The commands from a study to a trained model: confirm, export, train, predict, replay."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from slopesearch.options import (
+    DataFolder,
+    Devices,
+    Json,
+    Launcher,
+    Pack,
+    Storage,
+    StudyName,
+    Workers,
+    data_folder,
+)
+from slopesearch.search.database import DEFAULT_URL
+from slopesearch.tables import describe, replay_table, say, verdict_json, verdict_table
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or one of several: cuda:1.")]
+
+
+def confirm(
+    name: StudyName = None,
+    top: Annotated[int, typer.Option(help="How many of the best trials.")] = 5,
+    seeds: Annotated[int, typer.Option(help="Runs of each config, on seeds that the search never saw.")] = 10,
+    storage: Storage = DEFAULT_URL,
+    data: DataFolder = None,
+    devices: Devices = "auto",
+    workers: Workers = None,
+    pack: Pack = None,
+    launcher: Launcher = "process",
+    again: Annotated[
+        bool, typer.Option("--open-test-again", help="Open the test set again, for the pick of today.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the best few of a study again on fresh seeds, then open the test set, once."""
+    from slopesearch.training.devices import check_torch_pair
+
+    check_torch_pair()
+    from slopesearch.progress import Lines, LiveDisplay
+    from slopesearch.search.confirm import confirm as confirmed
+    from slopesearch.search.optimize import choose_machine
+
+    progress = Console(stderr=as_json)
+    verdict = confirmed(
+        name,
+        folder=data_folder(data),
+        machine=choose_machine(devices, workers, pack, launcher),
+        top=top,
+        seeds=seeds,
+        url=storage,
+        open_again=again,
+        note=lambda text: say(progress, text),
+        display=lambda: LiveDisplay(progress) if progress.is_terminal else Lines(progress),
+    )
+    if verdict.confirmed and as_json:
+        print(verdict_json(verdict.confirmed, verdict.openings))
+    elif verdict.confirmed:
+        verdict_table(Console(), verdict.confirmed, verdict.openings)
+    if verdict.interrupted:
+        say(progress, "not done; the same command goes on")
+        raise typer.Exit(130)
+
+
+def export(
+    name: StudyName = None,
+    trial: Annotated[
+        int | None, typer.Option(help="By its number; else the confirmed best, or the best of the search.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The config file.")] = Path("best.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    storage: Storage = DEFAULT_URL,
+) -> None:
+    """Write the config of a trial as a file to train from."""
+    from slopesearch.export import export as exported
+    from slopesearch.export import write_export
+    from slopesearch.search.records import CONFIRM
+    from slopesearch.search.storage import find_study, read_study
+
+    study = read_study(storage, name)
+    written = exported(study, find_study(storage, study.name + CONFIRM), trial)
+    write_export(written, out, force)
+    if trial is None and written.origin.confirmed is None:
+        print(
+            "warning: not confirmed; this is the best of the search, the luckiest of many runs "
+            "(`python -m slopesearch confirm` runs the best few again on fresh seeds)",
+            file=sys.stderr,
+        )
+    source = "a baseline" if written.origin.trial is None else f"trial {written.origin.trial}"
+    say(Console(), f"{out}: {source} of {study.name}: {describe(written.config)}")
+
+
+def train(
+    file: Annotated[Path, typer.Argument(help="A config file, as export writes it.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The run's folder; runs/FILE by default.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Three times those of the search, at least 10, by default.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of init and batch order; the search's by default.")
+    ] = None,
+    train_size: Annotated[int | None, typer.Option(help="Training images; all by default.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Train on the validation images too, and validate on none.")
+    ] = False,
+    data: DataFolder = None,
+    device: Device = "auto",
+) -> None:
+    """Train a config for long, or go on where it stopped; test it once, at the end."""
+    from slopesearch.training.devices import check_torch_pair
+
+    check_torch_pair()
+    from slopesearch.export import read_export
+    from slopesearch.progress import FitDisplay
+    from slopesearch.runs import METRICS, PICTURE, README, for_training, open_run, train_run
+    from slopesearch.training.data import find
+    from slopesearch.training.devices import one_device
+
+    exported = for_training(read_export(file), epochs, seed, train_size, not everything)
+    config, console = exported.config, Console()
+    where = one_device(device)
+    folder = data_folder(data)
+    find(config.dataset, folder, lambda text: say(console, text))
+    run = out or Path("runs") / file.stem
+    with open_run(run, exported):
+        say(
+            console,
+            f"{run}: {config.dataset}, {config.model}, {config.epochs} epochs of {config.train_size:,} "
+            f"images; {config.precision} on {where}: {describe(config)}",
+        )
+        try:
+            with FitDisplay(console, config) as display:
+                metrics = train_run(exported, run, folder, where, display.stepped, display.told)
+        except KeyboardInterrupt:
+            say(console, "stopped; the same command goes on from the last epoch")
+            raise typer.Exit(130) from None
+    say(
+        console,
+        f"test accuracy {metrics['test_accuracy']:.4f}, loss {metrics['test_loss']:.4f}\n"
+        f"{run}/ holds {METRICS}, {PICTURE} and the rest; {README} says how to use the model",
+    )
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="A folder that train has finished.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files of any size, a digit in each.")],
+    invert: Annotated[bool, typer.Option("--invert", help="Ink on paper; else white on black.")] = False,
+) -> None:
+    """Print the digit in each image, and its probability."""
+    from slopesearch.predict import predict as predicted
+
+    predictions = predicted(run, images, invert)
+    for row in predictions:
+        if row.error is None:
+            print(f"{row.path}: {row.digit}  {row.probability:.4f}")
+        else:
+            print(f"error: '{row.path}' cannot be read: {row.error}", file=sys.stderr)
+    if any(row.error for row in predictions):
+        raise typer.Exit(2)
+
+
+def replay(
+    trial: Annotated[int, typer.Option(help="The trial, by its number.")],
+    name: StudyName = None,
+    storage: Storage = DEFAULT_URL,
+    data: DataFolder = None,
+    device: Device = "auto",
+) -> None:
+    """Train a stored trial again, and compare."""
+    from slopesearch.training.devices import check_torch_pair
+
+    check_torch_pair()
+    from slopesearch.replay import largest_difference, what_differs
+    from slopesearch.replay import replay as again
+    from slopesearch.search.storage import read_study
+    from slopesearch.training.devices import one_device
+
+    study = read_study(storage, name)
+    stored, console = study.trial(trial), Console()
+    where = one_device(device)
+    curve = again(stored, data_folder(data), where)
+    replay_table(console, stored.curve, curve)
+    worst = largest_difference(stored.curve, curve)
+    if worst == 0:
+        say(console, "bit-equal")
+        return
+    say(console, f"not equal: they differ by up to {worst:.2g}; what differs between then and now:")
+    unknown = "nothing that is stored; another processor, or other trials in its pack, would explain it"
+    for line in what_differs(study, stored, where) or [unknown]:
+        say(console, f"  {line}")
+
+
+COMMANDS = (confirm, export, train, predict, replay)

@@ -1,0 +1,117 @@
+"""predict(): a trained run and image files -> digits."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from slopesearch.config import RequestError
+from slopesearch.export import read_export
+from slopesearch.nets.models import build_model
+from slopesearch.nets.plain import as_torch
+from slopesearch.runs import CONFIG, WEIGHTS
+from slopesearch.training.data import DATASETS, SIDE, DataSet
+
+# Not every format that Pillow knows: for EPS it would start Ghostscript.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An image file, the digit in it and its probability; or why it cannot be read."""
+
+    path: Path
+    digit: int | None = None
+    probability: float | None = None
+    error: str | None = None
+
+
+def load_run(run: Path) -> tuple[nn.Sequential, DataSet]:
+    """The trained model of a run folder, on the CPU, and its data set.
+
+    Raises RequestError where the folder holds no finished run, or its files do not belong together.
+    """
+    if not (run / WEIGHTS).is_file():
+        raise RequestError(
+            f"'{run}' holds no {WEIGHTS}; name a folder that `python -m slopesearch train` has finished"
+        )
+    config = read_export(run / CONFIG).config
+    model = as_torch(build_model(config))
+    try:
+        model.load_state_dict(load_file(run / WEIGHTS))
+    except (SafetensorError, RuntimeError) as error:
+        raise RequestError(
+            f"'{run / WEIGHTS}' is damaged or not of this run's {CONFIG} ({str(error).splitlines()[0]}); "
+            "train it again"
+        ) from None
+    return model.eval(), DATASETS[config.dataset]
+
+
+@torch.no_grad()
+def predict(run: Path, paths: list[Path], invert: bool = False) -> list[Prediction]:
+    """The digit in each image file, white on black as in MNIST; `invert` is for ink on paper.
+
+    Raises RequestError for a run that cannot be used, see `load_run`; an image that cannot be read has an
+    `error` instead of a digit.
+    """
+    model, data = load_run(run)
+    predictions = []
+    for path in paths:
+        try:
+            pixels = read_image(path, invert)
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+            Image.DecompressionBombError,
+            Image.DecompressionBombWarning,
+        ) as e:
+            predictions.append(Prediction(path, error=_reason(e)))
+            continue
+        probabilities = model((pixels[None, None] - data.mean) / data.std)[0].softmax(0)
+        digit = int(probabilities.argmax())
+        predictions.append(Prediction(path, digit, float(probabilities[digit])))
+    return predictions
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"no image in a format that is read; use {', '.join(FORMATS)}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def read_image(path: Path, invert: bool) -> Tensor:
+    """An image file of any size as (28, 28) float32 in [0, 1], bright on dark.
+
+    The camera's rotation is applied; transparent parts are background; colours become grey; it is resized
+    with its proportions kept, and background is added to make it square. Raises OSError, ValueError,
+    SyntaxError or one of Pillow's decompression-bomb classes where it cannot be read.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(path, formats=FORMATS) as file:
+            image = ImageOps.exif_transpose(file)
+            grey = _grey(image, background=255 if invert else 0)
+    small = ImageOps.pad(grey, (SIDE, SIDE), Image.Resampling.BICUBIC, color=255 if invert else 0)
+    pixels = torch.from_numpy(np.array(small)).clamp(0, 255) / 255
+    return 1 - pixels if invert else pixels
+
+
+def _grey(image: Image.Image, background: int) -> Image.Image:
+    """Mode F, values 0 to 255, whatever the image has: 1, 8 or 16 bits, a palette, colours, transparency."""
+    if image.mode.startswith("I"):  # 16 bits a pixel
+        return Image.fromarray(np.array(image).astype(np.float32) / 257)
+    if image.mode == "F":
+        return image
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (background,) * 3 + (255,)), image)
+    return image.convert("L").convert("F")

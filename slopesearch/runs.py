@@ -1,0 +1,248 @@
+"""A run folder: one config trained for long, tested once, and left as files that need no slopesearch."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, astuple, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import leather
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import save
+from torch import nn
+
+from slopesearch.config import RequestError
+from slopesearch.export import Exported, as_toml, read_export
+from slopesearch.files import write_aside
+from slopesearch.nets.models import count_parameters
+from slopesearch.nets.plain import as_code, as_torch
+from slopesearch.seeds import derive
+from slopesearch.training.data import DATASETS, load_for, load_test
+from slopesearch.training.engine import evaluate
+from slopesearch.training.fit import Epoch, Fit
+
+CONFIG, CHECKPOINT, WEIGHTS = "config.toml", "checkpoint.pt", "weights.safetensors"
+METRICS, CURVE, PICTURE, README, LOCK = "metrics.json", "curve.csv", "curve.svg", "README.md", ".lock"
+
+
+def for_training(
+    exported: Exported, epochs: int | None, seed: int | None, train_size: int | None, hold_out: bool
+) -> Exported:
+    """The config to train for long: the full training set and more epochs, unless told otherwise.
+
+    By default three times the epochs of the search and at least 10. `hold_out` keeps the validation images
+    out of training. Raises RequestError for numbers that cannot be.
+    """
+    config = exported.config
+    data = DATASETS[config.dataset]
+    most = data.train_max if hold_out else data.train_max + data.val_max
+    found = [
+        f"{name}: from {low:,} to {high:,}, given {given:,}"
+        for name, given, low, high in (
+            ("epochs", epochs, 1, 10_000),
+            ("seed", seed, 0, 2**32 - 1),
+            ("train-size", train_size, config.batch_size, most),
+        )
+        if given is not None and not low <= given <= high
+    ]
+    if found:
+        raise RequestError(*found)
+    changes: dict[str, Any] = {
+        "epochs": epochs or max(10, 3 * config.epochs),
+        "train_size": train_size or most,
+        "val_size": data.val_max if hold_out else 0,
+    }
+    if seed is not None:
+        changes |= {name: derive(seed, "train", name) for name in ("init_seed", "order_seed")}
+    return exported.model_copy(update={"config": config.model_copy(update=changes)})
+
+
+@contextmanager
+def open_run(run: Path, exported: Exported) -> Iterator[None]:
+    """Make the folder of a run, or go on in the one that is there; one process at a time.
+
+    Raises RequestError where the folder is not that of this run.
+    """
+    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
+        run.mkdir(parents=True, exist_ok=True)
+        write_aside(run / CONFIG, as_toml(exported).encode())
+    _refuse_another(run, exported)
+    lock = FileLock(run / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RequestError(
+            f"another process is training in '{run}'; let it finish, or name another -o"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_another(run: Path, exported: Exported) -> None:
+    if not (run / CONFIG).is_file():
+        raise RequestError(f"'{run}' is there already and is no run folder; name another with -o")
+    stored, asked = read_export(run / CONFIG), exported
+    if stored == asked:
+        return
+    lines = [
+        f"  {name}: stored {old}, given {getattr(asked.config, name)}"
+        for name, old in stored.config
+        if old != getattr(asked.config, name)
+    ]
+    raise RequestError(
+        f"'{run}' holds another run:",
+        *(lines or ["  the same config, exported from elsewhere"]),
+        "name another folder with -o, or give what is stored to go on with it",
+    )
+
+
+def train_run(
+    exported: Exported,
+    run: Path,
+    folder: Path,
+    device: torch.device,
+    stepped: Callable[[int], None],
+    told: Callable[[Epoch], None],
+) -> dict[str, Any]:
+    """Train the config into its opened folder, from its checkpoint where there is one; the metrics.
+
+    The test set is opened once, after the last epoch; a run that is finished gives what it stored.
+    """
+    if (run / METRICS).is_file():
+        return _stored_metrics(run / METRICS)
+    fit = Fit(exported.config, load_for(exported.config, folder).to(device), device)
+    if (run / CHECKPOINT).is_file():
+        fit.restore(run / CHECKPOINT)
+        for row in fit.curve:
+            told(row)
+    for row in fit.epochs(stepped):
+        fit.save(run / CHECKPOINT)
+        told(row)
+    images, labels = load_test(exported.config.dataset, folder)
+    tested = evaluate(fit.model, exported.config, images.to(device), labels.to(device))
+    metrics = _metrics(exported, fit, tested, device)
+    _write(run, exported, fit, metrics)
+    return metrics
+
+
+def _stored_metrics(path: Path) -> dict[str, Any]:
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        metrics = None
+    if not isinstance(metrics, dict) or not {"test_accuracy", "test_loss"} <= set(metrics):
+        raise RequestError(f"'{path}' is damaged; delete the folder that holds it and train again")
+    return metrics
+
+
+def _metrics(
+    exported: Exported, fit: Fit, tested: tuple[float, float], device: torch.device
+) -> dict[str, Any]:
+    config, origin, last = exported.config, exported.origin, fit.curve[-1]
+    seconds = sum(row.seconds for row in fit.curve)
+    steps = config.train_size // config.batch_size * config.epochs
+    return {
+        "test_accuracy": tested[1],
+        "test_loss": tested[0],
+        "val_accuracy": last.val_accuracy,
+        "val_loss": last.val_loss,
+        "train_loss": last.train_loss,
+        "confirmed_val_accuracy": origin.confirmed and origin.confirmed.val_accuracy.mean,
+        "searched": origin.searched,
+        "objective": origin.objective,
+        "study": origin.study,
+        "trial": origin.trial,
+        "dataset": config.dataset,
+        "train_size": config.train_size,
+        "epochs": config.epochs,
+        "parameters": count_parameters(config),
+        "precision": config.precision,
+        "device": str(device),
+        "seconds": round(seconds, 3),
+        "images_per_second": round(steps * config.batch_size / seconds, 1),
+        "torch": version("torch"),
+        "slopesearch": version("slopesearch"),
+    }
+
+
+def _write(run: Path, exported: Exported, fit: Fit, metrics: dict[str, Any]) -> None:
+    """The files of a finished run; the metrics last, since they say that it is finished."""
+    model = as_torch(fit.model.cpu())
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    write_aside(run / WEIGHTS, save(weights))
+    write_aside(run / CURVE, curve_table(fit.curve).encode())
+    write_aside(run / PICTURE, curve_picture(fit.curve).encode())
+    write_aside(run / README, readme(exported, model, metrics).encode())
+    write_aside(run / METRICS, json.dumps(metrics, indent=2).encode() + b"\n")
+    (run / CHECKPOINT).unlink(missing_ok=True)
+
+
+def curve_table(curve: list[Epoch]) -> str:
+    """The learning curve as CSV, a line per epoch."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow([field.name for field in fields(Epoch)])
+    rows.writerows(astuple(row) for row in curve)
+    return text.getvalue()
+
+
+def curve_picture(curve: list[Epoch]) -> str:
+    """The learning curve as SVG: the losses in nats and, beside them, the validation accuracy, by epoch."""
+    rows = [asdict(row) for row in curve]
+    grid = leather.Grid()
+    for title, names in (("loss", ("train_loss", "val_loss")), ("accuracy", ("val_accuracy",))):
+        lines = {
+            name: [(row["epoch"], row[name]) for row in rows] for name in names if rows[0][name] is not None
+        }
+        if not lines:
+            continue
+        chart = leather.Chart(f"{title}, by epoch")
+        for name, points in lines.items():
+            chart.add_line(points, name=name)
+            if len(points) == 1:
+                chart.add_dots(points)
+        grid.add_one(chart)
+    return str(grid.to_svg())
+
+
+def readme(exported: Exported, model: nn.Sequential, metrics: dict[str, Any]) -> str:
+    """What the folder holds, and how to use the model with torch alone. No text of the study is in it."""
+    config, data = exported.config, DATASETS[exported.config.dataset]
+    return f"""\
+# {config.model} with {config.activation}, trained on {config.dataset}
+
+{config.train_size:,} images, {config.epochs} epochs; {metrics["parameters"]:,} parameters.
+Test accuracy {metrics["test_accuracy"]:.4f}, loss {metrics["test_loss"]:.4f}.
+
+`{CONFIG}` is the whole config and where it comes from, `{METRICS}` what came of it, `{CURVE}` and
+`{PICTURE}` how it got there, `{WEIGHTS}` the state_dict of the model below.
+
+    python -m slopesearch predict . IMAGE...
+
+With torch, safetensors and Pillow alone, in this folder, for a white digit on black:
+
+```python
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+
+model = {as_code(model)}
+model.load_state_dict(load_file("{WEIGHTS}"))
+pixels = np.array(Image.open("digit.png").convert("L").resize((28, 28)))
+x = (torch.from_numpy(pixels)[None, None] / 255 - {data.mean}) / {data.std}  # (1, 1, 28, 28)
+print(model.eval()(x).argmax().item())
+```
+
+Made with torch {metrics["torch"]}.
+"""

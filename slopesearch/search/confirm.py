@@ -1,0 +1,229 @@
+"""confirm(): the best few of a search on fresh seeds, paired; then the test set, once."""
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from optuna.trial import Trial, TrialState
+
+from slopesearch.config import RequestError, TrialConfig
+from slopesearch.search import storage as store
+from slopesearch.search.database import DEFAULT_URL, check_writable, existing_database
+from slopesearch.search.events import Listener
+from slopesearch.search.optimize import Machine, Outcome, run_study
+from slopesearch.search.records import CONFIRM, TEST, VERDICTS, StudyRecord, TrialRecord
+from slopesearch.search.verdict import (
+    Arm,
+    Confirmed,
+    Opening,
+    Tested,
+    all_arms,
+    choose_arms,
+    confirm_arm,
+    confirmed_of,
+    estimate_runs,
+    openings_of,
+    paired,
+    pick,
+)
+from slopesearch.training.data import content_hash, find
+
+Display = Callable[[], AbstractContextManager[Listener]]
+
+MOST_SEEDS = 1000  # a typing error beyond
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `confirm` found: every arm on fresh seeds, and each opening of the test set, the last one valid.
+
+    Both are empty where it was interrupted before.
+    """
+
+    study: StudyRecord
+    confirmed: list[Confirmed]
+    openings: list[Opening]
+    interrupted: bool
+
+
+def confirm(
+    name: str | None,
+    *,
+    folder: Path,
+    machine: Machine,
+    top: int = 5,
+    seeds: int = 10,
+    url: str = DEFAULT_URL,
+    open_again: bool = False,
+    note: Callable[[str], None] = lambda text: None,
+    display: Display = lambda: nullcontext(lambda event: None),
+) -> Verdict:
+    """Run the best few of a search, the best of each activation and two baselines on fresh seeds.
+
+    The runs are a study `NAME/confirm` beside the search, without pruning; asked again it goes on with them,
+    and runs what has become one of the best since. When all are there, the one with the lowest mean loss is
+    picked, and it and the baselines are trained on the same seeds again and tested (`NAME/test`). The test
+    set is not opened a second time unless `open_again`. `note` is told what it will cost, and what is begun;
+    `display` makes a listener for each of the two studies. Raises RequestError where the request is wrong.
+    """
+    found = [
+        f"{field}: from {low} to {MOST_SEEDS}, given {given}"
+        for field, given, low in (("top", top, 1), ("seeds", seeds, 2))
+        if not low <= given <= MOST_SEEDS
+    ]
+    if found:
+        raise RequestError(*found)
+    path = existing_database(url)
+    search = store.read_study(url, name)
+    if search.name.endswith(VERDICTS):
+        raise RequestError(f"'{search.name}' is no search; name the one that it belongs to")
+    check_writable(path)
+    find(search.spec.dataset, folder, note)
+    data_hash = content_hash(search.spec.dataset, folder)
+    store.refuse_other_images(search.name, search.spec, search.attributes, data_hash)
+    call = _Confirmation(search, path, url, folder, machine, data_hash, note, display)
+    return call.run(top, seeds, open_again)
+
+
+@dataclass(frozen=True)
+class _Confirmation:
+    """One call of `confirm`, when its request has been found right."""
+
+    search: StudyRecord
+    path: Path
+    url: str
+    folder: Path
+    machine: Machine
+    data_hash: str
+    note: Callable[[str], None]
+    display: Display
+
+    def run(self, top: int, seeds: int, open_again: bool) -> Verdict:
+        before = self._stored(CONFIRM)
+        earlier = confirmed_of(before)
+        arms = all_arms(choose_arms(self.search, top), [row.arm for row in earlier])
+        seeds = max([seeds, *(row.runs for row in earlier)])
+        plan = self._plan(arms, seeds)
+        self._say_cost(arms, seeds, plan, before, bool(openings_of(before)) and not open_again)
+        outcome = self._run(CONFIRM, plan)
+        if outcome.finished < outcome.target:
+            return Verdict(self.search, [], [], outcome.interrupted)
+        after = self._stored(CONFIRM)
+        confirmed = [
+            confirm_arm(arm, _of(after, self._plan([arm], seeds)), self.search.spec.objective) for arm in arms
+        ]
+        confirmed.sort(key=lambda row: row.val_loss.mean)
+        self._store(confirmed=[row.model_dump(mode="json") for row in confirmed])
+        openings, interrupted = self._test(openings_of(after), confirmed, seeds, open_again)
+        return Verdict(self.search, confirmed, openings, interrupted)
+
+    def _test(
+        self, openings: list[Opening], confirmed: list[Confirmed], seeds: int, open_again: bool
+    ) -> tuple[list[Opening], bool]:
+        """Open the test set, unless it has been; or go on with an opening that was interrupted."""
+        finished = bool(openings) and bool(openings[-1].tested)
+        if finished and not open_again:
+            return openings, False
+        if finished or not openings:
+            winner = pick(confirmed).arm
+            arms = [winner, *(row.arm for row in confirmed if row.arm.is_baseline and row.arm != winner)]
+            now = datetime.now().isoformat(sep=" ", timespec="seconds")
+            openings = [*openings, Opening(opened=now, arms=tuple(arms), seeds=seeds)]
+            self._store(openings=[opening.model_dump(mode="json") for opening in openings])
+        *before, opening = openings
+        self.note(f"opening the test set for {len(opening.arms)} configs: the pick and the baselines")
+        outcome = self._run(TEST, self._plan(opening.arms, opening.seeds, TEST))
+        if outcome.finished < outcome.target:
+            return before, outcome.interrupted
+        runs = self._stored(TEST)
+        tested = []
+        for arm in opening.arms:
+            accuracy, loss = estimate_runs(_of(runs, self._plan([arm], opening.seeds, TEST)))
+            tested.append(Tested(arm=arm, runs=opening.seeds, accuracy=accuracy, loss=loss))
+        openings = [*before, opening.model_copy(update={"tested": tuple(tested)})]
+        self._store(openings=[row.model_dump(mode="json") for row in openings])
+        return openings, False
+
+    def _plan(self, arms: Sequence[Arm], seeds: int, part: str = CONFIRM) -> list[TrialConfig]:
+        """Every run, seed by seed, so that the configs of one seed can share a pack."""
+        evaluated_on = {"evaluated_on": "test" if part == TEST else "validation"}
+        return [
+            paired(arm.config, self.search.spec.seed, seed).model_copy(update=evaluated_on)
+            for seed in range(seeds)
+            for arm in arms
+        ]
+
+    def _run(self, part: str, plan: list[TrialConfig]) -> Outcome:
+        """Run what is left of a plan; the study may hold finished runs that are no longer in it."""
+        spec = self.search.spec.model_copy(update={"sampler": "random", "pruner": "none"})
+        before = self._stored(part)
+        if before is not None and before.spec != spec:
+            raise RequestError(
+                f"the study '{before.name}' belongs to another search of the name '{self.search.name}'; run "
+                "this search in another storage, or under another name"
+            )
+        others = _finished(before) - len(_of(before, plan))
+        with self.display() as listen:
+            return run_study(
+                self.search.name + part,
+                spec,
+                partial(_next_of, [config.model_dump(mode="json") for config in plan]),
+                trials=others + len(plan),
+                path=self.path,
+                folder=self.folder,
+                data_hash=self.data_hash,
+                machine=self.machine,
+                listen=listen,
+            )
+
+    def _stored(self, part: str) -> StudyRecord | None:
+        return store.find_study(self.url, self.search.name + part)
+
+    def _store(self, **attributes: object) -> None:
+        store.set_attributes(self.path, self.search.name + CONFIRM, attributes)
+
+    def _say_cost(
+        self, arms: list[Arm], seeds: int, plan: list[TrialConfig], before: StudyRecord | None, opened: bool
+    ) -> None:
+        spec = self.search.spec
+        left = len(plan) - len(_of(before, plan))
+        tests = 0 if opened else 3 * seeds
+        images = (left + tests) * (spec.train_size or 0) * (spec.epochs or 0)
+        each = median(
+            float(trial.attributes["seconds"]) for trial in self.search.trials if trial.state == "COMPLETE"
+        )
+        minutes = (left + tests) * each / len(self.machine.slots) / 60
+        self.note(
+            f"{self.search.name}: {len(arms)} configs on {seeds} fresh seeds: {left} runs to do of "
+            f"{len(plan)}, then {tests} at most for the test set; {images:,} training images, "
+            f"about {minutes:.1f} min"
+        )
+
+
+def _next_of(plan: list[dict[str, object]], trial: Trial) -> TrialConfig:
+    """The config of a trial that is found again, or the first of the plan that no other trial has."""
+    stored = trial.user_attrs.get("config")
+    if stored is None:
+        taken = [
+            other.user_attrs.get("config")
+            for other in trial.study.get_trials(deepcopy=False)
+            if other.state != TrialState.FAIL
+        ]
+        stored = next(config for config in plan if config not in taken)
+    return TrialConfig.model_validate_json(json.dumps(stored))
+
+
+def _of(record: StudyRecord | None, plan: list[TrialConfig]) -> list[TrialRecord]:
+    """The finished runs of a plan."""
+    wanted = set(plan)
+    trials = record.trials if record else []
+    return [trial for trial in trials if trial.state in ("COMPLETE", "PRUNED") and trial.config in wanted]
+
+
+def _finished(record: StudyRecord | None) -> int:
+    return record.count("COMPLETE") + record.count("PRUNED") if record else 0

@@ -1,0 +1,291 @@
+"""confirm: the plan is run whole, once, on fresh seeds; the test set is opened once."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slopesearch.config import RequestError, TrialConfig
+from slopesearch.search import confirm as module
+from slopesearch.search import storage as store
+from slopesearch.search.confirm import Verdict, confirm
+from slopesearch.search.events import Event, Progressed, Told
+from slopesearch.search.launchers import LAUNCHERS
+from slopesearch.search.optimize import Machine
+from slopesearch.search.records import StudyRecord
+from slopesearch.seeds import derive
+from tests.conftest import QUICK, InProcess
+from tests.harness import FOLDER, FakeLauncher, Harness, Killed, spec
+
+
+@pytest.fixture(autouse=True)
+def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LAUNCHERS, "fake", FakeLauncher)
+
+
+class Search:
+    """Calls of `confirm` on a search in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.harness = path, Harness(path)
+        self.url = self.harness.url
+        self.events: list[Event] = []
+        self.notes: list[str] = []
+
+    def __call__(self, workers: int = 2, listen: Any = None, **settings: Any) -> Verdict:
+        self.events.clear()
+        self.notes.clear()
+
+        class Display:
+            def __enter__(_) -> Any:  # noqa: N805
+                return listen or self.events.append
+
+            def __exit__(_, *error: object) -> None:  # noqa: N805
+                pass
+
+        return confirm(
+            "digits-mlp",
+            folder=FOLDER,
+            machine=Machine(["cpu"] * workers, "fake", None),
+            url=self.url,
+            note=self.notes.append,
+            display=Display,
+            **{"top": 2, "seeds": 3, **settings},
+        )
+
+    def record(self, part: str) -> StudyRecord:
+        return store.read_study(self.url, f"digits-mlp{part}")
+
+    def told(self) -> int:
+        return sum(isinstance(event, Told) for event in self.events)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search with fake metrics."""
+    path = tmp_path_factory.mktemp("studies") / "x.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(LAUNCHERS, "fake", FakeLauncher)
+        Harness(path)(25, spec(sampler="random", space={"activation": ["relu", "elu"]}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Search, Verdict]:
+    """The search, confirmed: for tests that only look."""
+    search = Search(Path(shutil.copy(searched, tmp_path_factory.mktemp("confirmed"))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(LAUNCHERS, "fake", FakeLauncher)
+        return search, search()
+
+
+@pytest.fixture
+def confirmed(done: tuple[Search, Verdict], tmp_path: Path) -> Search:
+    """The same in a file of its own, to go on with."""
+    return Search(Path(shutil.copy(done[0].path, tmp_path)))
+
+
+@pytest.fixture
+def search(searched: Path, tmp_path: Path) -> Search:
+    return Search(Path(shutil.copy(searched, tmp_path)))
+
+
+def test_every_config_runs_on_the_same_fresh_seeds_without_pruning(done: tuple[Search, Verdict]) -> None:
+    search, verdict = done
+    trials = search.record("/confirm").trials
+    assert {trial.state for trial in trials} == {"COMPLETE"}
+    assert {len(trial.reports) for trial in trials} == {9}
+    configs = [trial.config for trial in trials]
+    assert None not in configs
+    by_arm: dict[TrialConfig, list[tuple[int, int]]] = {}
+    for config in configs:
+        assert config is not None
+        arm = config.model_copy(update={"init_seed": 0, "order_seed": 0})
+        by_arm.setdefault(arm, []).append((config.init_seed, config.order_seed))
+    seeds = [[derive(0, "confirm", run, part) for part in ("init", "order")] for run in range(3)]
+    assert len(by_arm) == len(verdict.confirmed) >= 4
+    assert all(pairs == list(map(tuple, seeds)) for pairs in by_arm.values())
+    searched = search.record("").trials[0].config
+    assert searched is not None
+    assert not {searched.init_seed, searched.order_seed} & {seed for pair in seeds for seed in pair}
+    losses = [row.val_loss.mean for row in verdict.confirmed]
+    assert losses == sorted(losses)
+    assert not verdict.interrupted
+
+
+def test_the_cost_comes_first(done: tuple[Search, Verdict]) -> None:
+    search, _ = done
+    count = len(search.record("/confirm").trials)
+    cost, opening = search.notes
+    assert f"{count // 3} configs on 3 fresh seeds: {count} runs to do of {count}" in cost
+    assert f"then 9 at most for the test set; {(count + 9) * 12 * 1000:,} training images" in cost
+    assert opening.startswith("opening the test set for ")
+
+
+def test_the_test_set_is_opened_once_for_the_pick_and_the_baselines(
+    done: tuple[Search, Verdict], confirmed: Search
+) -> None:
+    search, verdict = done
+    (opening,) = verdict.openings
+    assert opening.arms[0] == verdict.confirmed[0].arm
+    assert all(arm.is_baseline for arm in opening.arms[1:])
+    assert [row.arm for row in opening.tested] == list(opening.arms)
+    trials = search.record("/test").trials
+    assert len(trials) == 3 * len(opening.arms)
+    assert {trial.config.evaluated_on for trial in trials if trial.config} == {"test"}
+    assert {t.config.evaluated_on for t in search.record("/confirm").trials if t.config} == {"validation"}
+
+    again = confirmed()
+    assert confirmed.told() == 0
+    assert (again.openings, again.confirmed) == (verdict.openings, verdict.confirmed)
+    assert len(confirmed.notes) == 1  # the cost, which is nothing; no opening
+    told = confirmed(open_again=True)
+    assert confirmed.told() == 0  # the same runs, which are stored
+    assert len(told.openings) == 2
+    assert told.openings[1].tested == opening.tested
+
+
+def test_more_seeds_and_more_configs_are_added(done: tuple[Search, Verdict], confirmed: Search) -> None:
+    first = done[1]
+    more = confirmed(seeds=4, top=4)
+    new = {row.arm.config for row in more.confirmed} - {row.arm.config for row in first.confirmed}
+    assert new
+    assert confirmed.told() == len(first.confirmed) + 4 * len(new)
+    assert {row.runs for row in more.confirmed} == {4}
+    assert more.openings == first.openings  # on three seeds, as it was
+    fewer = confirmed(seeds=2, top=1)  # what is there is used
+    assert confirmed.told() == 0
+    assert {row.arm.config: row.val_loss for row in fewer.confirmed} == {
+        row.arm.config: row.val_loss for row in more.confirmed
+    }
+
+
+def killed_at(commit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Die instead of the n-th commit to the database."""
+    count = 0
+
+    class DyingConnection(store._WalConnection):
+        def commit(self) -> None:
+            nonlocal count
+            count += 1
+            if count == commit:
+                raise Killed
+            super().commit()
+
+    monkeypatch.setattr(store, "_WalConnection", DyingConnection)
+
+
+def test_killed_anywhere_it_ends_as_if_nothing_had_been(
+    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, pieces = (Search(Path(shutil.copy(searched, tmp_path / f"{name}.db"))) for name in ("a", "b"))
+    expected = whole(seeds=2)
+    kills = 0
+    for commit in (2, 5, 23, 83, 131, 167):
+        with monkeypatch.context() as patch:
+            killed_at(commit, patch)
+            try:
+                pieces(seeds=2)
+            except Killed:
+                kills += 1
+    found = pieces(seeds=2)
+    assert kills >= 5
+    assert found.confirmed == expected.confirmed
+    assert found.openings[-1].tested == expected.openings[-1].tested
+    assert len(found.openings) == 1
+    for part in ("/confirm", "/test"):
+        tables = [
+            sorted((t.config.model_dump_json(), t.value) for t in search.record(part).trials if t.config)
+            for search in (whole, pieces)
+        ]
+        assert tables[0] == tables[1]
+
+
+def test_ctrl_c_leaves_it_to_the_next_call(search: Search) -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Progressed) and event.number == 5 and event.report.step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    verdict = search(listen=interrupt)
+    assert (verdict.interrupted, verdict.confirmed, verdict.openings) == (True, [], [])
+    assert len(search.record("/confirm").trials) < 8
+    assert search().openings
+
+
+def test_a_search_of_the_same_name_with_another_question_is_refused(
+    confirmed: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = store.read_study
+
+    def another(url: str, name: str | None) -> StudyRecord:
+        record = read(url, name)
+        changed = record.spec.model_copy(update={"epochs": 99})
+        return StudyRecord(record.name, changed, record.trials, record.attributes)
+
+    monkeypatch.setattr(store, "read_study", another)
+    monkeypatch.setattr(store, "refuse_other_images", lambda *_: None)
+    with pytest.raises(RequestError, match="belongs to another search of the name 'digits-mlp'"):
+        confirmed()
+
+
+def test_other_images_are_refused(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "content_hash", lambda *_: "other")
+    with pytest.raises(RequestError, match="the digits images differ from those that the study 'digits-mlp'"):
+        search()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"top": 0, "seeds": 1}, "top: from 1 to 1000, given 0\nseeds: from 2 to 1000, given 1"),
+        ({"seeds": 10**9}, "seeds: from 2 to 1000, given 1000000000"),
+    ],
+)
+def test_a_wrong_request_is_refused(search: Search, settings: dict[str, int], sentence: str) -> None:
+    with pytest.raises(RequestError) as error:
+        search(**settings)
+    assert str(error.value) == sentence
+
+
+def test_the_verdicts_own_studies_are_no_searches(done: tuple[Search, Verdict]) -> None:
+    search, _ = done
+    assert search.harness.study().name == "digits-mlp"  # no name needed: the others go with it
+    with pytest.raises(RequestError, match="'digits-mlp/test' is no search"):
+        confirm("digits-mlp/test", folder=FOLDER, machine=Machine(["cpu"], "fake", None), url=search.url)
+    with pytest.raises(RequestError, match="name: 'digits-mlp/confirm' is what `confirm` would call its own"):
+        search.harness(50, name="digits-mlp/confirm")
+
+
+def test_the_whole_way_on_the_command_line(command_line: InProcess, tmp_path: Path) -> None:
+    """Really trained: search, confirm, export."""
+    activations = ("--set", "space.activation=['relu', 'elu']")
+    assert command_line("optimize", *QUICK, "--trials", "8", *activations).code == 0
+    options = ("--top", "1", "--seeds", "2", "--launcher", "inline")
+    done = command_line("confirm", *options)
+    assert done.code == 0, done.err
+    assert "digits-mlp: " in done.out.splitlines()[0]
+    assert "fresh seeds" in done.out.splitlines()[0]
+    for words in ("pick: 1, the lowest mean loss", "the tutorial's recipe", "ReLU with He init", "shrinkage"):
+        assert words in done.out
+    assert "The test set was opened once, on 20" in done.out
+    assert done.out.count("opening the test set") == 1
+
+    again = command_line("confirm", *options, "--json")
+    verdict = json.loads(again.out)
+    assert again.err.splitlines()[0].startswith("digits-mlp: ")
+    assert len(verdict["openings"]) == 1
+    assert verdict["confirmed"][0] == verdict["pick"]
+    assert verdict["openings"][0]["tested"][0]["arm"]["config"] == verdict["pick"]["arm"]["config"]
+    assert json.loads(command_line("show", "digits-mlp/confirm", "--json").out) == verdict
+    assert "pick: 1" in command_line("show", "digits-mlp/confirm").out
+    names = [row["name"] for row in json.loads(command_line("list", "--json").out)]
+    assert names == ["digits-mlp", "digits-mlp/confirm", "digits-mlp/test"]
+
+    exported = command_line("export")
+    assert (exported.code, exported.err) == (0, "")
+    text = (tmp_path / "best.toml").read_text()
+    assert f"mean = {verdict['pick']['val_loss']['mean']}" in text
+    assert "[origin.confirmed.val_accuracy]" in text

@@ -1,0 +1,132 @@
+"""Image files of every kind become digits; what cannot be read is said."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from slopesearch.config import RequestError
+from slopesearch.export import Exported, Origin
+from slopesearch.predict import load_run, predict, read_image
+from slopesearch.runs import for_training, open_run, train_run
+from slopesearch.training.data import load
+from tests.conftest import InProcess, make_config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run that has been trained on the digits."""
+    path = tmp_path_factory.mktemp("runs") / "x"
+    origin = Origin(study="digits-mlp", objective="val_accuracy")
+    exported = Exported(config=make_config(width=128, lr=3e-3), origin=origin, versions={})
+    exported = for_training(exported, 10, None, None, hold_out=True)
+    with open_run(path, exported):
+        train_run(exported, path, Path("unused"), torch.device("cpu"), lambda steps: None, lambda row: None)
+    return path
+
+
+def zero() -> np.ndarray:
+    """A validation digit that is easy: uint8 (28, 28), white on black."""
+    data = load("digits", Path("unused"), 0, 1000, 397)
+    index = int((data.val_labels == 0).nonzero()[0])
+    pixels: np.ndarray = ((data.val_images[index, 0] * 0.3247 + 0.305) * 255).round().clamp(0, 255).numpy()
+    return pixels.astype(np.uint8)
+
+
+def kinds(folder: Path) -> dict[str, Path]:
+    """The same digit in many files."""
+    grey = Image.fromarray(zero())
+    large = grey.resize((280, 280), Image.Resampling.BICUBIC)
+    narrow = large.crop((40, 0, 240, 280))
+    alpha = Image.new("RGBA", (280, 280), (255, 255, 255, 0))  # white ink; what is not ink is transparent
+    alpha.putalpha(large)
+    sixteen = Image.fromarray(np.array(large).astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held sideways: to be turned by 90 degrees clockwise
+    files = {
+        "grey.png": grey,
+        "large.png": large,
+        "narrow.png": narrow,
+        "alpha.png": alpha,
+        "sixteen.png": sixteen,
+        "sixteen.tiff": sixteen,
+        "colour.jpg": large.convert("RGB"),
+        "palette.gif": large.convert("P"),
+        "bits.bmp": large.point(lambda value: 255 * (value > 100)).convert("1"),
+        "small.webp": grey.convert("RGB"),
+        "cmyk.jpg": large.convert("RGB").convert("CMYK"),
+    }
+    for name, image in files.items():
+        image.save(folder / name)
+    large.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.jpg", exif=exif)
+    return {path.name: path for path in folder.iterdir()}
+
+
+def test_every_kind_of_file_holds_the_same_digit(run: Path, tmp_path: Path) -> None:
+    files = kinds(tmp_path)
+    assert len(files) == 12
+    for row in predict(run, list(files.values())):
+        assert (row.digit, row.error) == (0, None), row
+        assert row.probability is not None
+        assert row.probability > 0.5
+
+
+def test_pixels_come_as_they_are_in_the_data_set(tmp_path: Path) -> None:
+    Image.fromarray(zero()).save(tmp_path / "x.png")
+    assert torch.equal(read_image(tmp_path / "x.png", invert=False) * 255, torch.from_numpy(zero()).float())
+
+
+def test_ink_on_paper_is_inverted_and_padded_with_paper(tmp_path: Path) -> None:
+    files = kinds(tmp_path)
+    paper = Image.fromarray(255 - np.array(Image.open(files["large.png"])))
+    paper.crop((70, 0, 210, 280)).save(tmp_path / "paper.png")
+    ink = Image.new("RGBA", (280, 280), (0, 0, 0, 0))
+    ink.putalpha(Image.open(files["large.png"]))
+    ink.save(tmp_path / "ink.png")
+    for name in ("paper.png", "ink.png"):
+        pixels = read_image(tmp_path / name, invert=True)
+        assert pixels[:, 0].max() < 1e-5
+        expected = torch.from_numpy(zero()).float() / 255
+        assert (pixels[:, 8:20] - expected[:, 8:20]).abs().mean() < 0.05
+
+
+def test_what_cannot_be_read_is_said_and_the_rest_is_read(
+    run: Path, tmp_path: Path, command_line: InProcess
+) -> None:
+    files = kinds(tmp_path)
+    (tmp_path / "half.png").write_bytes(files["large.png"].read_bytes()[:300])
+    (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "x.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 28 28\n%%EndComments\n")
+    Image.new("1", (14_000, 14_000)).save(tmp_path / "bomb.png")
+    names = ["grey.png", "half.png", "text.png", "x.eps", "bomb.png", "nowhere.png", "."]
+    done = command_line("predict", str(run), *names)
+    assert done.code == 2
+    assert done.out.startswith("grey.png: 0  0.9")
+    assert len(done.out.splitlines()) == 1
+    assert done.err.count("cannot be read: ") == 6
+    for sentence in (
+        "error: 'half.png' cannot be read: ",
+        "error: 'text.png' cannot be read: no image in a format that is read; use PNG,",
+        "error: 'x.eps' cannot be read: no image in a format that is read",
+        "error: 'bomb.png' cannot be read: Image size (196000000 pixels) exceeds limit",
+        "error: 'nowhere.png' cannot be read: No such file or directory",
+    ):
+        assert sentence in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_run_that_is_not_finished_or_damaged_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"holds no weights\.safetensors; name a folder"):
+        load_run(tmp_path)
+    (tmp_path / "config.toml").write_bytes((run / "config.toml").read_bytes())
+    for content in (b"", b"\xff" * 100, b"\x80\x02cos\nsystem\n."):
+        (tmp_path / "weights.safetensors").write_bytes(content)
+        with pytest.raises(RequestError, match="is damaged or not of this run's"):
+            load_run(tmp_path)
+    text = (run / "config.toml").read_text().replace("width = 128", "width = 64")
+    (tmp_path / "config.toml").write_text(text)
+    (tmp_path / "weights.safetensors").write_bytes((run / "weights.safetensors").read_bytes())
+    with pytest.raises(RequestError, match="is damaged or not of this run's"):
+        load_run(tmp_path)
