@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,7 +101,12 @@ def optimize(
             hang_timeout=_seconds(hang_timeout),
             listen=listen,
         )
-    study_table(console, read_study(storage, outcome.name))
+    record = read_study(storage, outcome.name)
+    study_table(console, record)
+    from slopesearch.report.dashboard import annotate  # a second of plotly, which can wait until here
+
+    with suppress(RequestError):  # somebody has begun to write it again, and will do this
+        annotate(storage, record)
     again = " ".join(map(shlex.quote, ["python", "-m", "slopesearch", *sys.argv[1:]]))
     if outcome.finished < outcome.target:
         say(console, f"\n{outcome.finished} of {outcome.target} trials are done; to go on: {again}")
@@ -115,8 +121,9 @@ def _print_next(console: Console, storage: str, name: str, finished: int, target
     lines = [
         f"look again        {command} show {shlex.quote(name)}{where}",
         f"one trial         {command} show {shlex.quote(name)} --trial N{where}",
+        f"as one page       {command} report {shlex.quote(name)}{where}",
         f"confirm           {command} confirm {shlex.quote(name)}{where}",
-        f"in a browser      pip install optuna-dashboard && optuna-dashboard {shlex.quote(storage)}",
+        f"in a browser      pip install optuna-dashboard && {command} dashboard{where}",
     ]
     if finished >= target:
         lines.insert(2, f"more trials       the same command with --trials {2 * finished}")
@@ -179,6 +186,46 @@ def show(
         print(trial_json(record.trial(trial)))
     else:
         trial_view(Console(), record.trial(trial))
+
+
+@app.command()
+def report(
+    name: Annotated[str | None, typer.Argument(help="May be left out where there is one study.")] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The page to write.")] = Path("report.html"),
+    data_out: Annotated[
+        Path | None, typer.Option(help="Folder for the tables behind the page, as CSV.")
+    ] = None,
+    storage: Storage = DEFAULT_URL,
+) -> None:
+    """Write what a study found as one HTML page that needs no network."""
+    from slopesearch.report.page import tables_of, write_page
+    from slopesearch.report.plots import write_tables
+    from slopesearch.search.storage import read_study
+
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise RequestError(f"-o takes a file in a folder that exists, like report.html, given '{out}'")
+    if data_out is not None and data_out.exists() and not data_out.is_dir():
+        raise RequestError(f"--data-out takes a folder, which may be new, given the file '{data_out}'")
+    record = read_study(storage, name)
+    tables = tables_of(record)
+    write_page(record, tables, out)
+    console = Console()
+    say(console, f"{out}: {len(record.trials)} trials of {record.name}, {out.stat().st_size / 1e6:.1f} MB")
+    if data_out is not None:
+        written = write_tables(record, tables, data_out)
+        say(console, f"{data_out}: {len(written)} tables")
+
+
+@app.command()
+def dashboard(
+    storage: Storage = DEFAULT_URL,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 8080,
+) -> None:
+    """Run optuna-dashboard on a storage; a study may go on meanwhile."""
+    from slopesearch.report.dashboard import serve
+
+    serve(storage, host, port)
 
 
 for command in cli_models.COMMANDS:

@@ -60,6 +60,12 @@ def test_a_study_from_one_command_to_the_dashboard(slopesearch: CommandLine, tmp
     assert best["number"] == shown["top"][0]["number"]
     assert dashboard_studies(tmp_path) == ["digits-mlp"]
 
+    told = slopesearch("report", "--data-out", "tables")
+    assert told.returncode == 0, told.stderr
+    assert re.match(r"report\.html: 9 trials of digits-mlp, \d\.\d MB", told.stdout)
+    assert "the tutorial&#39;s recipe" in (tmp_path / "report.html").read_text()
+    assert len((tmp_path / "tables" / "trials.csv").read_text().splitlines()) == 10
+
 
 def dashboard_studies(folder: Path) -> list[str]:
     """What optuna-dashboard, a real server, says of the storage."""
@@ -148,6 +154,14 @@ WRONG = [
     (["list"], "there is no storage 'studies/slopesearch.db' yet; `python -m slopesearch optimize` makes it"),
     (["show", "mnist-cnn"], "there is no storage"),
     (["show", "--trial", "x"], "Invalid value for '--trial'"),
+    (["report"], "there is no storage 'studies/slopesearch.db' yet"),
+    (
+        ["report", "-o", "nowhere/report.html"],
+        "a file in a folder that exists, like report.html, given 'nowh",
+    ),
+    (["report", "-o", "."], "-o takes a file in a folder that exists, like report.html, given '.'"),
+    (["report", "--data-out", "bad.toml"], "takes a folder, which may be new, given the file 'bad.toml'"),
+    (["dashboard"], "there is no storage 'studies/slopesearch.db' yet"),
     (["optimise"], "No such command 'optimise'"),
 ]
 

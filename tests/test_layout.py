@@ -29,7 +29,9 @@ ROUTE = [
     *("search.worker", "search.inbox", "search.launchers", "search.events", "search.loop", "search.optimize"),
     *("search.objective", "search.confirm"),
     *("export", "runs", "predict", "replay"),
-    *("tables", "progress", "options", "cli_models", "cli", "__main__"),
+    *("tables", "report.style", "report.search_plots", "report.slope_plots", "report.choice_plots"),
+    *("report.network_plots", "report.run_plots", "report.plots", "report.page", "report.dashboard"),
+    *("progress", "options", "cli_models", "cli", "__main__"),
 ]
 KNOWS_TORCH = (
     *("nets", "training", "search.worker", "search.launchers"),
@@ -37,7 +39,7 @@ KNOWS_TORCH = (
 )
 KNOWS_OPTUNA = (
     *("search.strategy", "search.space", "search.storage", "search.loop", "search.optimize"),
-    *("search.objective", "search.confirm"),
+    *("search.objective", "search.confirm", "report.search_plots", "report.dashboard"),
 )
 
 
@@ -85,6 +87,7 @@ def test_each_side_knows_what_it_may(name: str) -> None:
         ("slopesearch.cli", {"torch", "optuna", "sklearn"}),
         ("slopesearch.search.storage", {"torch", "sklearn"}),
         ("slopesearch.search.strategy", {"torch", "sklearn"}),
+        ("slopesearch.report.dashboard", {"torch", "sklearn"}),
         ("slopesearch.training.engine", {"optuna"}),
     ],
 )

@@ -7,12 +7,13 @@ from typing import Any
 import optuna
 import pytest
 
-from slopesearch.config import Report, RequestError, StudyFailedError, TrialConfig
+from slopesearch.config import REPORTS, Report, RequestError, StudyFailedError, TrialConfig
 from slopesearch.search import storage as store
 from slopesearch.search.events import Event, Noted, Progressed, Started, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.space import check
 from slopesearch.search.strategy import PRUNERS
+from slopesearch.seeds import derive
 from tests.harness import FakeLauncher, Harness, Killed, spec
 
 
@@ -134,13 +135,28 @@ def test_textbook_trials_run_to_their_end_but_take_part_in_the_race(harness: Har
     assert all(len(trial.reports) == 9 for trial in study.trials if trial.state == "COMPLETE")
 
 
+def test_one_in_twenty_that_the_pruner_would_stop_runs_on_and_is_marked(harness: Harness) -> None:
+    harness(60)
+    study = harness.study()
+    marked = [trial for trial in study.trials if "would_prune_at" in trial.attributes]
+    assert marked
+    for trial in marked:
+        assert derive(study.spec.seed, "audit", trial.number) % 20 == 0
+        assert (trial.state, len(trial.reports)) == ("COMPLETE", REPORTS)
+        assert trial.attributes["would_prune_at"] in (1, 3)
+    stopped = [trial.number for trial in study.trials if trial.state == "PRUNED"]
+    assert all(derive(study.spec.seed, "audit", number) % 20 for number in stopped)
+
+
 def test_what_is_stored_with_a_trial(harness: Harness) -> None:
     harness(2, spec(epochs=2), launcher="inline")
     trial = harness.study().trials[0]
     assert set(trial.attributes) == {
         *("config", "seed", "val_accuracy", "val_loss", "train_loss", "seconds", "images_per_second"),
-        *("device", "ended", "curves"),
+        *("device", "ended", "curves", "dead_fraction", "layers"),  # no attenuation over one hidden layer
     }
+    assert trial.diagnostics is not None
+    assert trial.diagnostics.dead_fraction == pytest.approx(trial.attributes["dead_fraction"], abs=1e-4)
     assert trial.value == trial.attributes["val_accuracy"] == trial.curve[-1].val_accuracy
     assert [report.val_accuracy for report in trial.curve] == list(trial.reports.values())
     assert list(trial.reports) == list(range(1, 10))

@@ -73,7 +73,7 @@ class StudySummary:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A stored study, read back: what was asked, and every trial."""
+    """A stored study, read back: what was asked, every trial, and what else is stored of it."""
 
     name: str
     spec: StudySpec

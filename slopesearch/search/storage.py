@@ -5,6 +5,7 @@ import json
 import platform
 import shlex
 import sqlite3
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Any
 
 import optuna
 from filelock import FileLock
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
@@ -208,6 +209,9 @@ def create_or_resume(
             f"{spec.objective} is to {direction.lower()}; start another study with --name"
         )
     if "fingerprint" not in stored:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names([spec.objective])  # what the dashboard's axes say
         study.set_user_attr("spec", asked)
         study.set_user_attr("versions", versions())
         study.set_user_attr("data_sha256", data_hash)
@@ -254,9 +258,10 @@ def set_result(trial: optuna.Trial, result: TrialResult) -> None:
     if inside is not None:
         values |= {
             "dead_fraction": round(inside.dead_fraction, 4),
-            "grad_attenuation": inside.grad_attenuation and round(inside.grad_attenuation, 4),
             "layers": json.loads(inside.model_dump_json()),
         }
+        if inside.grad_attenuation is not None:
+            values["grad_attenuation"] = round(inside.grad_attenuation, 4)
     for name, value in values.items():
         trial.set_user_attr(name, value)
 

@@ -1,0 +1,100 @@
+"""What optuna-dashboard shows of a study beyond its trials: notes and figures; and the server itself."""
+
+import logging
+import shlex
+from contextlib import suppress
+from importlib.util import find_spec
+
+import optuna
+from optuna.trial import Trial
+
+from slopesearch.config import RequestError
+from slopesearch.report.page import belief, counts, tables_of
+from slopesearch.report.plots import PLOTS
+from slopesearch.search.database import DEFAULT_URL, existing_database, only_writer, read_summaries
+from slopesearch.search.records import StudyRecord
+from slopesearch.search.storage import database, read_study
+
+INSTALLED = find_spec("optuna_dashboard") is not None  # an extra
+ATTACHED = ("activations", "slope", "lr_slope", "norm", "expected_best", "gradients")  # 2 kB a row
+MARK = "*Written by slopesearch; change this line, and the note is yours.*"
+
+
+def annotate(url: str, study: StudyRecord) -> None:
+    """Write notes on the study and its best trial, and the main figures, where the dashboard finds them.
+
+    Does nothing without optuna-dashboard. Raises RequestError where another process writes the study.
+    """
+    if not INSTALLED:
+        return
+    from optuna_dashboard import save_plotly_graph_object
+
+    path = existing_database(url)
+    with only_writer(path, study.name), database(path) as storage:
+        stored = optuna.load_study(study_name=study.name, storage=storage)
+        _note(stored, study_note(url, study))
+        noted, ranked = stored.user_attrs.get("noted_trial"), study.ranked()
+        best = ranked[0].number if ranked else None
+        ids = {trial.number: trial._trial_id for trial in stored.get_trials(deepcopy=False)}
+        if noted is not None and noted != best:
+            _note(Trial(stored, ids[noted]), "")
+        if best is not None:
+            _note(Trial(stored, ids[best]), "\n\n".join(["**The best trial so far.**", *belief(study)]))
+            stored.set_user_attr("noted_trial", best)
+        for name, rows in tables_of(study, ATTACHED).items():
+            if rows:
+                figure = PLOTS[name].draw(rows, study.spec)
+                figure.update_layout(title={"text": PLOTS[name].title}, margin={"t": 110}, height=445)
+                save_plotly_graph_object(stored, figure, graph_object_id=f"slopesearch-{name}")
+
+
+def study_note(url: str, study: StudyRecord) -> str:
+    """What the study is, and how to go on with it; Markdown, with the name inside of code."""
+    spec, where = study.spec, "" if url == DEFAULT_URL else f" --storage {shlex.quote(url)}"
+    name = shlex.quote(" ".join(study.name.split()))
+    command = "    python -m slopesearch"  # indented, so that nothing in a name is read as markup
+    return "\n".join(
+        [
+            f"A search over activation, slope, BatchNorm, init and learning rate: {spec.model} on "
+            f"{spec.dataset}, {spec.epochs} epochs of {spec.train_size or 0:,} images, {spec.precision}. "
+            f"{counts(study)}",
+            "",
+            "Go on with it (the total), write its report, look at one trial:",
+            "",
+            f"{command} optimize --name {name} --trials {2 * max(len(study.trials), 50)}{where}",
+            f"{command} report {name}{where}",
+            f"{command} show {name} --trial N{where}",
+        ]
+    )
+
+
+def _note(of: optuna.Study | Trial, body: str) -> None:
+    """Save a note, unless somebody has written one of their own."""
+    from optuna_dashboard import get_note, save_note
+
+    there, new = get_note(of), f"{body}\n\n{MARK}" if body else ""
+    if there != new and (not there or MARK in there):
+        save_note(of, new)
+
+
+def serve(url: str, host: str, port: int) -> None:
+    """Run optuna-dashboard on the storage until Ctrl-C.
+
+    Raises RequestError without the package, or where there is no such storage or the port is taken.
+    """
+    if not INSTALLED:
+        raise RequestError("the dashboard is a package of its own; install it: pip install optuna-dashboard")
+    from optuna_dashboard import run_server
+
+    path = existing_database(url)
+    for summary in read_summaries(url):
+        with suppress(RequestError):  # not ours, or being written: its writer does this at its end
+            annotate(url, read_study(url, summary.name))
+    logging.getLogger("optuna").setLevel(logging.WARNING)
+    with database(path) as storage:
+        try:
+            run_server(storage, host, port)
+        except OSError as error:
+            raise RequestError(
+                f"cannot listen on {host}, port {port}: {error.strerror}; choose another with --port"
+            ) from None

@@ -1,0 +1,148 @@
+"""The report: one self-contained HTML page from a stored study, without torch and without a network."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+from scipy.stats import binomtest
+
+from slopesearch.config import Range, StudySpec
+from slopesearch.files import write_aside
+from slopesearch.report.plots import PLOTS
+from slopesearch.report.style import Rows, completed, few, objective_name
+from slopesearch.search.records import StudyRecord
+from slopesearch.tables import TOP, describe, textbook_rows
+
+
+def tables_of(study: StudyRecord, names: Iterable[str] = PLOTS) -> dict[str, Rows]:
+    """The rows behind figures, by name."""
+    return {name: PLOTS[name].rows(study) for name in names}
+
+
+def write_page(study: StudyRecord, tables: dict[str, Rows], path: Path) -> None:
+    """Write the page aside, then rename it. Raises OSError where the place cannot be written to."""
+    write_aside(path, page(study, tables).encode())
+
+
+def page(study: StudyRecord, tables: dict[str, Rows]) -> str:
+    """The page as HTML. Whatever comes from the study is escaped: as text, and inside of scripts."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    return environment.get_template("page.html").render(
+        study=study,
+        counts=counts(study),
+        asked=asked(study),
+        belief=belief(study),
+        tables=[table for table in (_top_table(study), _textbook_table(study)) if table["rows"]],
+        figures=[_figure(name, tables[name], study.spec) for name in PLOTS],
+        plotly=Markup(get_plotlyjs()),
+    )
+
+
+def _figure(name: str, rows: Rows, spec: StudySpec) -> dict[str, Any]:
+    plot = PLOTS[name]
+    if not rows:
+        return {"id": name, "title": plot.title, "sentence": plot.missing, "json": ""}
+    return {
+        "id": name,
+        "title": plot.title,
+        "sentence": plot.say(rows, spec),
+        "json": _for_script(plot.draw(rows, spec)),
+    }
+
+
+def _for_script(figure: go.Figure) -> Markup:
+    """A figure as JSON that cannot end the script element that it stands in."""
+    json: str = figure.to_json()
+    return Markup(json.replace("<", "\\u003c"))
+
+
+def counts(study: StudyRecord) -> str:
+    """How many trials, by how they ended."""
+    names = {"COMPLETE": "completed", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "unfinished"}
+    found = {state: study.count(state) for state in names}
+    told = ", ".join(f"{found[state]} {name}" for state, name in names.items() if found[state])
+    return f"{len(study.trials)} trials: {told}." if told else "This study holds no trial yet."
+
+
+def asked(study: StudyRecord) -> list[tuple[str, str]]:
+    """What was asked, on what data and which machine, as names and values."""
+    spec = study.spec
+    size = f", depth {spec.depth}, width {spec.width}" if spec.depth else ""
+    devices = sorted({str(t.attributes["device"]) for t in study.trials if "device" in t.attributes})
+    versions = ", ".join(f"{name} {number}" for name, number in study.attributes.get("versions", {}).items())
+    space = [(f"space: {name}", _axis(axis)) for name, axis in spec.space]
+    return [
+        (
+            "data",
+            f"{spec.dataset}: {spec.train_size or 0:,} images to train, {spec.val_size or 0:,} to validate",
+        ),
+        ("network", f"{spec.model}{size}"),
+        ("budget", f"{spec.epochs} epochs, batch {spec.batch_size}, {spec.precision}"),
+        ("objective", f"{objective_name(spec)}, {'high' if spec.maximize else 'low'} is good"),
+        (
+            "search",
+            f"sampler {spec.sampler}, pruner {spec.pruner}, seed {spec.seed}, split seed {spec.split_seed}",
+        ),
+        *space,
+        ("devices", ", ".join(devices) or "none yet"),
+        ("versions", versions or "not stored"),
+    ]
+
+
+def _axis(axis: Range | tuple[Any, ...] | None) -> str:
+    if isinstance(axis, Range):
+        return f"{axis.low:g} to {axis.high:g}{', log' if axis.log else ''}"
+    return ", ".join(map(str, axis or ()))
+
+
+def belief(study: StudyRecord) -> list[str]:
+    """The best config in a sentence, and what speaks against taking its value at its word."""
+    ranked, spec = completed(study), study.spec
+    if not ranked:
+        return ["No trial has run to its end yet, so there is no best config."]
+    best = study.ranked()[0]
+    assert best.config is not None
+    assert best.value is not None
+    told = [
+        f"Trial {best.number}: {describe(best.config)}. {objective_name(spec).capitalize()} {best.value:.4f}."
+    ]
+    accuracy, images = best.attributes.get("val_accuracy"), spec.val_size or 0
+    if accuracy is not None and images:
+        low, high = binomtest(round(accuracy * images), images).proportion_ci(method="wilson")
+        near = sum(low <= (t.attributes.get("val_accuracy") or 0) for t in ranked) - 1
+        told.append(
+            f"On {images:,} validation images an accuracy of {accuracy:.4f} is known to {low:.4f}–{high:.4f} "
+            f"(95 %, Wilson), and {near} of the other {len(ranked) - 1} completed trials lie in that "
+            "interval."
+        )
+    told.append(
+        f"It is the best of {len(ranked)} single runs that were chosen and ranked by the same images, so it "
+        f"is also the luckiest: expect less of it on fresh seeds.{few(len(ranked), 10)}"
+    )
+    return told
+
+
+def _top_table(study: StudyRecord) -> dict[str, Any]:
+    rows = [
+        (trial.number, f"{trial.value:.4f}", describe(trial.config))
+        for trial in study.ranked()[:TOP]
+        if trial.value is not None and trial.config is not None
+    ]
+    return {"caption": "The best trials", "header": ("trial", study.spec.objective, "config"), "rows": rows}
+
+
+def _textbook_table(study: StudyRecord) -> dict[str, Any]:
+    return {
+        "caption": "The recipes that people use, one run each",
+        "header": ("recipe", "trial", study.spec.objective, "best ahead by"),
+        "rows": [
+            (row["recipe"], row["trial"], f"{row['value']:.4f}", f"{row['lead']:.4f}")
+            for row in textbook_rows(study)
+        ],
+    }

@@ -1,0 +1,55 @@
+"""PLOTS: every figure of the report, in the order in which questions come up; and the tables behind them."""
+
+import csv
+from pathlib import Path
+
+from slopesearch.report import choice_plots, network_plots, run_plots, search_plots, slope_plots
+from slopesearch.report.style import Plot, Rows
+from slopesearch.search.records import StudyRecord
+
+_ALL = search_plots.PLOTS | slope_plots.PLOTS | choice_plots.PLOTS | network_plots.PLOTS | run_plots.PLOTS
+
+PLOTS: dict[str, Plot] = {
+    name: _ALL[name]
+    for name in (
+        *("history", "ended", "importances", "slope", "lr_slope", "activations", "norm"),
+        *("slope_mode", "slope_paths", "dead", "gradients", "curves", "expected_best", "speed", "audit"),
+        *("shapes", "slope_shapes"),
+    )
+}
+
+
+def trial_rows(study: StudyRecord) -> Rows:
+    """A row per trial: state, value, results, and parameters, empty where their condition did not hold."""
+    parameters = ("activation", "slope_mode", "negative_slope", "slope_max", "norm", "init", "lr")
+    results = (
+        *("val_accuracy", "val_loss", "train_loss", "seconds", "images_per_second", "device"),
+        *("dead_fraction", "grad_attenuation", "would_prune_at"),
+    )
+    return [
+        {
+            "trial": trial.number,
+            "state": trial.state,
+            "ended": trial.ended,
+            "value": trial.value,
+            "reports": len(trial.reports),
+            **{name: getattr(trial.config, name, None) for name in parameters},
+            **{name: trial.attributes.get(name) for name in results},
+        }
+        for trial in study.trials
+    ]
+
+
+def write_tables(study: StudyRecord, tables: dict[str, Rows], folder: Path) -> list[Path]:
+    """A CSV file per figure that has rows, and `trials.csv`; the folder is made, files are overwritten."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, rows in {"trials": trial_rows(study), **tables}.items():
+        if rows:
+            path = folder / f"{name}.csv"
+            with path.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+            written.append(path)
+    return written

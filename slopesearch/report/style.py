@@ -1,0 +1,172 @@
+"""What every figure shares: the noun Plot, a colour per activation, an axis on which higher is better."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from html import escape
+from math import log10
+from typing import Any
+
+import plotly.graph_objects as go
+
+from slopesearch.config import StudySpec
+from slopesearch.search.records import StudyRecord, TrialRecord
+
+Row = dict[str, Any]  # text, numbers and None: a line of a CSV file
+Rows = list[Row]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure: records -> rows -> figure, and a sentence on what the rows say.
+
+    `missing` stands in the figure's place where there are no rows.
+    """
+
+    title: str
+    rows: Callable[[StudyRecord], Rows]
+    draw: Callable[[Rows, StudySpec], go.Figure]
+    say: Callable[[Rows, StudySpec], str]
+    missing: str
+
+
+# Okabe and Ito's colours, which colour-blind people can tell apart, without the yellow that white swallows;
+# the rectifiers first, the saturating ones last.
+COLOURS = {
+    "relu": "#0072B2",
+    "leaky_relu": "#D55E00",
+    "prelu": "#E69F00",
+    "elu": "#009E73",
+    "gelu": "#56B4E9",
+    "silu": "#CC79A7",
+    "tanh": "#94813A",
+    "sigmoid": "#8A8A8A",
+}
+SPARE = ("#7A5CC4", "#B3446C", "#2A8F9C", "#A0522D")  # for activations that were added since
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "pentagon")
+FADED = "rgba(128,128,128,0.45)"
+ACCENT = "#0072B2"
+WARNING = "#D55E00"
+SEQUENCE = ("#2E9E4F", "#2E8FB5", "#9B6BC4", "#C2702E", "#5E6B73", "#B2356B")  # of layers
+
+_TICKS = ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9))
+_NAMES = {"val_accuracy": "validation accuracy", "val_loss": "validation loss (nats)"}
+
+
+def activations_of(spec: StudySpec) -> list[str]:
+    """The activations of a study in the palette's order; others after them, in the study's."""
+    searched = spec.space.activation or ()
+    return [name for name in COLOURS if name in searched] + [n for n in searched if n not in COLOURS]
+
+
+def colour_of(activation: str, spec: StudySpec) -> str:
+    """The activation's own colour."""
+    if activation in COLOURS:
+        return COLOURS[activation]
+    added = [name for name in activations_of(spec) if name not in COLOURS]
+    return SPARE[added.index(activation) % len(SPARE)] if activation in added else "#888888"
+
+
+def symbol_of(activation: str, spec: StudySpec) -> str:
+    """The activation's own marker, for those to whom colours say little."""
+    known = [*COLOURS, *(name for name in activations_of(spec) if name not in COLOURS)]
+    return SYMBOLS[known.index(activation) % len(SYMBOLS)] if activation in known else "circle"
+
+
+def objective_name(spec: StudySpec) -> str:
+    """The objective in words."""
+    return _NAMES[spec.objective]
+
+
+def text(value: object) -> str:
+    """Text from a study for a figure: plotly reads a little HTML, so it is escaped."""
+    return escape(str(value))
+
+
+def distance(value: float, spec: StudySpec) -> float:
+    """How far a value is from perfect, above 0: the loss, or 1 - accuracy, half an image at least."""
+    if spec.maximize:
+        return max(1 - value, 0.5 / (spec.val_size or 1000))
+    return max(value, 1e-9)
+
+
+def figure(x_title: str, y_title: str, height: int = 380) -> go.Figure:
+    """An empty figure in the house's style; its colours of text and grid are the page's."""
+    return go.Figure(
+        layout={
+            "template": "none",
+            "height": height,
+            "margin": {"l": 64, "r": 16, "t": 16, "b": 56},
+            "xaxis": {"title": {"text": x_title}, "automargin": True},
+            "yaxis": {"title": {"text": y_title}, "automargin": True},
+            "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+            "hovermode": "closest",
+        }
+    )
+
+
+def better_up(spec: StudySpec, values: Iterable[float]) -> dict[str, Any]:
+    """An axis of distances from perfect, logarithmic and reversed: higher is better, and 0.98 and 0.99 are
+    as far apart as 0.8 and 0.9. Its ticks are the objective's own values.
+    """
+    gaps = [distance(value, spec) for value in values]
+    low, high = log10(min(gaps)) - 0.05, log10(max(gaps)) + 0.05
+    ticks = _ticks(10**low, 10**high)
+    names = [f"{1 - tick if spec.maximize else tick:.5g}" for tick in ticks]
+    return {"type": "log", "range": [high, low], "tickvals": ticks, "ticktext": names}
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers of a logarithmic axis: 1, 2 and 5 of each decade, more where these are under three."""
+    ticks: list[float] = []
+    for digits in _TICKS:
+        ticks = [d * 10.0**e for e in range(-9, 7) for d in digits if low <= d * 10.0**e <= high]
+        if len(ticks) >= 3:
+            break
+    decades = [10.0**e for e in range(-9, 7) if low <= 10.0**e <= high]
+    return ticks if len(ticks) <= 6 else decades if len(decades) >= 3 else ticks[::2]
+
+
+def log_axis(values: Iterable[float]) -> dict[str, Any]:
+    """A logarithmic axis around the values, with round ticks."""
+    found = [value for value in values if value > 0]
+    if not found:
+        return {}
+    low, high = min(found) / 1.25, max(found) * 1.25
+    ticks = _ticks(low, high)
+    names = [f"{tick:g}" for tick in ticks]
+    return {"type": "log", "range": [log10(low), log10(high)], "tickvals": ticks, "ticktext": names}
+
+
+def completed(study: StudyRecord) -> list[TrialRecord]:
+    """The trials that ran to their end and can be shown: with a value and a config."""
+    return [t for t in study.trials if t.state == "COMPLETE" and t.value is not None and t.config is not None]
+
+
+def best_of(rows: Rows, spec: StudySpec, key: str = "value") -> Row:
+    """The row with the best value."""
+    return (max if spec.maximize else min)(rows, key=lambda row: float(row[key]))
+
+
+def grouped(rows: Rows, key: str) -> dict[Any, Rows]:
+    """The rows by the value of a column, in order of appearance."""
+    groups: dict[Any, Rows] = {}
+    for row in rows:
+        groups.setdefault(row[key], []).append(row)
+    return groups
+
+
+def hover(rows: Rows, *columns: str) -> list[str]:
+    """What is shown of a row under the pointer."""
+    return ["<br>".join(f"{c} {_short(row[c])}" for c in columns if row[c] is not None) for row in rows]
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else text(value)
+
+
+def few(n: int, enough: int) -> str:
+    """A caution, where there are too few trials behind a figure."""
+    return f" Only {n}: too few to go by." if n < enough else ""
+
+
+ADAPTIVE = " The sampler chose these trials: they say where to look, they do not compare."

@@ -1,0 +1,127 @@
+"""A study with the shape of a real one, made up in no time: every branch, and every way to end."""
+
+import json
+import random
+from math import log10
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from slopesearch.config import REPORTS, Diagnostics, Report, StudySpec, TrialConfig
+from slopesearch.report.search_plots import _distribution
+from slopesearch.search.records import StudyRecord, TrialRecord
+from slopesearch.search.space import check, resolve
+from slopesearch.search.storage import create_or_resume, database
+
+LAYERS = 3
+
+
+def spec_of(**fields: Any) -> StudySpec:
+    """A full spec on digits."""
+    return resolve(check({"dataset": "digits", **fields}), "float32")
+
+
+def config_of(spec: StudySpec, draw: random.Random) -> TrialConfig:
+    """A random point of the space."""
+    space = spec.space
+    activation = draw.choice(space.activation or ())
+    leaky = activation == "leaky_relu"
+    mode = draw.choice(space.slope_mode) if leaky else None
+    learnable = mode == "learnable"
+    shared = {"dataset", "split_seed", "train_size", "val_size", "batch_size", "epochs", "model", "depth"}
+    return TrialConfig(
+        **spec.model_dump(include=shared | {"width", "precision", "warmup", "weight_decay"}),
+        order_seed=0,
+        init_seed=0,
+        activation=activation,
+        negative_slope=10 ** draw.uniform(-3, log10(0.5)) if leaky else None,
+        slope_mode=mode,
+        slope_min=spec.slope_min if learnable else None,
+        slope_max=draw.choice((0.1, 0.3, 1.0)) if learnable else None,
+        slope_clamp=spec.slope_clamp if learnable else None,
+        norm=draw.choice(space.norm),
+        init=draw.choice(space.init or ()),
+        lr=10 ** draw.uniform(-4, -1.6),
+    )
+
+
+def trial_of(number: int, spec: StudySpec, draw: random.Random) -> TrialRecord:
+    """A trial whose accuracy depends on learning rate and norm; a third of them go to their end."""
+    config = config_of(spec, draw)
+    top = 0.99 - 0.05 * abs(log10(config.lr) + 2.7) - 0.01 * (config.norm == "none") - draw.random() * 0.01
+    last = draw.choice((1, 3, REPORTS))
+    diverged = last == 3 and draw.random() < 0.2
+    slopes = (0.1, 0.2, 0.3) if config.slope_mode == "learnable" or config.activation == "prelu" else ()
+    curve = [
+        Report(
+            step=step,
+            train_loss=2.3 / step,
+            val_loss=2.0 / step,
+            val_accuracy=0.1 if diverged and step == last else top * (1 - 0.3 / step**2),
+            slopes=slopes,
+            raw_slopes=slopes,
+            update_ratios=(1e-3,) * LAYERS,
+            diverged=diverged and step == last,
+        )
+        for step in range(1, last + 1)
+    ]
+    dead = draw.random() * 0.3 if config.activation == "relu" else 0.0
+    inside = Diagnostics(
+        images=397,
+        layers=tuple(range(1, LAYERS + 1)),
+        never_active=(dead,) * LAYERS,
+        zero_gradient=(dead,) * LAYERS,
+        inactive=(0.5,) * LAYERS,
+        gradient_rms=(1e-3, 3e-3, 1e-2),
+        dead_fraction=dead,
+        grad_attenuation=0.5,
+    )
+    attributes = {
+        "config": config.model_dump(mode="json"),
+        "ended": "diverged" if diverged else "completed" if last == REPORTS else "pruned",
+        "val_accuracy": curve[-1].val_accuracy,
+        "val_loss": curve[-1].val_loss,
+        "seconds": 1.0 + last,
+        "images_per_second": 4000.0 + draw.random() * 500,
+        "device": "cpu",
+        "curves": [json.loads(report.model_dump_json()) for report in curve],
+        "layers": json.loads(inside.model_dump_json()),
+        "dead_fraction": dead,
+        "grad_attenuation": 0.5,
+    }
+    if last == REPORTS and draw.random() < 0.2:
+        attributes["would_prune_at"] = 1
+    values = {report.step: getattr(report, spec.objective) for report in curve}
+    state = "COMPLETE" if last == REPORTS else "PRUNED"
+    return TrialRecord(number, state, values[last], config, values, attributes)
+
+
+def study_of(trials: int, name: str = "digits-cnn", seed: int = 0, **fields: Any) -> StudyRecord:
+    """A study of so many trials; the eighth of twelve failed."""
+    spec, draw = spec_of(**fields), random.Random(seed)
+    records = [trial_of(number, spec, draw) for number in range(trials)]
+    for number in range(7, trials, 12):
+        config = records[number].config
+        records[number] = TrialRecord(number, "FAIL", None, config, {}, {"ended": "failed: gone"})
+    return StudyRecord(name, spec, records)
+
+
+def store(study: StudyRecord, path: Path) -> None:
+    """Write it as a real study."""
+    with database(path) as storage:
+        sampler, pruner = optuna.samplers.RandomSampler(), optuna.pruners.NopPruner()
+        made = create_or_resume(storage, study.name, study.spec, "images", sampler, pruner)
+        for trial in study.trials:
+            given = {n: getattr(trial.config, n) for n in type(study.spec.space).model_fields}
+            params = {name: value for name, value in given.items() if value is not None}
+            made.add_trial(
+                optuna.trial.create_trial(
+                    state=optuna.trial.TrialState[trial.state],
+                    value=trial.value,
+                    params=params,
+                    distributions={n: _distribution(getattr(study.spec.space, n)) for n in params},
+                    user_attrs=trial.attributes,
+                    intermediate_values=trial.reports,
+                )
+            )

@@ -1,0 +1,143 @@
+"""The report and the dashboard in headless chromium; screenshots stay in screenshots/."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from slopesearch.report.page import tables_of, write_page
+from slopesearch.report.plots import PLOTS
+from tests.conftest import QUICK
+from tests.synthetic import study_of
+
+pytestmark = pytest.mark.browser
+SCREENSHOTS = Path(__file__).parents[1] / "screenshots"
+SIZES = [(1440, "light"), (390, "dark")]
+
+# Each figure that has no mark of any kind, and each whose labels lie on one another.
+EMPTY = """() => [...document.querySelectorAll("[data-figure]")].filter(place =>
+  !place.querySelector(".trace path, .trace .point, .hm image, .bars path"))
+  .map(place => place.dataset.figure)"""
+OVERLAPPING = """() => [...document.querySelectorAll("[data-figure]")].flatMap(place =>
+  [".xtick text", ".x2tick text", ".ytick text", ".y2tick text", ".legendtext"].filter(kind => {
+    const boxes = [...place.querySelectorAll(kind)].map(label => label.getBoundingClientRect());
+    return boxes.some((a, i) => boxes.slice(i + 1).some(b =>
+      a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1));
+  }).map(kind => place.dataset.figure + " " + kind))"""
+WIDER = "() => document.documentElement.scrollWidth - innerWidth"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless chromium, or a skip."""
+    found = shutil.which("chromium")
+    if found is None:
+        pytest.skip("no chromium on this machine; apt-get install chromium")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+def complaints(page: Page) -> list[str]:
+    """What the page says on the console, and what it could not load, from now on."""
+    heard: list[str] = []
+    page.on("console", lambda message: heard.append(message.text) if message.type != "log" else None)
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on("requestfailed", lambda request: heard.append(f"failed: {request.url}"))
+    return heard
+
+
+def test_the_report_draws_every_figure_within_the_width(browser: Browser, tmp_path: Path) -> None:
+    study = study_of(400)
+    write_page(study, tables_of(study), tmp_path / "report.html")
+    SCREENSHOTS.mkdir(exist_ok=True)
+    for width, scheme in SIZES:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme=scheme,  # type: ignore[arg-type]
+            offline=True,
+            has_touch=width < 600,
+        )
+        page = context.new_page()
+        heard = complaints(page)
+        page.goto((tmp_path / "report.html").as_uri())
+        page.wait_for_selector("html[data-drawn]", state="attached", timeout=60_000)
+        page.screenshot(path=SCREENSHOTS / f"report-{width}-{scheme}.png", full_page=True)
+        assert page.locator("[data-figure]").count() == len(PLOTS)
+        assert page.evaluate(EMPTY) == []
+        assert page.evaluate(OVERLAPPING) == []
+        assert page.evaluate(WIDER) <= 0
+        if (width, scheme) == (1440, "light"):  # the colours follow the system while the page is open
+            ink = "() => getComputedStyle(document.querySelector('.xtick text')).fill"
+            before = page.evaluate(ink)
+            page.emulate_media(color_scheme="dark")
+            page.wait_for_function(f"before => ({ink})() !== before", arg=before)
+            page.screenshot(path=SCREENSHOTS / "report-1440-dark.png", full_page=True)
+        assert heard == []
+        context.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def test_the_dashboard_reads_along_while_a_study_runs(browser: Browser, tmp_path: Path) -> None:
+    command = [sys.executable, "-u", "-m", "slopesearch"]
+    running = subprocess.Popen(
+        [*command, "optimize", *QUICK, "--trials", "15"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert running.stdout is not None
+    next(line for line in running.stdout if line.startswith("[2/"))
+    port = free_port()
+    log = (tmp_path / "log").open("w")
+    server = subprocess.Popen(
+        [*command, "dashboard", "--port", str(port)], cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT
+    )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/api/meta", timeout=10).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        heard = complaints(page)
+        for part, words in (("", "val_accuracy"), ("/trials", "Trial 1")):
+            page.goto(f"{address}/dashboard/studies/1{part}")
+            page.get_by_text(words).first.wait_for(timeout=30_000)
+        assert "lr" in page.inner_text("body")
+        rest = running.stdout.read()
+        assert running.wait(60) == 0
+        assert "15 trials" in rest
+        page.goto(f"{address}/dashboard/studies/1")
+        page.get_by_text("Each activation at its own best learning rate").wait_for(timeout=30_000)
+        page.screenshot(path=SCREENSHOTS / "dashboard.png", full_page=True)
+        page.goto(f"{address}/dashboard/studies/1/note")
+        page.get_by_text("python -m slopesearch optimize --name digits-mlp").wait_for(timeout=30_000)
+        assert heard == []
+        page.close()
+    finally:
+        server.terminate()
+        server.wait(10)
+        log.close()
+        running.kill()
+        running.wait()
+        running.stdout.close()
+    said = (tmp_path / "log").read_text()
+    assert "Traceback" not in said
+    assert not re.search(r'" 5\d\d ', said)

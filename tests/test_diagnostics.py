@@ -1,0 +1,159 @@
+"""What is seen inside of a network: against hand-made networks whose answer is known."""
+
+from math import log10
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from slopesearch.nets.models import build_model
+from slopesearch.training.data import Data
+from slopesearch.training.diagnostics import (
+    MOST_LAYERS,
+    UnitWatch,
+    attenuation,
+    diagnose,
+    hidden_layers,
+    hidden_weights,
+    slopes_of,
+    told_layers,
+    update_ratios,
+)
+from slopesearch.training.engine import QUICK_DIAGNOSED, train
+from tests.conftest import make_config, run_to_end
+
+
+def network(digits: Data, bias: list[float], weight: float = 0.0, **changes: object) -> Any:
+    """One hidden layer with these biases; with weight 0, z is the bias for every image."""
+    config = make_config(depth=1, width=len(bias), **changes)
+    model: Any = build_model(config, digits.train_images)
+    model.linear1.weight.data.fill_(weight)
+    model.linear1.bias.data = torch.tensor(bias)
+    return model
+
+
+def test_relu_units_that_are_off_are_dead(digits: Data) -> None:
+    config = make_config(activation="relu")
+    model = network(digits, [-1.0, 1.0, -2.0, 3.0], activation="relu")
+    found = diagnose(model, config, digits.val_images, digits.val_labels)
+    assert found is not None
+    assert (found.images, found.layers) == (397, (1,))
+    assert found.never_active == found.zero_gradient == found.inactive == (0.5,)
+    assert found.dead_fraction == 0.5
+    assert found.saturated == ()
+
+
+@pytest.mark.parametrize(("activation", "mode"), [("leaky_relu", "fixed"), ("leaky_relu", "learnable")])
+def test_leaky_units_that_are_off_still_pass_a_gradient(digits: Data, activation: str, mode: str) -> None:
+    config = make_config(activation=activation, slope_mode=mode)
+    model = network(digits, [-1.0, 1.0, -2.0, 3.0], slope_mode=mode)
+    found = diagnose(model, config, digits.val_images, digits.val_labels)
+    assert found is not None
+    assert found.never_active == (0.5,)
+    assert found.zero_gradient == (0.0,)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
+def test_saturation_of_bounded_activations(digits: Data, activation: str) -> None:
+    config = make_config(activation=activation)
+    # tanh' is below 5 % from |z| = 2.18 on, sigmoid' from twice that; at 200 float32 has none left.
+    model = network(digits, [0.0, 1.0, -8.0, 200.0], activation=activation)
+    found = diagnose(model, config, digits.val_images, digits.val_labels)
+    assert found is not None
+    assert found.saturated == (0.5,)
+    assert found.zero_gradient == (0.25,)
+
+
+def test_the_gradient_is_that_of_each_images_loss(digits: Data) -> None:
+    config = make_config(activation="tanh", depth=3)
+    model = build_model(config, digits.train_images).eval()
+    found = diagnose(model, config, digits.val_images, digits.val_labels)
+    assert found is not None
+    squares: dict[str, Tensor] = {}
+    for image, label in zip(digits.val_images[:40], digits.val_labels[:40], strict=True):
+        x, zs = image[None], []
+        for name, module in model.named_children():
+            if name.startswith("act"):
+                zs.append(x)
+            x = module(x)
+        gradients = torch.autograd.grad(nn.functional.cross_entropy(x, label[None]), zs)
+        for i, gradient in enumerate(gradients):
+            squares[str(i)] = squares.get(str(i), torch.zeros(())) + gradient.square().mean() / 40
+    first = diagnose(model, config, digits.val_images[:40], digits.val_labels[:40])
+    assert first is not None
+    assert first.gradient_rms == pytest.approx([float(s.sqrt()) for s in squares.values()], rel=1e-3)
+    assert first.grad_attenuation == pytest.approx(attenuation((1, 2, 3), first.gradient_rms), abs=1e-3)
+
+
+def test_attenuation_is_decades_per_layer() -> None:
+    assert attenuation([1, 2, 3], [1e-4, 1e-3, 1e-2]) == pytest.approx(1.0)
+    assert attenuation([1, 3], [1.0, 0.01]) == pytest.approx(log10(0.01) / 2)
+    assert attenuation([1], [0.5]) is None
+    assert attenuation([1, 2], [0.0, 1.0]) is None
+
+
+def test_a_unit_alive_on_one_image_of_all_is_alive(digits: Data) -> None:
+    config = make_config(activation="relu")
+    model = network(digits, [0.0, -1e9], activation="relu").eval()
+    last = digits.val_images[-1].flatten()
+    model.linear1.weight.data[0] = last
+    model.linear1.bias.data[0] = -float(last @ last) * 0.999  # above zero for nearly nothing but itself
+    with UnitWatch(model) as watch, torch.no_grad():
+        for batch in torch.split(digits.val_images, 100):
+            model(batch)
+    found = diagnose(model, config, digits.val_images[:100], digits.val_labels[:100], watch)
+    alone = diagnose(model, config, digits.val_images[:100], digits.val_labels[:100])
+    assert found is not None
+    assert alone is not None
+    assert (found.images, found.dead_fraction) == (397, 0.5)
+    assert (alone.images, alone.dead_fraction) == (100, 1.0)
+
+
+def test_not_a_number_gives_none(digits: Data) -> None:
+    model = network(digits, [float("nan")] * 4)
+    assert diagnose(model, make_config(), digits.val_images, digits.val_labels) is None
+
+
+def test_deep_networks_are_told_of_in_part() -> None:
+    assert told_layers(3) == [1, 2, 3]
+    many = told_layers(1000)
+    assert (len(many), many[0], many[-1]) == (MOST_LAYERS, 1, 1000)
+    assert many == sorted(set(many))
+
+
+def test_layers_weights_and_slopes_belong_together(digits: Data) -> None:
+    config = make_config(model="cnn", norm="after", slope_mode="learnable", slope_clamp="forward")
+    model: Any = build_model(config, digits.train_images)
+    assert list(hidden_layers(model)) == [1, 2, 3]
+    assert [weight.shape[0] for weight in hidden_weights(model)] == [32, 64, 128]
+    model.act2.slope.data.fill_(5.0)
+    assert slopes_of(model) == pytest.approx((0.01, 0.1, 0.01))  # slope_max is 0.1
+    assert slopes_of(model, raw=True) == pytest.approx((0.01, 5.0, 0.01))
+
+
+def test_update_ratios_are_relative() -> None:
+    before = [torch.full((4, 4), 2.0), torch.full((3,), -1.0)]
+    assert update_ratios(before, [before[0] * 1.001, before[1]]) == pytest.approx((1e-3, 0.0), abs=1e-6)
+
+
+def test_every_run_brings_its_diagnostics(digits: Data) -> None:
+    """On all validation images for a whole run, on a few for one that was stopped."""
+    config = make_config(activation="prelu", epochs=2)
+    whole = run_to_end(config, digits)
+    assert whole.diagnostics is not None
+    assert whole.diagnostics.images == 397
+    assert len(whole.final.update_ratios) == len(whole.final.raw_slopes) == len(whole.diagnostics.layers)
+    assert all(0 < ratio < 1 for ratio in whole.curve[2].update_ratios)
+    run = train([config], digits, torch.device("cpu"))
+    next(run)
+    with pytest.raises(StopIteration) as end:
+        run.send([0])
+    (stopped,) = end.value.value
+    assert stopped.ended == "pruned"
+    assert stopped.diagnostics.images == QUICK_DIAGNOSED
+
+
+def test_a_run_that_diverged_has_none(digits: Data) -> None:
+    result = run_to_end(make_config(lr=1e6), digits)
+    assert (result.ended, result.diagnostics) == ("diverged", None)
