@@ -200,7 +200,8 @@ def report(
     """Write what a study found as one HTML page that needs no network."""
     from slopesearch.report.page import tables_of, write_page
     from slopesearch.report.plots import write_tables
-    from slopesearch.search.storage import read_study
+    from slopesearch.search.records import CONFIRM
+    from slopesearch.search.storage import find_study, read_study
 
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise RequestError(f"-o takes a file in a folder that exists, like report.html, given '{out}'")
@@ -208,7 +209,7 @@ def report(
         raise RequestError(f"--data-out takes a folder, which may be new, given the file '{data_out}'")
     record = read_study(storage, name)
     tables = tables_of(record)
-    write_page(record, tables, out)
+    write_page(record, tables, out, find_study(storage, record.name + CONFIRM))
     console = Console()
     say(console, f"{out}: {len(record.trials)} trials of {record.name}, {out.stat().st_size / 1e6:.1f} MB")
     if data_out is not None:

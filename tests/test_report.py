@@ -17,6 +17,7 @@ from slopesearch.report.run_plots import expected_best
 from slopesearch.report.style import COLOURS, activations_of, better_up, colour_of, distance, log_axis
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.storage import read_study
+from slopesearch.search.verdict import Arm, Confirmed, Estimate
 from tests.conftest import make_config
 from tests.synthetic import spec_of, store, study_of
 
@@ -295,6 +296,28 @@ def test_belief_counts_the_trials_that_cannot_be_told_apart() -> None:
     # Wilson's interval for 0.98 of 397 images: 0.961 to 0.990.
     assert "0.9609–0.9898" in said or re.search(r"0\.96\d\d–0\.9\d{3}", said)
     assert "1 of the other 2 completed trials" in said
+
+
+def test_what_was_confirmed_stands_first() -> None:
+    study = study_of(40)
+    value = study.ranked()[0].value
+    assert value is not None
+    arm = Arm(roles=("top 1", "<b>"), config=study.ranked()[0].config or make_config(), searched=value)
+    losing = Confirmed(
+        arm=arm,
+        runs=10,
+        diverged=0,
+        val_accuracy=Estimate(mean=0.91, sd=0.01, low=0.9028, high=0.9172),
+        val_loss=Estimate(mean=0.3, sd=0.1, low=0.2, high=0.4),
+        shrinkage=0.0123,
+    )
+    attributes = {"confirmed": [losing.model_dump(mode="json")]}
+    confirmation = StudyRecord("x/confirm", study.spec, [], attributes)
+    html = page(study, tables_of(study), confirmation)
+    for words in ("On fresh seeds", "top 1, &lt;b&gt;", "0.9100 (0.9028–0.9172)", "+0.0123"):
+        assert words in html
+    assert html.index("On fresh seeds") < html.index("The best trials")
+    assert "On fresh seeds" not in page(study, tables_of(study))
 
 
 def test_text_from_a_study_is_data() -> None:

@@ -59,11 +59,14 @@ def study_note(url: str, study: StudyRecord) -> str:
             f"{spec.dataset}, {spec.epochs} epochs of {spec.train_size or 0:,} images, {spec.precision}. "
             f"{counts(study)}",
             "",
-            "Go on with it (the total), write its report, look at one trial:",
+            "Go on with it (the total), write its report, look at one trial, run the best few on fresh "
+            "seeds, and write the config of the best to train with:",
             "",
             f"{command} optimize --name {name} --trials {2 * max(len(study.trials), 50)}{where}",
             f"{command} report {name}{where}",
             f"{command} show {name} --trial N{where}",
+            f"{command} confirm {name}{where}",
+            f"{command} export {name} -o best.toml{where}",
         ]
     )
 

@@ -15,6 +15,7 @@ from slopesearch.files import write_aside
 from slopesearch.report.plots import PLOTS
 from slopesearch.report.style import Rows, completed, few, objective_name
 from slopesearch.search.records import StudyRecord
+from slopesearch.search.verdict import confirmed_of
 from slopesearch.tables import TOP, describe, textbook_rows
 
 
@@ -23,22 +24,28 @@ def tables_of(study: StudyRecord, names: Iterable[str] = PLOTS) -> dict[str, Row
     return {name: PLOTS[name].rows(study) for name in names}
 
 
-def write_page(study: StudyRecord, tables: dict[str, Rows], path: Path) -> None:
+def write_page(
+    study: StudyRecord, tables: dict[str, Rows], path: Path, confirmation: StudyRecord | None = None
+) -> None:
     """Write the page aside, then rename it. Raises OSError where the place cannot be written to."""
-    write_aside(path, page(study, tables).encode())
+    write_aside(path, page(study, tables, confirmation).encode())
 
 
-def page(study: StudyRecord, tables: dict[str, Rows]) -> str:
-    """The page as HTML. Whatever comes from the study is escaped: as text, and inside of scripts."""
+def page(study: StudyRecord, tables: dict[str, Rows], confirmation: StudyRecord | None = None) -> str:
+    """The page as HTML; `confirmation` is the study that `confirm` made of it.
+
+    Whatever comes from the study is escaped: as text, and inside of scripts.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
+    found = [_confirmed_table(confirmation), _top_table(study), _textbook_table(study)]
     return environment.get_template("page.html").render(
         study=study,
         counts=counts(study),
         asked=asked(study),
         belief=belief(study),
-        tables=[table for table in (_top_table(study), _textbook_table(study)) if table["rows"]],
+        tables=[table for table in found if table["rows"]],
         figures=[_figure(name, tables[name], study.spec) for name in PLOTS],
         plotly=Markup(get_plotlyjs()),
     )
@@ -123,9 +130,26 @@ def belief(study: StudyRecord) -> list[str]:
         )
     told.append(
         f"It is the best of {len(ranked)} single runs that were chosen and ranked by the same images, so it "
-        f"is also the luckiest: expect less of it on fresh seeds.{few(len(ranked), 10)}"
+        f"is also the luckiest: expect less of it on fresh seeds, which `confirm` runs.{few(len(ranked), 10)}"
     )
     return told
+
+
+def _confirmed_table(confirmation: StudyRecord | None) -> dict[str, Any]:
+    """What fresh seeds gave, best first."""
+    rows = [
+        (
+            ", ".join(row.arm.roles),
+            row.runs,
+            f"{row.val_accuracy.mean:.4f} ({row.val_accuracy.low:.4f}–{row.val_accuracy.high:.4f})",
+            f"{row.val_loss.mean:.4f}",
+            "-" if row.arm.searched is None else f"{row.arm.searched:.4f}",
+            "-" if row.shrinkage is None else f"{row.shrinkage:+.4f}",
+        )
+        for row in confirmed_of(confirmation)
+    ]
+    header = ("config", "runs", "val_accuracy (95 %)", "val_loss", "searched", "lost since")
+    return {"caption": "On fresh seeds, the pick first: means of its runs", "header": header, "rows": rows}
 
 
 def _top_table(study: StudyRecord) -> dict[str, Any]:
