@@ -174,8 +174,7 @@ def killed_study(database: Path, arguments: argparse.Namespace, pace: tuple[floa
             landed = run.wait_for("digits-mlp: to ", 1) and run.wait_for("[", wanted)
             time.sleep(rng.uniform(0, pace[1]))
         if not landed or run.ended:
-            found.wrong.append(f"the study ended before its last kill:\n{run.log.read_text()[-2000:]}")
-            break
+            break  # the study has ended before its last kill: it is told how many there were
         kill(run, victim, database, found)
         spared = run.lines("[") + 1
         if run.ended:
@@ -230,7 +229,7 @@ def main() -> None:
     )
     for line in found.wrong:
         console.print(f"wrong: {line}", markup=False)
-    if found.wrong:
+    if found.wrong or not found.kills:
         sys.exit(1)
     console.print("every trial that was told is there, none twice, none stuck; equal to the study left alone")
 

@@ -237,7 +237,8 @@ def test_other_timeouts_are_refused(text: str) -> None:
 def test_a_killed_worker_is_replaced_and_a_killed_study_leaves_no_worker_behind(
     slopesearch: CommandLine, tmp_path: Path
 ) -> None:
-    budget = ("--dataset", "digits", "--model", "mlp", "--epochs", "3", "--devices", "cpu,cpu")
+    # A CNN, so that its workers are at work, and not idle, when they are killed.
+    budget = ("--dataset", "digits", "--model", "cnn", "--epochs", "9", "--devices", "cpu,cpu")
     command = [sys.executable, "-u", "-m", "slopesearch", "optimize", *budget, "--trials", "400"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -118,7 +118,7 @@ def test_a_deterministic_study_does_not_depend_on_its_workers(tmp_path: Path, pr
         harness(3 * BATCH + 6, spec(pruner=pruner), deterministic=True, workers=workers, launcher="disorder")
         tables.append(harness.table())
     assert tables[0] == tables[1]
-    assert sum(row[1] == "PRUNED" for row in tables[0]) >= 3
+    assert any(row[1] == "PRUNED" for row in tables[0])
 
 
 def test_without_it_a_study_on_many_workers_does(tmp_path: Path) -> None:
