@@ -2,12 +2,19 @@
 
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from slopesearch.config import RequestError
-from slopesearch.training.devices import best_precision, check_torch_pair, resolve_devices, usable_cores
+from slopesearch.training.devices import (
+    best_precision,
+    check_torch_pair,
+    default_pack,
+    resolve_devices,
+    usable_cores,
+)
 
 
 @pytest.fixture
@@ -77,3 +84,15 @@ def test_gpus_train_in_float32_until_bf16_is_measured_there() -> None:
     assert best_precision(["cuda:0"]) == "float32"
     assert best_precision(["cpu", "cuda:0"]) == "float32"
     assert best_precision(["cpu"]) in ("bf16", "float32")
+
+
+def test_packs_are_for_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = SimpleNamespace(total_memory=2**33)  # 8 GiB
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda name: memory)
+    assert default_pack(["cpu", "cpu"], 200) == 1
+    assert default_pack(["cuda:0", "cpu"], 200) == 1
+    assert default_pack(["cuda:0"], 200) == 16
+    assert default_pack(["cuda:0", "cuda:1"], 200) == 8
+    assert default_pack(["cuda:0"], 10) == 1
+    memory.total_memory = 2**30
+    assert default_pack(["cuda:0"], 200) == 4

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.models import build_model
 from slopesearch.training.data import Data
 from slopesearch.training.diagnostics import (
@@ -152,6 +153,29 @@ def test_every_run_brings_its_diagnostics(digits: Data) -> None:
     (stopped,) = end.value.value
     assert stopped.ended == "pruned"
     assert stopped.diagnostics.images == QUICK_DIAGNOSED
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation_is_diagnosed_in_bf16_too(digits: Data, activation: str) -> None:
+    config = make_config(activation=activation, precision="bf16", norm="before")
+    model = build_model(config, digits.train_images[:64])
+    images, labels = digits.val_images[:50], digits.val_labels[:50]
+    found = diagnose(model, config, images, labels)
+    exact = diagnose(model, config.model_copy(update={"precision": "float32"}), images, labels)
+    assert found is not None
+    assert exact is not None
+    assert found.inactive == pytest.approx(exact.inactive, abs=0.02)
+    assert found.gradient_rms == pytest.approx(exact.gradient_rms, rel=0.05)
+
+
+def test_a_gradient_that_all_but_vanishes_is_no_zero(digits: Data) -> None:
+    config = make_config(activation="sigmoid", depth=40, init="default")
+    model = build_model(config, digits.train_images[:64])
+    found = diagnose(model, config, digits.val_images[:50], digits.val_labels[:50])
+    assert found is not None
+    assert min(found.gradient_rms) > 0
+    assert found.grad_attenuation is not None
+    assert found.grad_attenuation > 0.3
 
 
 def test_a_run_that_diverged_has_none(digits: Data) -> None:

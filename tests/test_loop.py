@@ -121,6 +121,14 @@ def test_a_deterministic_study_does_not_depend_on_its_workers(tmp_path: Path, pr
     assert any(row[1] == "PRUNED" for row in tables[0])
 
 
+def test_a_deterministic_study_extended_by_whole_batches_is_the_longer_study(tmp_path: Path) -> None:
+    whole, pieces = Harness(tmp_path / "whole.db"), Harness(tmp_path / "pieces.db")
+    whole(4 * BATCH, deterministic=True)
+    for total in (BATCH, 3 * BATCH, 4 * BATCH):
+        pieces(total, deterministic=True, workers=3, launcher="disorder")
+    assert pieces.table() == whole.table()
+
+
 def test_without_it_a_study_on_many_workers_does(tmp_path: Path) -> None:
     tables = []
     for i, workers in enumerate((1, 8)):
@@ -164,14 +172,15 @@ def test_a_deterministic_study_that_really_trains_is_the_same_on_one_and_two_wor
     assert tables[0] == tables[1]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_pack_that_fails_is_halved_until_its_fault_is_alone(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     def fault(self: FakeLauncher, config: TrialConfig, attempt: int) -> str | None:
         return "Traceback\nOSError: gone" if config.activation == "prelu" and config.lr == 1e-3 else None
 
     monkeypatch.setattr(FakeLauncher, "fault", fault)
-    assert harness(17, pack=16).finished == 17
+    assert harness(17, pack=16, workers=workers).finished == 17
     study = harness.study()
     assert [trial.number for trial in study.trials if trial.state == "FAIL"] == [4]
     assert [len(pack) for pack in packs_of(harness) if 4 in pack] == [16, 8, 4, 2, 1, 1]

@@ -92,7 +92,11 @@ def _prelu(x: Tensor, slope: Tensor) -> Tensor:
     """Leaky ReLU with a slope per member (G,) or per member and channel (G, C)."""
     if slope.dim() == 1:
         slope = slope[:, None].expand(-1, x.shape[1] // len(slope))
-    return F.prelu(x, slope.flatten().to(x.dtype))
+    slope = slope.flatten()
+    if x.dtype == torch.bfloat16:  # a slope rounded to bf16 would move in steps of half a percent
+        slope = slope.view(1, -1, *[1] * (x.dim() - 2))
+        return torch.where(x > 0, x, (slope * x.float()).to(x.dtype))
+    return F.prelu(x, slope.to(x.dtype))
 
 
 class _LeakyReLU(nn.Module):

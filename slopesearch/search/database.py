@@ -144,6 +144,7 @@ def only_writer(path: Path, study_name: str) -> Iterator[None]:
 
     Raises RequestError, naming the holder, where another process is writing the study.
     """
+    path = path.resolve()  # a file under two names is one file
     digest = hashlib.sha256(study_name.encode()).hexdigest()[:12]
     lock = FileLock(path.with_name(f".{path.name}.{digest}.lock"))
     holder = path.with_name(f".{path.name}.{digest}.lock.json")

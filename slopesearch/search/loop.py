@@ -49,7 +49,8 @@ class Loop:
     that its sampler knows of every result.
 
     `deterministic`: trials are asked for in batches by number, each batch when all before it are over, and
-    pruned against earlier batches alone. So the same trials come of any number of workers.
+    pruned against earlier batches alone. So the same trials come of any number of workers, with packs of
+    one, and where a study is extended by whole batches.
     """
 
     study: optuna.Study
@@ -129,7 +130,7 @@ class Loop:
         if not self._begins() or self.finished + self._pending() >= self.target:
             return False
         if self.deterministic:
-            return self.asked % BATCH != 0 or self._pending() == 0
+            return self._pending() == 0 or (self.asked % BATCH != 0 and not self.packs)
         slots = [
             slot
             for slot, device in enumerate(self.launcher.devices)
@@ -232,7 +233,7 @@ class Loop:
             self.listen(Noted(f"{reason}\na pack of {len(pack)} failed ({last_line}); its halves run again"))
             if out_of_memory:
                 self.pack = min(self.pack, half)
-            else:
+            elif not self.packs:  # else a half that is sound may still be at work
                 self._count_fault(reason)
             return
         (job,) = pack

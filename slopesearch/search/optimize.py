@@ -204,7 +204,7 @@ def run_study(
                 interrupts=interrupts,
                 deadline=deadline,
                 hang_timeout=hang_timeout,
-                pack=machine.pack or default_pack(slots, trials),
+                pack=machine.pack or (1 if deterministic else default_pack(slots, trials)),
                 deterministic=deterministic,
             )
             listen(Began(before, running.devices, trials))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
@@ -68,14 +68,15 @@ def database(path: Path) -> Iterator[RDBStorage]:
     """
     connect = {"factory": _WalConnection, "timeout": BUSY_TIMEOUT}
     try:
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=BUSY_TIMEOUT):
+        lock = path.resolve().with_name(f".{path.resolve().name}.lock")  # a file under two names is one
+        with FileLock(lock, timeout=2 * BUSY_TIMEOUT):  # who holds it may wait for the file himself
             _make(path)
             storage = _open(path, engine_kwargs={"connect_args": connect})
         try:
             yield storage
         finally:
             _close(storage)
-    except (SQLAlchemyError, StorageInternalError) as error:
+    except (SQLAlchemyError, StorageInternalError, Timeout) as error:
         raise StudyFailedError(
             f"'{path}' cannot be written ({_cause(error)}); what was finished is stored: make space on the "
             "disk, or end what holds the file, and the same command goes on from there"

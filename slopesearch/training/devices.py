@@ -89,16 +89,16 @@ MOST_MEMBERS = 16
 
 
 def default_pack(devices: list[str], trials: int) -> int:
-    """How many trials train together on a device: one on a CPU, where packing gains nothing; more on a GPU.
+    """How many trials train together on a device: more than one where every device is a GPU.
 
-    Few enough that the search stays sequential: see `regret` in scripts/benchmark.py.
+    On a CPU packing gains nothing. Few enough that the search stays sequential: see
+    scripts/benchmark_regret.py.
     """
     import torch
 
-    gpus = {name for name in devices if name.startswith("cuda")}
-    if not gpus:
+    if not all(name.startswith("cuda") for name in devices):
         return 1
-    memory = min(torch.cuda.get_device_properties(name).total_memory for name in gpus)
+    memory = min(torch.cuda.get_device_properties(name).total_memory for name in devices)
     return max(1, min(MOST_MEMBERS, memory // MEMBER_BYTES, trials // (ROUNDS * len(devices))))
 
 

@@ -133,17 +133,18 @@ def diagnose(
         loss = F.cross_entropy(model(images).float(), labels, reduction="sum")
     for hook in hooks:
         hook.remove()
-    gradients = [g.float().square().mean().sqrt().item() for g in torch.autograd.grad(loss, kept)]
+    gradients = [g.double().square().mean().sqrt().item() for g in torch.autograd.grad(loss, kept)]
     if not all(map(isfinite, gradients)):
         return None
 
-    saturated = []
-    if ACTIVATIONS[config.activation].bounded:
-        for layer, z in zip(layers.values(), kept, strict=True):
-            steepest = _derivative(layer, torch.zeros(1, device=z.device))
-            saturated.append(_share(_derivative(layer, z) < SATURATED * steepest))
     watch = watch or short
-    alive = watch.alive()
+    with autocast:  # as in the forward pass, where PReLU's weight meets its input in one precision
+        alive = watch.alive()
+        saturated = []
+        if ACTIVATIONS[config.activation].bounded:
+            for layer, z in zip(layers.values(), kept, strict=True):
+                steepest = _derivative(layer, torch.zeros(1, device=z.device))
+                saturated.append(_share(_derivative(layer, z) < SATURATED * steepest))
     dead = torch.cat([~passes for _, passes in alive])
     return Diagnostics(
         images=watch.images,

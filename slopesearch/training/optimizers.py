@@ -47,6 +47,7 @@ class PackedAdamW:
         """One update with every learning rate multiplied by `factor`."""
         self.steps += 1
         gradients = [p.grad for p in self.parameters if p.grad is not None]
+        assert len(gradients) == len(self.parameters)
         if self._decaying:
             kept = list(torch._foreach_mul(self._decay, -factor))
             torch._foreach_add_(kept, 1)
