@@ -41,15 +41,10 @@ def test_a_study_from_one_command_to_the_dashboard(slopesearch: CommandLine, tmp
 
     (row,) = json.loads(slopesearch("list", "--json").stdout)
     assert (row["name"], row["complete"] + row["pruned"], row["failed"]) == ("digits-mlp", 9, 0)
-    assert "digits-mlp" in slopesearch("list").stdout
     shown = json.loads(slopesearch("show", "--json").stdout)
     assert shown["top"][0]["value"] == row["best"]
     assert len(shown["textbook"]) == 5
     assert "report  train_loss" in slopesearch("show", "--trial", "0").stdout
-    assert (
-        json.loads(slopesearch("show", "--trial", "0", "--json").stdout)["config"]["activation"]
-        == "leaky_relu"
-    )
 
     def optuna(*arguments: str) -> str:
         command = [str(Path(sys.executable).with_name("optuna")), *arguments, "--storage", DEFAULT_URL]
@@ -238,7 +233,7 @@ def test_a_killed_worker_is_replaced_and_a_killed_study_leaves_no_worker_behind(
     slopesearch: CommandLine, tmp_path: Path
 ) -> None:
     # A CNN, so that its workers are at work, and not idle, when they are killed.
-    budget = ("--dataset", "digits", "--model", "cnn", "--epochs", "9", "--devices", "cpu,cpu")
+    budget = ("--dataset", "digits", "--model", "cnn", "--epochs", "4", "--devices", "cpu,cpu")
     command = [sys.executable, "-u", "-m", "slopesearch", "optimize", *budget, "--trials", "400"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
