@@ -200,13 +200,18 @@ def report(
     """Write what a study found as one HTML page that needs no network."""
     from slopesearch.report.page import tables_of, write_page
     from slopesearch.report.plots import write_tables
-    from slopesearch.search.records import CONFIRM
+    from slopesearch.search.records import CONFIRM, VERDICTS
     from slopesearch.search.storage import find_study, read_study
 
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise RequestError(f"-o takes a file in a folder that exists, like report.html, given '{out}'")
     if data_out is not None and data_out.exists() and not data_out.is_dir():
         raise RequestError(f"--data-out takes a folder, which may be new, given the file '{data_out}'")
+    if name is not None and name.endswith(VERDICTS):
+        raise RequestError(
+            f"'{name}' is the verdict of a search and stands on the search's page; name the search: "
+            f"python -m slopesearch report {shlex.quote(name.rpartition('/')[0])}"
+        )
     record = read_study(storage, name)
     tables = tables_of(record)
     write_page(record, tables, out, find_study(storage, record.name + CONFIRM))
@@ -221,7 +226,7 @@ def report(
 def dashboard(
     storage: Storage = DEFAULT_URL,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen on.")] = 8080,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8080,
 ) -> None:
     """Run optuna-dashboard on a storage; a study may go on meanwhile."""
     from slopesearch.report.dashboard import serve

@@ -6,19 +6,24 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna_dashboard import get_note, save_note
 
 from slopesearch.config import REPORTS
 from slopesearch.nets.activations import ACTIVATIONS
+from slopesearch.report.dashboard import annotate, study_note
 from slopesearch.report.network_plots import SHAPES
 from slopesearch.report.page import belief, page, tables_of, write_page
 from slopesearch.report.plots import PLOTS, trial_rows, write_tables
 from slopesearch.report.run_plots import expected_best
 from slopesearch.report.style import COLOURS, activations_of, better_up, colour_of, distance, log_axis
+from slopesearch.search import verdict
 from slopesearch.search.records import StudyRecord, TrialRecord
-from slopesearch.search.storage import read_study
-from slopesearch.search.verdict import Arm, Confirmed, Estimate
-from tests.conftest import make_config
+from slopesearch.search.storage import database, read_study
+from slopesearch.search.verdict import Arm, Confirmed, Estimate, Opening
+from slopesearch.tables import describe
+from tests.conftest import InProcess, make_config
 from tests.synthetic import spec_of, store, study_of
 
 STUDY = study_of(400)
@@ -71,6 +76,16 @@ def test_where_runs_ended_and_what_was_saved() -> None:
     rows = PLOTS["ended"].rows(study)
     assert [tuple(row.values()) for row in rows] == [(1, "pruned", 2), (9, "completed", 1)]
     assert "3 runs took 41%" in PLOTS["ended"].say(rows, study.spec)  # 11 of 27 reports
+    others = study_with(
+        *study.trials,
+        record(4, "PRUNED", 0.1, attributes={"ended": "diverged"}),
+        TrialRecord(5, "FAIL", None, make_config(), {}, {"ended": "failed: x"}),
+    )
+    said = PLOTS["ended"].say(PLOTS["ended"].rows(others), study.spec)
+    assert "1 diverged" in said
+    assert "3 runs took 41%" in said  # what diverged or failed was not pruned
+    unpruned = study_with(*study.trials, pruner="none")
+    assert "no pruner" in PLOTS["ended"].say(rows, unpruned.spec)
 
 
 def test_wrong_stops_are_told_with_interval_and_number() -> None:
@@ -84,10 +99,27 @@ def test_wrong_stops_are_told_with_interval_and_number() -> None:
     rows = PLOTS["audit"].rows(study)
     said = PLOTS["audit"].say(rows, study.spec)
     # Wilson's interval of 1 in 4: 4.6 to 69.9 %.
-    assert "Of 4 such runs, 1 ended better than the median of the 11" in said
+    assert "Of 4 such runs, 0 of them diverged, 1 ended better than the median of the 11" in said
     assert "wrong in 25% (95 % interval 5% to 70%)" in said
     assert "too few" in said
     assert "not known" in PLOTS["audit"].say(PLOTS["audit"].rows(study_with(book, *through)), study.spec)
+    assert "no pruner" in PLOTS["audit"].say(rows, spec_of(pruner="none"))
+
+
+def test_stopping_what_diverges_is_right() -> None:
+    through = [record(10 + i, "COMPLETE", 0.90 + i / 1000) for i in range(11)]
+    diverged = [
+        record(30, "PRUNED", 0.1, attributes={"would_prune_at": 1, "ended": "diverged"}),
+        record(31, "PRUNED", 0.1, attributes={"ended": "diverged"}),  # the pruner would have let it go on
+        record(32, "PRUNED", 0.1),
+    ]
+    better = record(40, "COMPLETE", 0.95, attributes={"would_prune_at": 1})
+    study = study_with(*through, *diverged, better)
+    rows = PLOTS["audit"].rows(study)
+    assert {row["trial"] for row in rows} == {*range(10, 21), 30, 40}
+    said = PLOTS["audit"].say(rows, study.spec)
+    assert "Of 2 such runs, 1 of them diverged, 1 ended better than the median of the 11" in said
+    assert "wrong in 50%" in said
 
 
 def test_early_and_late_ranks_are_correlated() -> None:
@@ -95,7 +127,10 @@ def test_early_and_late_ranks_are_correlated() -> None:
         record(i, "COMPLETE", 0.9 + i / 100, reports={1: 0.5 - i / 100, 9: 0.9 + i / 100}) for i in range(6)
     ]
     study = study_with(*trials)
-    assert "at -1.00 (Spearman, n = 6)" in PLOTS["audit"].say(PLOTS["audit"].rows(study), study.spec)
+    rows = PLOTS["audit"].rows(study)
+    assert "at -1.00 (Spearman, n = 6)" in PLOTS["audit"].say(rows, study.spec)
+    assert "the pruner chose them" in PLOTS["audit"].say(rows, study.spec)
+    assert "the pruner chose" not in PLOTS["audit"].say(rows, spec_of(pruner="none"))
 
 
 def test_importances_stay_inside_their_branch() -> None:
@@ -114,6 +149,20 @@ def test_importances_stay_inside_their_branch() -> None:
         (row for row in rows if row["branch"] == "all trials"), key=lambda row: float(row["importance"])
     )
     assert top["parameter"] == "lr"  # as it was made up
+
+
+def test_values_that_are_all_equal_rank_nothing() -> None:
+    tied = [record(i, "COMPLETE", 0.9, lr=1e-3 * (i + 1)) for i in range(12)]
+    assert PLOTS["importances"].rows(study_with(*tied)) == []
+    assert PLOTS["importances"].rows(study_with(*tied, record(12, "COMPLETE", 0.95)))
+
+
+@pytest.mark.parametrize("name", ["importances", "dead", "gradients", "slope_paths", "activations"])
+def test_what_a_sampler_chose_is_not_a_comparison(name: str) -> None:
+    rows = PLOTS[name].rows(STUDY)
+    rows = [*rows, *({**row, "report": REPORTS} for row in rows[:1] if "report" in row)]
+    assert "The sampler chose these trials" in PLOTS[name].say(rows, STUDY.spec)
+    assert "The sampler" not in PLOTS[name].say(rows, spec_of(sampler="random"))
 
 
 def test_expected_best_is_the_mean_of_the_best_of_k() -> None:
@@ -175,6 +224,48 @@ def test_paths_begin_where_the_slope_begins_and_tell_raw_from_effective() -> Non
     )
 
 
+def test_a_learned_path_begins_within_its_range() -> None:
+    curve = [
+        {
+            "step": 1,
+            "train_loss": 1,
+            "val_loss": 1,
+            "val_accuracy": 0.5,
+            "slopes": [0.02],
+            "raw_slopes": [0.02],
+        }
+    ]
+    low = record(0, "COMPLETE", 0.8, slope_mode="learnable", negative_slope=0.0, attributes={"curves": curve})
+    assert PLOTS["slope_paths"].rows(study_with(low))[0]["slope"] == 1e-3  # slope_min
+
+
+def test_the_tutorials_slopes_stand_where_the_axis_has_them() -> None:
+    spec = spec_of()
+    some = [record(i, "COMPLETE", 0.8, negative_slope=slope) for i, slope in enumerate((0.0, 0.3))]
+    for trials, places in ((some, [0.01, 0.1, 0.2]), (some[1:], [-2, -1, -0.699])):
+        drawn = PLOTS["slope"].draw(PLOTS["slope"].rows(study_with(*trials)), spec)
+        assert [mark.x for mark in drawn.layout.annotations] == pytest.approx(places, abs=1e-3)
+
+
+def test_gradients_of_zero_are_told() -> None:
+    rows = [
+        {
+            "trial": trial,
+            "activation": "relu",
+            "norm": "none",
+            "layer": layer,
+            "gradient_rms": 0.0 if trial == layer == 1 else 1e-3,
+            "attenuation": None if trial == 1 else 0.5,
+        }
+        for trial in (1, 2, 3)
+        for layer in (1, 2)
+    ]
+    said = PLOTS["gradients"].say(rows, spec_of(model="mlp"))
+    assert "1 of the 6 gradients" in said
+    assert "for relu (medians, n = 2)" in said
+    assert "One hidden layer" not in PLOTS["gradients"].say(rows[:2], spec_of(model="mlp"))
+
+
 def test_a_study_from_before_diagnostics_is_read() -> None:
     curve = [{"step": 9, "train_loss": 1, "val_loss": 1, "val_accuracy": 0.5}]
     study = study_with(record(0, "COMPLETE", 0.8, activation="relu", attributes={"curves": curve}))
@@ -213,12 +304,14 @@ def test_every_figure_draws_its_rows_and_says_how_many(name: str, objective: str
 
 
 def test_every_activation_has_its_own_colour() -> None:
-    assert set(ACTIVATIONS) <= set(COLOURS)
     assert len(set(COLOURS.values())) == len(COLOURS)
     spec = spec_of()
+    assert len({colour_of(name, spec) for name in ACTIVATIONS}) == len(ACTIVATIONS)
     added = spec.model_copy(update={"space": spec.space.model_copy(update={"activation": ("mish", "relu")})})
     assert activations_of(added) == ["relu", "mish"]
     assert colour_of("mish", added) not in COLOURS.values()
+    said = PLOTS["shapes"].say(PLOTS["shapes"].rows(StudyRecord("s", added, [])), added)
+    assert "(not mish)" in said
 
 
 def test_the_axis_of_the_objective_is_better_upwards() -> None:
@@ -289,13 +382,13 @@ def test_pages_of_every_kind_of_study_make_sense(kind: str) -> None:
 
 def test_belief_counts_the_trials_that_cannot_be_told_apart() -> None:
     trials = [
-        record(i, "COMPLETE", value, attributes={"val_accuracy": value})
-        for i, value in enumerate((0.98, 0.979, 0.5))
+        record(i, "COMPLETE", loss, attributes={"val_accuracy": accuracy})
+        for i, (loss, accuracy) in enumerate(((0.1, 0.979), (0.09, 0.98), (0.5, 0.5), (0.2, 1.0)))
     ]
-    said = " ".join(belief(study_with(*trials)))
+    said = " ".join(belief(study_with(*trials, objective="val_loss")))
     # Wilson's interval for 0.98 of 397 images: 0.961 to 0.990.
     assert "0.9609–0.9898" in said or re.search(r"0\.96\d\d–0\.9\d{3}", said)
-    assert "1 of the other 2 completed trials" in said
+    assert "1 of the other 3 completed trials" in said
 
 
 def test_what_was_confirmed_stands_first() -> None:
@@ -314,10 +407,21 @@ def test_what_was_confirmed_stands_first() -> None:
     attributes = {"confirmed": [losing.model_dump(mode="json")]}
     confirmation = StudyRecord("x/confirm", study.spec, [], attributes)
     html = page(study, tables_of(study), confirmation)
+    best = describe(arm.config)
     for words in ("On fresh seeds", "top 1, &lt;b&gt;", "0.9100 (0.9028–0.9172)", "+0.0123"):
         assert words in html
+    for words in ("shrinkage", "0.3000 (0.2000–0.4000)", "a little optimistic", f"<td>{best}</td>"):
+        assert words in html
+    assert html.index(f"The pick of `confirm`: {best}") < html.index("Trial ")
+    assert "On the test set" not in html
     assert html.index("On fresh seeds") < html.index("The best trials")
     assert "On fresh seeds" not in page(study, tables_of(study))
+    tested = verdict.Tested(arm=arm, runs=10, accuracy=losing.val_accuracy, loss=losing.val_loss)
+    opening = Opening(opened="2026-01-01", arms=(arm,), seeds=10, tested=(tested,))
+    attributes["openings"] = [opening.model_dump(mode="json")]
+    html = page(study, tables_of(study), confirmation)
+    assert "On the test set, opened once" in html
+    assert "the pick, top 1" in html
 
 
 def test_text_from_a_study_is_data() -> None:
@@ -365,3 +469,42 @@ def test_a_stored_study_gives_the_same_page(tmp_path: Path) -> None:
     rows = tables_of(read)
     assert rows == tables_of(small)
     assert "torch" in page(read, rows)  # the versions are told
+
+
+def test_a_verdict_has_no_page_and_no_notes_of_its_own(command_line: InProcess, tmp_path: Path) -> None:
+    (tmp_path / "studies").mkdir()
+    store(study_of(3, name="a b/confirm"), tmp_path / "studies" / "slopesearch.db")
+    for name in ("a b/confirm", "a b/test"):
+        refused = command_line("report", name)
+        assert refused.code == 2
+        assert "python -m slopesearch report 'a b'" in refused.err
+    assert not (tmp_path / "report.html").exists()
+    url = f"sqlite:///{tmp_path}/studies/slopesearch.db"
+    annotate(url, read_study(url, "a b/confirm"))
+    with database(tmp_path / "studies" / "slopesearch.db") as storage:
+        assert get_note(optuna.load_study(study_name="a b/confirm", storage=storage)) == ""
+
+
+def test_a_note_that_was_edited_stays(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/x.db"
+    store(study_of(3), tmp_path / "x.db")
+    study = read_study(url, None)
+    annotate(url, study)
+    with database(tmp_path / "x.db") as storage:
+        stored = optuna.load_study(study_name=study.name, storage=storage)
+        ours = get_note(stored)
+        annotate(url, StudyRecord(study.name, study.spec, [], study.attributes))
+        assert get_note(stored) != ours  # it still was ours
+        save_note(stored, f"Mine.\n\n{ours}")
+        annotate(url, study)
+        assert get_note(stored) == f"Mine.\n\n{ours}"
+
+
+def test_a_name_in_a_note_keeps_its_spaces() -> None:
+    note = study_note("sqlite:///x.db", study_of(3, name="a  b\nc"))
+    assert "report 'a  b c' --storage" in note
+
+
+@pytest.mark.parametrize("port", ["0", "99999"])
+def test_a_port_that_is_none_is_refused(command_line: InProcess, port: str) -> None:
+    assert command_line("dashboard", "--port", port).code == 2

@@ -6,10 +6,10 @@ import plotly.graph_objects as go
 
 from slopesearch.config import StudySpec
 from slopesearch.report.style import (
-    ADAPTIVE,
     Plot,
     Rows,
     activations_of,
+    adaptive,
     best_of,
     better_up,
     colour_of,
@@ -89,7 +89,7 @@ def say_activations(rows: Rows, spec: StudySpec) -> str:
             f"{order[-1]} {best[order[-1]]['value']:.4f} at {best[order[-1]]['lr']:.2g}. "
         )
     told += "One run each, and an activation that was tried more often had more luck."
-    return told + few(len(rows), 20) + ADAPTIVE
+    return told + few(len(rows), 20) + adaptive(spec)
 
 
 # --- BatchNorm placement x activation
@@ -146,7 +146,7 @@ def say_norm(rows: Rows, spec: StudySpec) -> str:
         f"The best value of each pair, from {n} completed trials (how many, in brackets); darker is better. "
         + (f"The placement with the best value: {told} of the activations with a choice. " if wins else "")
         + (f"{thin} of {len(rows)} cells rest on fewer than three trials." if thin else "")
-        + ADAPTIVE
+        + adaptive(spec)
     )
 
 

@@ -3,6 +3,7 @@
 import logging
 import shlex
 from contextlib import suppress
+from hashlib import sha256
 from importlib.util import find_spec
 
 import optuna
@@ -12,20 +13,20 @@ from slopesearch.config import RequestError
 from slopesearch.report.page import belief, counts, tables_of
 from slopesearch.report.plots import PLOTS
 from slopesearch.search.database import DEFAULT_URL, existing_database, only_writer, read_summaries
-from slopesearch.search.records import StudyRecord
+from slopesearch.search.records import VERDICTS, StudyRecord
 from slopesearch.search.storage import database, read_study
 
 INSTALLED = find_spec("optuna_dashboard") is not None  # an extra
 ATTACHED = ("activations", "slope", "lr_slope", "norm", "expected_best", "gradients")  # 2 kB a row
-MARK = "*Written by slopesearch; change this line, and the note is yours.*"
 
 
 def annotate(url: str, study: StudyRecord) -> None:
     """Write notes on the study and its best trial, and the main figures, where the dashboard finds them.
 
-    Does nothing without optuna-dashboard. Raises RequestError where another process writes the study.
+    Does nothing without optuna-dashboard, and for the runs of a verdict, which are no search. Raises
+    RequestError where another process writes the study.
     """
-    if not INSTALLED:
+    if not INSTALLED or study.name.endswith(VERDICTS):
         return
     from optuna_dashboard import save_plotly_graph_object
 
@@ -51,7 +52,7 @@ def annotate(url: str, study: StudyRecord) -> None:
 def study_note(url: str, study: StudyRecord) -> str:
     """What the study is, and how to go on with it; Markdown, with the name inside of code."""
     spec, where = study.spec, "" if url == DEFAULT_URL else f" --storage {shlex.quote(url)}"
-    name = shlex.quote(" ".join(study.name.split()))
+    name = shlex.quote(" ".join(study.name.splitlines()))
     command = "    python -m slopesearch"  # indented, so that nothing in a name is read as markup
     return "\n".join(
         [
@@ -72,12 +73,18 @@ def study_note(url: str, study: StudyRecord) -> str:
 
 
 def _note(of: optuna.Study | Trial, body: str) -> None:
-    """Save a note, unless somebody has written one of their own."""
+    """Save a note, unless somebody has written one of their own, or changed a letter of ours."""
     from optuna_dashboard import get_note, save_note
 
-    there, new = get_note(of), f"{body}\n\n{MARK}" if body else ""
-    if there != new and (not there or MARK in there):
+    there, new = get_note(of), _signed(body) if body else ""
+    if there != new and (not there or there == _signed(there.rpartition("\n\n")[0])):
         save_note(of, new)
+
+
+def _signed(body: str) -> str:
+    """A note whose last line tells whether it still is what was written."""
+    digest = sha256(body.encode()).hexdigest()[:8]
+    return f"{body}\n\n*Written by slopesearch ({digest}); change anything, and the note is yours.*"
 
 
 def serve(url: str, host: str, port: int) -> None:

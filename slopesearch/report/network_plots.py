@@ -14,6 +14,7 @@ from slopesearch.report.style import (
     Plot,
     Rows,
     activations_of,
+    adaptive,
     colour_of,
     completed,
     few,
@@ -30,7 +31,10 @@ from slopesearch.search.records import StudyRecord
 
 
 def dead_rows(study: StudyRecord) -> Rows:
-    """The shares of dead, never active and inactive units of each completed trial, over its layers."""
+    """The shares of dead, never active and inactive units of each completed trial, as means over its layers.
+
+    Each layer counts alike, however many units it has (`dead_fraction` of a trial counts units).
+    """
     rows: Rows = []
     for trial in completed(study):
         inside, config = trial.diagnostics, trial.config
@@ -43,7 +47,7 @@ def dead_rows(study: StudyRecord) -> Rows:
                 "negative_slope": config.negative_slope,
                 "lr": config.lr,
                 "norm": config.norm,
-                "zero_gradient": inside.dead_fraction,
+                "zero_gradient": sum(inside.zero_gradient) / len(inside.layers),
                 "never_active": sum(inside.never_active) / len(inside.layers),
                 "inactive": sum(inside.inactive) / len(inside.layers),
                 "saturated": sum(inside.saturated) / len(inside.layers) if inside.saturated else None,
@@ -110,9 +114,9 @@ def say_dead(rows: Rows, spec: StudySpec) -> str:
     words = "; ".join(f"{name} up to {most:.0%} (median {middle:.0%})" for name, middle, most in some_dead)
     return (
         f"{len(rows)} completed trials; units whose derivative is zero for every validation image, so that "
-        f"they cannot learn: {words or 'none in any activation'}. For leaky ReLU this is 0 by construction: "
-        "its units can be never active (above zero for no image), but they still pass a gradient."
-        f"{few(len(rows), 10)}"
+        f"they cannot learn, means over layers: {words or 'none in any activation'}. For leaky ReLU (above "
+        "slope 0) this is 0 by construction: its units can be never active (above zero for no image), but "
+        f"they still pass a gradient.{few(len(rows), 10)}{adaptive(spec)}"
     )
 
 
@@ -141,7 +145,7 @@ def gradient_rows(study: StudyRecord) -> Rows:
 
 
 def draw_gradients(rows: Rows, spec: StudySpec) -> go.Figure:
-    """Each activation's median over the layers, on thin lines of its trials."""
+    """A line per activation: at each layer, the median over its trials, without gradients of zero."""
     drawn = figure("hidden layer, from the input on", "rms of the gradient", 420)
     groups = grouped([row for row in rows if row["gradient_rms"] > 0], "activation")
     for activation in (name for name in activations_of(spec) if name in groups):
@@ -165,7 +169,10 @@ def say_gradients(rows: Rows, spec: StudySpec) -> str:
     """Attenuation per activation: the most and the least."""
     per_trial = {row["trial"]: row for row in rows}
     known = [row for row in per_trial.values() if row["attenuation"] is not None]
+    zero = sum(row["gradient_rms"] <= 0 for row in rows)
     told = f"Medians over {len(per_trial)} completed trials (their number in brackets). "
+    if zero:
+        told += f"{zero} of the {len(rows)} gradients, one per trial and layer, are zero and left out. "
     middle = {
         name: median(row["attenuation"] for row in some)
         for name, some in grouped(known, "activation").items()
@@ -175,13 +182,16 @@ def say_gradients(rows: Rows, spec: StudySpec) -> str:
         told += (
             f"On the way back to the input the gradient changes by a factor of "
             f"{10 ** -middle[most]:.2g} per layer for {most}"
-            + (f" and {10 ** -middle[least]:.2g} for {least}. " if most != least else ". ")
+            + (f" and {10 ** -middle[least]:.2g} for {least}" if most != least else "")
+            + f" (medians, n = {len(known)}). "
         )
         if spec.model == "cnn":
             told += "Convolutions and the linear layer differ in size, so compare lines, not layers."
+    elif len(grouped(rows, "layer")) > 1:
+        told += "None has a gradient at every layer, so there is no attenuation to tell."
     else:
         told += "One hidden layer has no attenuation."
-    return told.rstrip() + few(len(per_trial), 10)
+    return told.rstrip() + few(len(known) or len(per_trial), 10) + adaptive(spec)
 
 
 # --- the tutorial's two pictures, which need no trial
@@ -225,9 +235,11 @@ def draw_shapes(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_shapes(rows: Rows, spec: StudySpec) -> str:
-    """What is drawn."""
+    """What is drawn, and what is not."""
     names = list(grouped(rows, "activation"))
     told = f"The {len(names)} activations of this study" if len(names) > 1 else "The activation of this study"
+    unknown = [name for name in activations_of(spec) if name not in names]
+    told += f" whose shape is known here (not {', '.join(unknown)})" if unknown else ""
     notes = {"leaky_relu": "leaky_relu with slope 0.1", "prelu": "prelu where it starts, at 0.25"}
     drawn = [note for name, note in notes.items() if name in names]
     return told + (f": {', '.join(drawn)}." if drawn else ".")

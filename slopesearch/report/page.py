@@ -15,7 +15,7 @@ from slopesearch.files import write_aside
 from slopesearch.report.plots import PLOTS
 from slopesearch.report.style import Rows, completed, few, objective_name
 from slopesearch.search.records import StudyRecord
-from slopesearch.search.verdict import confirmed_of
+from slopesearch.search.verdict import Estimate, confirmed_of, openings_of, pick
 from slopesearch.tables import TOP, describe, textbook_rows
 
 
@@ -39,12 +39,17 @@ def page(study: StudyRecord, tables: dict[str, Rows], confirmation: StudyRecord 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    found = [_confirmed_table(confirmation), _top_table(study), _textbook_table(study)]
+    found = [
+        _confirmed_table(confirmation),
+        _tested_table(confirmation),
+        _top_table(study),
+        _textbook_table(study),
+    ]
     return environment.get_template("page.html").render(
         study=study,
         counts=counts(study),
         asked=asked(study),
-        belief=belief(study),
+        belief=[*_picked(confirmation), *belief(study)],
         tables=[table for table in found if table["rows"]],
         figures=[_figure(name, tables[name], study.spec) for name in PLOTS],
         plotly=Markup(get_plotlyjs()),
@@ -78,16 +83,18 @@ def counts(study: StudyRecord) -> str:
 
 
 def asked(study: StudyRecord) -> list[tuple[str, str]]:
-    """What was asked, on what data and which machine, as names and values."""
+    """What was asked, on what data and what kind of device, as names and values."""
     spec = study.spec
     size = f", depth {spec.depth}, width {spec.width}" if spec.depth else ""
     devices = sorted({str(t.attributes["device"]) for t in study.trials if "device" in t.attributes})
     versions = ", ".join(f"{name} {number}" for name, number in study.attributes.get("versions", {}).items())
+    sha = str(study.attributes.get("data_sha256", ""))
     space = [(f"space: {name}", _axis(axis)) for name, axis in spec.space]
     return [
         (
             "data",
-            f"{spec.dataset}: {spec.train_size or 0:,} images to train, {spec.val_size or 0:,} to validate",
+            f"{spec.dataset}: {spec.train_size or 0:,} images to train, {spec.val_size or 0:,} to validate"
+            + (f"; SHA-256 {sha[:16]}…" if sha else ""),
         ),
         ("network", f"{spec.model}{size}"),
         ("budget", f"{spec.epochs} epochs, batch {spec.batch_size}, {spec.precision}"),
@@ -97,7 +104,7 @@ def asked(study: StudyRecord) -> list[tuple[str, str]]:
             f"sampler {spec.sampler}, pruner {spec.pruner}, seed {spec.seed}, split seed {spec.split_seed}",
         ),
         *space,
-        ("devices", ", ".join(devices) or "none yet"),
+        ("devices", f"{', '.join(devices)}; the machine is not stored" if devices else "none yet"),
         ("versions", versions or "not stored"),
     ]
 
@@ -122,10 +129,11 @@ def belief(study: StudyRecord) -> list[str]:
     accuracy, images = best.attributes.get("val_accuracy"), spec.val_size or 0
     if accuracy is not None and images:
         low, high = binomtest(round(accuracy * images), images).proportion_ci(method="wilson")
-        near = sum(low <= (t.attributes.get("val_accuracy") or 0) for t in ranked) - 1
+        others = [t.attributes.get("val_accuracy") or 0 for t in ranked if t.number != best.number]
+        near = sum(low <= other <= high for other in others)
         told.append(
             f"On {images:,} validation images an accuracy of {accuracy:.4f} is known to {low:.4f}–{high:.4f} "
-            f"(95 %, Wilson), and {near} of the other {len(ranked) - 1} completed trials lie in that "
+            f"(95 %, Wilson), and {near} of the other {len(others)} completed trials lie in that "
             "interval."
         )
     told.append(
@@ -135,21 +143,61 @@ def belief(study: StudyRecord) -> list[str]:
     return told
 
 
+def _picked(confirmation: StudyRecord | None) -> list[str]:
+    """The pick of the confirmation in a sentence, where there is one."""
+    confirmed = confirmed_of(confirmation)
+    if not confirmed:
+        return []
+    best = pick(confirmed)
+    return [
+        f"The pick of `confirm`: {describe(best.arm.config)}. Validation accuracy "
+        f"{_interval(best.val_accuracy)} on {best.runs} fresh seeds (mean, 95 %)."
+    ]
+
+
 def _confirmed_table(confirmation: StudyRecord | None) -> dict[str, Any]:
     """What fresh seeds gave, best first."""
     rows = [
         (
             ", ".join(row.arm.roles),
+            describe(row.arm.config),
             row.runs,
-            f"{row.val_accuracy.mean:.4f} ({row.val_accuracy.low:.4f}–{row.val_accuracy.high:.4f})",
-            f"{row.val_loss.mean:.4f}",
+            _interval(row.val_accuracy),
+            _interval(row.val_loss),
             "-" if row.arm.searched is None else f"{row.arm.searched:.4f}",
             "-" if row.shrinkage is None else f"{row.shrinkage:+.4f}",
         )
         for row in confirmed_of(confirmation)
     ]
-    header = ("config", "runs", "val_accuracy (95 %)", "val_loss", "searched", "lost since")
-    return {"caption": "On fresh seeds, the pick first: means of its runs", "header": header, "rows": rows}
+    measured = ("val_accuracy (95 %)", "val_loss (95 %)", "searched", "shrinkage")
+    return {
+        "caption": "On fresh seeds, the pick first: means of the runs",
+        "header": ("role", "config", "runs", *measured),
+        "rows": rows,
+        "note": "The intervals cover fresh seeds on the same validation images that chose the configs, so "
+        "the mean of the pick is still a little optimistic.",
+    }
+
+
+def _tested_table(confirmation: StudyRecord | None) -> dict[str, Any]:
+    """What the test set said when it was last opened, the pick of then first."""
+    openings = openings_of(confirmation)
+    times = "once" if len(openings) == 1 else f"{len(openings)} times, here the last"
+    rows = [
+        (
+            ", ".join([*(["the pick"] if place == 0 else []), *tested.arm.roles]),
+            describe(tested.arm.config),
+            tested.runs,
+            _interval(tested.accuracy),
+        )
+        for place, tested in enumerate(openings[-1].tested if openings else ())
+    ]
+    header = ("role", "config", "runs", "test_accuracy (95 %)")
+    return {"caption": f"On the test set, opened {times}", "header": header, "rows": rows}
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.mean:.4f} ({estimate.low:.4f}–{estimate.high:.4f})"
 
 
 def _top_table(study: StudyRecord) -> dict[str, Any]:

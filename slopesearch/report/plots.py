@@ -9,14 +9,13 @@ from slopesearch.search.records import StudyRecord
 
 _ALL = search_plots.PLOTS | slope_plots.PLOTS | choice_plots.PLOTS | network_plots.PLOTS | run_plots.PLOTS
 
-PLOTS: dict[str, Plot] = {
-    name: _ALL[name]
-    for name in (
-        *("history", "ended", "importances", "slope", "lr_slope", "activations", "norm"),
-        *("slope_mode", "slope_paths", "dead", "gradients", "curves", "expected_best", "speed", "audit"),
-        *("shapes", "slope_shapes"),
-    )
-}
+_ORDER = (
+    *("history", "ended", "importances", "slope", "lr_slope", "activations", "norm"),
+    *("slope_mode", "slope_paths", "dead", "gradients", "curves", "expected_best", "speed", "audit"),
+    *("shapes", "slope_shapes"),
+)
+# One that the order does not name stands at the end, so that no figure is lost.
+PLOTS: dict[str, Plot] = {name: _ALL[name] for name in dict.fromkeys((*_ORDER, *_ALL))}
 
 
 def trial_rows(study: StudyRecord) -> Rows:

@@ -7,11 +7,11 @@ import plotly.graph_objects as go
 from slopesearch.config import REPORTS, StudySpec
 from slopesearch.report.style import (
     ACCENT,
-    ADAPTIVE,
     FADED,
     Plot,
     Rows,
     activations_of,
+    adaptive,
     better_up,
     colour_of,
     distance,
@@ -120,7 +120,7 @@ def expected_best_rows(study: StudyRecord) -> Rows:
     """For each activation, the best value to expect of k of its trials, drawn from those that were made.
 
     Dodge et al. 2019, "Show your work", eq. 8: the mean of the maximum of k draws with replacement. A pruned
-    trial counts with its last value, which is a lower bound of what it would have given.
+    trial counts with its last value, mostly worse than what it would have given; a diverged one with chance.
     """
     values: dict[str, list[float]] = {}
     for trial in study.trials:
@@ -177,7 +177,7 @@ def say_expected_best(rows: Rows, spec: StudySpec) -> str:
         )
     rare = [name for name, some in groups.items() if some[0]["trials"] < 5]
     told += f" Too few to go by: {', '.join(rare)}." if rare else ""
-    return told + ADAPTIVE
+    return told + adaptive(spec)
 
 
 # --- speed

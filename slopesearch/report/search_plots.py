@@ -17,6 +17,7 @@ from slopesearch.report.style import (
     WARNING,
     Plot,
     Rows,
+    adaptive,
     best_of,
     better_up,
     completed,
@@ -139,19 +140,30 @@ def draw_ended(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_ended(rows: Rows, spec: StudySpec) -> str:
-    """The share of the training that pruning saved."""
-    n = sum(row["trials"] for row in rows)
-    spent = sum(row["report"] * row["trials"] for row in rows) / (REPORTS * n)
+    """The share of the training that pruning left over; a run that diverged or failed was not pruned."""
     of = {ended: sum(row["trials"] for row in some) for ended, some in grouped(rows, "ended").items()}
     told = ", ".join(f"{count} {ended}" for ended, count in of.items())
-    return f"{told}: {n} runs took {spent:.0%} of the training that they would have taken without pruning."
+    judged = [row for row in rows if row["ended"] in ("completed", "pruned")]
+    n = sum(row["trials"] for row in judged)
+    if spec.pruner == "none":
+        return f"{told}. This study has no pruner."
+    if not n:
+        return f"{told}."
+    spent = sum(row["report"] * row["trials"] for row in judged) / (REPORTS * n)
+    return (
+        f"{told}. Completed and pruned, {n} runs took {spent:.0%} of the training that they would have taken "
+        "without pruning."
+    )
 
 
 # --- how often pruning was wrong
 
 
 def audit_rows(study: StudyRecord) -> Rows:
-    """Every run that went to its end: its early values, its final one, where it would have been stopped."""
+    """Every run that the pruner let go on: its early values, its final one, where it would have been stopped.
+
+    A run that diverged is there where the pruner would have stopped it, as it was right to.
+    """
     recipes = len(textbook(study.spec))
     return [
         {
@@ -159,11 +171,13 @@ def audit_rows(study: StudyRecord) -> Rows:
             "first_report": trial.reports.get(1),
             "third_report": trial.reports.get(3),
             "final": trial.value,
+            "ended": trial.ended,
             "would_prune_at": trial.attributes.get("would_prune_at"),
             "textbook": trial.number < recipes,  # the pruner is not asked about these
         }
-        for trial in completed(study)
-        if 1 in trial.reports
+        for trial in study.trials
+        if trial.value is not None and 1 in trial.reports
+        if trial.state == "COMPLETE" or (trial.ended == "diverged" and "would_prune_at" in trial.attributes)
     ]
 
 
@@ -178,7 +192,7 @@ def draw_audit(rows: Rows, spec: StudySpec) -> go.Figure:
         drawn.add_scatter(
             x=[distance(row["first_report"], spec) for row in some],
             y=[distance(row["final"], spec) for row in some],
-            text=hover(some, "trial", "first_report", "final", "would_prune_at"),
+            text=hover(some, "trial", "first_report", "final", "ended", "would_prune_at"),
             hoverinfo="text",
             mode="markers",
             name=name,
@@ -190,6 +204,9 @@ def draw_audit(rows: Rows, spec: StudySpec) -> go.Figure:
 
 def say_audit(rows: Rows, spec: StudySpec) -> str:
     """The rate of wrong stops with its 95 % interval (Wilson); the rank correlation of early and final."""
+    ranks = [_correlation(rows, step, name) for step, name in ((1, "first"), (3, "third"))]
+    if spec.pruner == "none":
+        return "This study has no pruner, so no run was stopped." + "".join(ranks)
     judged = [row for row in rows if not row["textbook"]]
     audited = [row for row in judged if row["would_prune_at"] is not None]
     passed = [row["final"] for row in judged if row["would_prune_at"] is None]
@@ -198,24 +215,29 @@ def say_audit(rows: Rows, spec: StudySpec) -> str:
         told += "There is none yet, so how often pruning is wrong is not known."
     else:
         typical = median(passed)
-        wrong = sum(row["final"] > typical if spec.maximize else row["final"] < typical for row in audited)
+        ends = [row["final"] for row in audited if row["ended"] != "diverged"]
+        wrong = sum(end > typical if spec.maximize else end < typical for end in ends)
         low, high = binomtest(wrong, len(audited)).proportion_ci(method="wilson")
         told += (
-            f"Of {len(audited)} such runs, {wrong} ended better than the median of the {len(passed)} that it "
-            f"let through: wrong in {wrong / len(audited):.0%} (95 % interval {low:.0%} to {high:.0%})."
+            f"Of {len(audited)} such runs, {len(audited) - len(ends)} of them diverged, {wrong} ended better "
+            f"than the median of the {len(passed)} that it let through: wrong in {wrong / len(audited):.0%} "
+            f"(95 % interval {low:.0%} to {high:.0%})."
             f"{few(len(audited), 10)}"
         )
-    return told + "".join(_correlation(rows, step, name) for step, name in ((1, "first"), (3, "third")))
+    told += "".join(ranks)
+    if any(ranks):
+        told += " Only runs that went to their end are ranked: the pruner chose them, which hides agreement."
+    return told
 
 
 def _correlation(rows: Rows, step: int, name: str) -> str:
-    pairs = [(row[f"{name}_report"], row["final"]) for row in rows if row[f"{name}_report"] is not None]
+    known = [row for row in rows if row[f"{name}_report"] is not None and row["ended"] != "diverged"]
+    pairs = [(row[f"{name}_report"], row["final"]) for row in known]
     early, final = {pair[0] for pair in pairs}, {pair[1] for pair in pairs}
     if len(pairs) < 5 or len(early) < 2 or len(final) < 2:
         return ""
     rho = spearmanr([pair[0] for pair in pairs], [pair[1] for pair in pairs]).statistic
-    caution = " (of the runs that went to their end, which were chosen by it)" if step == 3 else ""
-    return f" Report {step} ranks the final values at {rho:.2f} (Spearman, n = {len(pairs)}){caution}."
+    return f" Report {step} ranks the final values at {rho:.2f} (Spearman, n = {len(pairs)})."
 
 
 # --- importances
@@ -231,7 +253,7 @@ def importance_rows(study: StudyRecord) -> Rows:
     """PED-ANOVA importances (Watanabe et al. 2023), of each parameter within the branch that has it.
 
     A branch is the trials that share a condition; its importances sum to 1, and are not comparable with
-    those of another branch.
+    those of another branch. Where all values are equal there is nothing to tell.
     """
     trials = completed(study)
     always, slope = ["activation", "norm", "init", "lr"], ["slope_mode", "negative_slope"]
@@ -247,7 +269,7 @@ def importance_rows(study: StudyRecord) -> Rows:
     for branch, (some, names) in branches.items():
         axes = {name: getattr(study.spec.space, name) for name in names}
         searched = {name: axis for name, axis in axes.items() if isinstance(axis, Range) or len(axis) > 1}
-        if len(some) < 10 or len(searched) < 2:
+        if len(some) < 10 or len(searched) < 2 or len({trial.value for trial in some}) < 2:
             continue
         rows += [
             {"branch": branch, "parameter": name, "importance": share, "trials": len(some)}
@@ -308,7 +330,7 @@ def say_importances(rows: Rows, spec: StudySpec) -> str:
     n = min(row["trials"] for row in rows)
     return (
         "What decides whether a completed trial is among the best tenth (PED-ANOVA), above all: "
-        f"{'; '.join(told)}. Each branch sums to 100 % by itself.{few(n, 50)}"
+        f"{'; '.join(told)}. Each branch sums to 100 % by itself.{few(n, 50)}{adaptive(spec)}"
     )
 
 
@@ -326,7 +348,8 @@ PLOTS = {
         importance_rows,
         draw_importances,
         say_importances,
-        "Nothing to rank: that takes 10 trials that have run to their end, and two parameters to search.",
+        "Nothing to rank: that takes 10 trials that have run to their end, not all with one value, and two "
+        "parameters to search.",
     ),
     "audit": Plot(
         "How often pruning is wrong",

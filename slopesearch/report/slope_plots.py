@@ -7,11 +7,11 @@ import plotly.graph_objects as go
 
 from slopesearch.config import REPORTS, StudySpec
 from slopesearch.report.style import (
-    ADAPTIVE,
     FADED,
     SEQUENCE,
     Plot,
     Rows,
+    adaptive,
     best_of,
     better_up,
     completed,
@@ -67,14 +67,16 @@ def draw_slope(rows: Rows, spec: StudySpec) -> go.Figure:
                 "line": {"width": 1.5, "color": colours[norm]},
             },
         )
+    slopes = [row["negative_slope"] for row in rows]
+    is_log = min(slopes) > 0  # a slope of 0 can be searched
     for slope in TUTORIAL_SLOPES:
         drawn.add_vline(x=slope, line={"dash": "dot", "width": 1, "color": FADED})
         # On a logarithmic axis an annotation wants the exponent, where a line wants the number.
+        x = log10(slope) if is_log else slope
         drawn.add_annotation(
-            x=log10(slope), y=1, yref="paper", text=f"{slope:g}", showarrow=False, xshift=-14, yshift=-8
+            x=x, y=1, yref="paper", text=f"{slope:g}", showarrow=False, xshift=-14, yshift=-8
         )
-    slopes = [row["negative_slope"] for row in rows]
-    drawn.update_xaxes(log_axis([*slopes, *TUTORIAL_SLOPES]) if min(slopes) > 0 else {})
+    drawn.update_xaxes(log_axis([*slopes, *TUTORIAL_SLOPES]) if is_log else {})
     return drawn.update_yaxes(better_up(spec, [row["value"] for row in rows]))
 
 
@@ -89,7 +91,7 @@ def say_slope(rows: Rows, spec: StudySpec) -> str:
     if len(rows) >= 8:
         told += f"The best quarter has slopes from {low:.2g} to {high:.2g}, the best one "
         told += f"{best[0]['negative_slope']:.2g}. "
-    return told + "Dotted: the tutorial's 0.01, 0.1 and 0.2." + few(len(rows), 20) + ADAPTIVE
+    return told + "Dotted: the tutorial's 0.01, 0.1 and 0.2." + few(len(rows), 20) + adaptive(spec)
 
 
 # --- learning rate x slope
@@ -136,7 +138,7 @@ def say_lr_slope(rows: Rows, spec: StudySpec) -> str:
     told = f"{len(rows)} completed trials of leaky ReLU, coloured by their rank (blue is best). "
     if len(rows) >= 8:
         told += f"The best quarter has learning rates from {min(rates):.2g} to {max(rates):.2g}. "
-    return told.rstrip() + few(len(rows), 20) + ADAPTIVE
+    return told.rstrip() + few(len(rows), 20) + adaptive(spec)
 
 
 # --- fixed against learnable
@@ -177,7 +179,7 @@ def say_mode(rows: Rows, spec: StudySpec) -> str:
         told.append(f"{mode}: best {best:.4f}, median {median(values):.4f}, n = {len(values)}")
     least = min(len(some) for some in grouped(rows, "slope_mode").values())
     only = " Only one of the two has completed trials." if len(told) == 1 else few(least, 10)
-    return f"{'; '.join(told)}.{only}{ADAPTIVE}"
+    return f"{'; '.join(told)}.{only}{adaptive(spec)}"
 
 
 # --- the paths of learned slopes
@@ -190,9 +192,8 @@ def path_rows(study: StudyRecord) -> Rows:
         config, curve = trial.config, trial.curve
         if config is None or not curve or not curve[-1].slopes:
             continue
-        start = (
-            0.25 if config.activation == "prelu" else min(config.negative_slope or 0, config.slope_max or 1)
-        )
+        start, low, high = config.negative_slope or 0, config.slope_min or 0, config.slope_max or 1
+        start = 0.25 if config.activation == "prelu" else min(max(start, low), high)
         inside = trial.diagnostics  # names the layers, where there are too many to tell of all
         layers = inside.layers if inside else range(1, len(curve[-1].slopes) + 1)
         points = [(0, [start] * len(layers), [start] * len(layers))]
@@ -216,7 +217,7 @@ MOST_PATHS = 40  # trials in the figure; the table has them all
 
 
 def draw_paths(rows: Rows, spec: StudySpec) -> go.Figure:
-    """A line per trial and layer in the layer's colour, the layer's median on top; PReLU's are dotted."""
+    """A line per trial and layer in the layer's colour, of the first trials; PReLU's are dotted."""
     shown = {trial for trial, _ in list(grouped(rows, "trial").items())[:MOST_PATHS]}
     drawn = figure("report", "negative slope", 420)
     for layer, some in grouped([row for row in rows if row["trial"] in shown], "layer").items():
@@ -260,6 +261,7 @@ def say_paths(rows: Rows, spec: StudySpec) -> str:
             else ""
         )
         + few(trials, 5)
+        + adaptive(spec)
     )
 
 

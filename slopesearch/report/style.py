@@ -169,4 +169,8 @@ def few(n: int, enough: int) -> str:
     return f" Only {n}: too few to go by." if n < enough else ""
 
 
-ADAPTIVE = " The sampler chose these trials: they say where to look, they do not compare."
+def adaptive(spec: StudySpec) -> str:
+    """A caution where choices stand side by side, of trials that were not drawn at random."""
+    if spec.sampler == "random":
+        return ""
+    return " The sampler chose these trials: they say where to look, they do not compare."
