@@ -97,8 +97,8 @@ def optimize(
             pack=pack,
             launcher=launcher,
             deterministic=deterministic,
-            timeout=None if timeout is None else _seconds(timeout),
-            hang_timeout=_seconds(hang_timeout),
+            timeout=None if timeout is None else _seconds(timeout, "timeout"),
+            hang_timeout=_seconds(hang_timeout, "hang-timeout"),
             listen=listen,
         )
     record = read_study(storage, outcome.name)
@@ -130,10 +130,10 @@ def _print_next(console: Console, storage: str, name: str, finished: int, target
     say(console, "\n  ".join(["\nNext:", *lines]))
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str, option: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
     if match is None or float(match[1]) == 0:
-        raise RequestError(f"timeout: a number with s, m or h behind it, like 30m, given '{text}'")
+        raise RequestError(f"{option}: a number with s, m or h behind it, like 30m, given '{text}'")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 

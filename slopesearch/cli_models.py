@@ -1,12 +1,14 @@
 """The commands from a study to a trained model: confirm, export, train, predict, replay."""
 
 import sys
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from slopesearch.config import printable
 from slopesearch.options import (
     DataFolder,
     Devices,
@@ -81,9 +83,9 @@ def export(
     from slopesearch.export import export as exported
     from slopesearch.export import write_export
     from slopesearch.search.records import CONFIRM
-    from slopesearch.search.storage import find_study, read_study
+    from slopesearch.search.storage import find_study, read_search
 
-    study = read_study(storage, name)
+    study = read_search(storage, name)
     written = exported(study, find_study(storage, study.name + CONFIRM), trial)
     write_export(written, out, force)
     if trial is None and written.origin.confirmed is None:
@@ -160,9 +162,9 @@ def predict(
     predictions = predicted(run, images, invert)
     for row in predictions:
         if row.error is None:
-            print(f"{row.path}: {row.digit}  {row.probability:.4f}")
+            print(f"{printable(str(row.path))}: {row.digit}  {row.probability:.4f}")
         else:
-            print(f"error: '{row.path}' cannot be read: {row.error}", file=sys.stderr)
+            print(printable(f"error: '{row.path}' cannot be read: {row.error}"), file=sys.stderr)
     if any(row.error for row in predictions):
         raise typer.Exit(2)
 
@@ -180,19 +182,20 @@ def replay(
     check_torch_pair()
     from slopesearch.replay import largest_difference, what_differs
     from slopesearch.replay import replay as again
-    from slopesearch.search.storage import read_study
+    from slopesearch.search.storage import read_search
     from slopesearch.training.devices import one_device
 
-    study = read_study(storage, name)
+    study = read_search(storage, name)
     stored, console = study.trial(trial), Console()
     where = one_device(device)
     curve = again(stored, data_folder(data), where)
     replay_table(console, stored.curve, curve)
-    worst = largest_difference(stored.curve, curve)
-    if worst == 0:
+    if stored.curve == curve:
         say(console, "bit-equal")
         return
-    say(console, f"not equal: they differ by up to {worst:.2g}; what differs between then and now:")
+    worst = largest_difference(stored.curve, curve)
+    how = f"they differ by up to {worst:.2g}" if worst < inf else "one has numbers that the other has not"
+    say(console, f"not equal: {how}; what differs between then and now:")
     unknown = "nothing that is stored; another processor, or other trials in its pack, would explain it"
     for line in what_differs(study, stored, where) or [unknown]:
         say(console, f"  {line}")

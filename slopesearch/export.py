@@ -175,6 +175,11 @@ def _misfits(config: TrialConfig) -> list[str]:
         found.append(
             f"config.val_size: at most {data.val_max:,} for {config.dataset}, given {config.val_size:,}"
         )
+    if config.evaluated_on != "validation":
+        found.append(
+            "config.evaluated_on: 'validation', or left out; the test set is for the end, "
+            f"given '{config.evaluated_on}'"
+        )
     if config.batch_size > config.train_size:
         found.append(f"config.batch_size: at most train_size, given {config.batch_size:,}")
     if not found and (count := count_parameters(config)) > MOST_PARAMETERS:

@@ -110,7 +110,8 @@ def _grey(image: Image.Image, background: int) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel
         return Image.fromarray(np.array(image).astype(np.float32) / 257)
     if image.mode == "F":
-        return image
+        values = np.array(image)
+        return Image.fromarray(values * 255) if values.max() <= 1 else image
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (background,) * 3 + (255,)), image)

@@ -37,18 +37,22 @@ def _curve(config: TrialConfig, reports: int, folder: Path, device: torch.device
 
 
 def largest_difference(stored: Sequence[Report], new: Sequence[Report]) -> float:
-    """Of any number that both curves have: losses, accuracies, slopes; infinite where one is longer."""
-    if len(stored) != len(new):
+    """Of any number of two curves: every field of every report; infinite where one has more of them."""
+    old, here = ([row.model_dump() for row in curve] for curve in (stored, new))
+    if len(old) != len(here):
         return inf
     return max(
-        abs(a - b)
-        for old, here in zip(stored, new, strict=True)
-        for a, b in zip(_numbers(old), _numbers(here), strict=True)
+        _difference(a[name], b[name]) for a, b in zip(old, here, strict=True) for name in Report.model_fields
     )
 
 
-def _numbers(report: Report) -> tuple[float, ...]:
-    return report.train_loss, report.val_loss, report.val_accuracy, *report.slopes
+def _difference(a: float | tuple[float, ...], b: float | tuple[float, ...]) -> float:
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        pairs = zip(a, b, strict=False)
+        return inf if len(a) != len(b) else max((abs(x - y) for x, y in pairs), default=0.0)
+    assert not isinstance(a, tuple)
+    assert not isinstance(b, tuple)
+    return abs(a - b)
 
 
 def what_differs(study: StudyRecord, trial: TrialRecord, device: torch.device) -> list[str]:

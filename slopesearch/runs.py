@@ -56,6 +56,7 @@ def for_training(
         "epochs": epochs or max(10, 3 * config.epochs),
         "train_size": train_size or most,
         "val_size": data.val_max if hold_out else 0,
+        "evaluated_on": "validation",
     }
     if seed is not None:
         changes |= {name: derive(seed, "train", name) for name in ("init_seed", "order_seed")}
@@ -88,19 +89,18 @@ def open_run(run: Path, exported: Exported) -> Iterator[None]:
 def _refuse_another(run: Path, exported: Exported) -> None:
     if not (run / CONFIG).is_file():
         raise RequestError(f"'{run}' is there already and is no run folder; name another with -o")
-    stored, asked = read_export(run / CONFIG), exported
-    if stored == asked:
-        return
+    stored, asked = read_export(run / CONFIG).config, exported.config  # where it comes from may differ
     lines = [
-        f"  {name}: stored {old}, given {getattr(asked.config, name)}"
-        for name, old in stored.config
-        if old != getattr(asked.config, name)
+        f"  {name}: stored {old}, given {getattr(asked, name)}"
+        for name, old in stored
+        if old != getattr(asked, name)
     ]
-    raise RequestError(
-        f"'{run}' holds another run:",
-        *(lines or ["  the same config, exported from elsewhere"]),
-        "name another folder with -o, or give what is stored to go on with it",
-    )
+    if lines:
+        raise RequestError(
+            f"'{run}' holds another run:",
+            *lines,
+            "name another folder with -o, or give what is stored to go on with it",
+        )
 
 
 def train_run(
@@ -231,7 +231,6 @@ With torch, safetensors and Pillow alone, in this folder, for a white digit on b
 ```python
 from collections import OrderedDict
 
-import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -239,8 +238,9 @@ from torch import nn
 
 model = {as_code(model)}
 model.load_state_dict(load_file("{WEIGHTS}"))
-pixels = np.array(Image.open("digit.png").convert("L").resize((28, 28)))
-x = (torch.from_numpy(pixels)[None, None] / 255 - {data.mean}) / {data.std}  # (1, 1, 28, 28)
+image = Image.open("digit.png").convert("L").resize((28, 28))
+pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(1, 1, 28, 28)
+x = (pixels / 255 - {data.mean}) / {data.std}
 print(model.eval()(x).argmax().item())
 ```
 

@@ -133,7 +133,13 @@ def verdict_table(console: Console, confirmed: Sequence[Confirmed], openings: Se
     say(console, f"Means of {best.runs} fresh seeds, ± 95 %; shrinkage: by how much the search saw too well.")
     if diverged:
         say(console, f"{diverged} runs diverged and count as chance.")
+    say(console, "The intervals are over seeds, on the same validation images that chose the configs.")
     say(console, f"pick: {numbers[best.arm.config]}, the lowest mean loss")
+    for row in confirmed:
+        if row.difference is not None:
+            loss, accuracy = _cells(row.difference.val_loss)[0], _cells(row.difference.val_accuracy)[0]
+            number = numbers[row.arm.config]
+            say(console, f"pick minus {number}, seed by seed: val_loss {loss}, val_accuracy {accuracy}")
     if not openings:
         return
     opening = openings[-1]

@@ -135,6 +135,10 @@ WRONG = [
     (["optimize", "--set", "space.init=he"], "unknown init 'he'"),
     (["optimize", "--set", "epochs"], "--set takes KEY=VALUE, like --set space.lr=0.001, given 'epochs'"),
     (["optimize", "--timeout", "soon"], "timeout: a number with s, m or h behind it, like 30m, given 'soon'"),
+    (
+        ["optimize", "--hang-timeout", "soon"],
+        "hang-timeout: a number with s, m or h behind it, like 30m, given",
+    ),
     (["optimize", "--devices", "cuda:7"], "there is no device 'cuda:7' here; choose from auto, cpu"),
     (["optimize", "--launcher", "ray"], "unknown launcher 'ray'; choose from inline, process"),
     (["optimize", "--data", "nowhere"], "the data folder 'nowhere' does not exist"),
@@ -220,13 +224,13 @@ def test_set_reads_toml_values_and_bare_words(text: str, parsed: object) -> None
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("1.5h", 5400)])
 def test_timeouts_have_units(text: str, seconds: float) -> None:
-    assert _seconds(text) == seconds
+    assert _seconds(text, "timeout") == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0", "-3m", "m", "3 weeks"])
 def test_other_timeouts_are_refused(text: str) -> None:
     with pytest.raises(RequestError):
-        _seconds(text)
+        _seconds(text, "timeout")
 
 
 def test_a_killed_worker_is_replaced_and_a_killed_study_leaves_no_worker_behind(

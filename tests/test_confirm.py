@@ -16,6 +16,7 @@ from slopesearch.search.events import Event, Progressed, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.optimize import Machine
 from slopesearch.search.records import StudyRecord
+from slopesearch.search.verdict import estimate, paired
 from slopesearch.seeds import derive
 from tests.conftest import QUICK, InProcess
 from tests.harness import FOLDER, FakeLauncher, Harness, Killed, spec
@@ -215,6 +216,87 @@ def test_ctrl_c_leaves_it_to_the_next_call(search: Search) -> None:
     assert search().openings
 
 
+class FailsOnce(FakeLauncher):
+    """Fails the configs of one learning rate twice, so that their trial is left as FAIL; then no more."""
+
+    lr: float
+    left: int
+
+    def fault(self, config: TrialConfig, attempt: int) -> str | None:
+        if config.lr != self.lr or not FailsOnce.left:
+            return None
+        FailsOnce.left -= 1
+        return "a fault"
+
+
+@pytest.mark.parametrize("faults", [0, 2])
+def test_what_a_larger_call_left_unfinished_takes_no_place_of_a_smaller_ones(
+    search: Search, monkeypatch: pytest.MonkeyPatch, faults: int
+) -> None:
+    def leave(event: Event) -> None:
+        if isinstance(event, Progressed) and event.number == 4:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    assert search(top=6, listen=leave).interrupted
+    left = [t.config for t in search.record("/confirm").trials if t.state == "RUNNING"]
+    assert left
+    assert left[-1] is not None
+    FailsOnce.lr, FailsOnce.left = left[-1].lr, faults
+    monkeypatch.setitem(LAUNCHERS, "fake", FailsOnce)
+    verdict = search(top=1)
+    assert FailsOnce.left == 0
+    assert left[-1].lr not in [row.arm.config.lr for row in verdict.confirmed]  # it is none of this plan's
+    assert {row.runs for row in verdict.confirmed} == {3}
+    assert [row.runs for row in verdict.openings[-1].tested] == [3] * len(verdict.openings[-1].arms)
+    trials = search.record("/confirm").trials
+    assert left[-1] in [trial.config for trial in trials if trial.state == "COMPLETE"]
+
+
+def test_with_runs_missing_nothing_is_stored_and_the_test_set_stays_closed(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_others", lambda record, plan: -1)
+    verdict = search()
+    assert (verdict.interrupted, verdict.confirmed, verdict.openings) == (True, [], [])
+    assert store.find_study(search.url, "digits-mlp/test") is None
+    assert "confirmed" not in search.record("/confirm").attributes
+
+
+def test_an_opening_that_was_interrupted_is_in_the_cost(search: Search) -> None:
+    def leave(event: Event) -> None:
+        if isinstance(event, Progressed) and event.report.step == 2 and len(search.notes) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    assert search(listen=leave).interrupted
+    assert search().openings
+    assert "0 runs to do of" in search.notes[0]
+    assert "then 9 at most for the test set" in search.notes[0]
+    search()
+    assert "then 0 at most for the test set" in search.notes[0]
+
+
+def test_the_pick_is_compared_with_each_baseline_seed_by_seed(done: tuple[Search, Verdict]) -> None:
+    search, verdict = done
+    best = verdict.confirmed[0].arm
+
+    def losses(arm: TrialConfig) -> list[float]:
+        trials = search.record("/confirm").trials
+        plan = [paired(arm, 0, run) for run in range(3)]
+        return [next(t.attributes["val_loss"] for t in trials if t.config == config) for config in plan]
+
+    compared = [row for row in verdict.confirmed if row.difference is not None]
+    assert [row.arm for row in compared] == [
+        row.arm for row in verdict.confirmed if row.arm.is_baseline and row.arm != best
+    ]
+    assert compared
+    for row in compared:
+        assert row.difference is not None
+        pairs = zip(losses(best.config), losses(row.arm.config), strict=True)
+        assert row.difference.val_loss == estimate([a - b for a, b in pairs])
+        assert row.difference.val_accuracy.mean == pytest.approx(-row.difference.val_loss.mean)
+
+
 def test_a_search_of_the_same_name_with_another_question_is_refused(
     confirmed: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,7 +335,7 @@ def test_a_wrong_request_is_refused(search: Search, settings: dict[str, int], se
 def test_the_verdicts_own_studies_are_no_searches(done: tuple[Search, Verdict]) -> None:
     search, _ = done
     assert search.harness.study().name == "digits-mlp"  # no name needed: the others go with it
-    with pytest.raises(RequestError, match="'digits-mlp/test' is no search"):
+    with pytest.raises(RequestError, match="'digits-mlp/test' is no search; name 'digits-mlp', the"):
         confirm("digits-mlp/test", folder=FOLDER, machine=Machine(["cpu"], "fake", None), url=search.url)
     with pytest.raises(RequestError, match="name: 'digits-mlp/confirm' is what `confirm` would call its own"):
         search.harness(50, name="digits-mlp/confirm")
@@ -281,6 +363,13 @@ def test_the_whole_way_on_the_command_line(command_line: InProcess, tmp_path: Pa
     assert verdict["openings"][0]["tested"][0]["arm"]["config"] == verdict["pick"]["arm"]["config"]
     assert json.loads(command_line("show", "digits-mlp/confirm", "--json").out) == verdict
     assert "pick: 1" in command_line("show", "digits-mlp/confirm").out
+    said = "The intervals are over seeds, on the same validation images that chose the configs."
+    for words in (said, "seed by seed: val_loss "):
+        assert words in done.out
+    for command in (["export"], ["replay", "--trial", "0"]):
+        refused = command_line(*command, "digits-mlp/test")
+        assert refused.code == 2
+        assert "'digits-mlp/test' is no search; name 'digits-mlp'" in refused.err
     names = [row["name"] for row in json.loads(command_line("list", "--json").out)]
     assert names == ["digits-mlp", "digits-mlp/confirm", "digits-mlp/test"]
 

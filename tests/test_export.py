@@ -147,6 +147,10 @@ def changed(**changes: Any) -> bytes:
         ({"slope_max": 0.1}, "config.slope_max: a fixed slope or none takes none, given 0.1"),
         ({"slope_mode": "learnable"}, "config.slope_min: is missing; a learnable slope needs it"),
         ({"train_size": 5000}, "config.train_size: at most 1,000 for digits, given 5,000"),
+        (
+            {"evaluated_on": "test"},
+            "config.evaluated_on: 'validation', or left out; the test set is for the end",
+        ),
         ({"batch_size": 4096}, "config.batch_size: at most train_size, given 4,096"),
         ({"depth": 1000, "width": 65536}, "config.width: a network of 4,290,"),
     ],

@@ -78,6 +78,13 @@ def test_pixels_come_as_they_are_in_the_data_set(tmp_path: Path) -> None:
     assert torch.equal(read_image(tmp_path / "x.png", invert=False) * 255, torch.from_numpy(zero()).float())
 
 
+@pytest.mark.parametrize("largest", [1, 255])
+def test_a_float_image_is_in_0_to_1_or_0_to_255(tmp_path: Path, largest: int) -> None:
+    expected = zero().astype(np.float32) / 255
+    Image.fromarray(expected * largest).save(tmp_path / "x.tiff")
+    assert torch.allclose(read_image(tmp_path / "x.tiff", invert=False), torch.from_numpy(expected))
+
+
 def test_ink_on_paper_is_inverted_and_padded_with_paper(tmp_path: Path) -> None:
     files = kinds(tmp_path)
     paper = Image.fromarray(255 - np.array(Image.open(files["large.png"])))
@@ -115,6 +122,10 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_read(
     ):
         assert sentence in done.err
     assert "Traceback" not in done.err
+    files["grey.png"].rename(tmp_path / "\x1b[31m.png")
+    done = command_line("predict", str(run), "\x1b[31m.png", "\x1b[32m.png")
+    assert done.out.startswith(r"\x1b[31m.png: 0")
+    assert r"error: '\x1b[32m.png' cannot" in done.err
 
 
 def test_a_run_that_is_not_finished_or_damaged_is_refused(run: Path, tmp_path: Path) -> None:

@@ -52,6 +52,14 @@ def test_the_difference_is_the_largest_of_all_numbers() -> None:
     other = report.model_copy(update={"val_loss": 2.5, "slopes": (0.9,)})
     assert largest_difference([report, report], [report, other]) == pytest.approx(0.8)
     assert largest_difference([report], []) == float("inf")
+    for changes, difference in (
+        ({"slopes": (0.1, 0.2)}, float("inf")),  # as a study of another version may hold it
+        ({"raw_slopes": (0.0,)}, float("inf")),
+        ({"diverged": True}, 1.0),
+    ):
+        assert largest_difference([report], [report.model_copy(update=changes)]) == difference
+    full = report.model_copy(update={"update_ratios": (0.5,)})
+    assert largest_difference([full], [full.model_copy(update={"update_ratios": (0.25,)})]) == 0.25
 
 
 def test_a_trial_without_a_curve_cannot_be_replayed() -> None:

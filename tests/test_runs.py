@@ -124,6 +124,8 @@ def test_what_is_asked_of_a_long_run() -> None:
     config = for_training(exported(epochs=3), None, None, None, hold_out=True).config
     assert (config.epochs, config.init_seed, config.order_seed) == (10, 2, 1)
     assert for_training(exported(epochs=30), None, None, None, hold_out=True).config.epochs == 90
+    tested = for_training(exported(evaluated_on="test"), None, None, None, hold_out=True)
+    assert tested.config.evaluated_on == "validation"
     seeded = for_training(exported(), None, 5, 200, hold_out=True).config
     assert (seeded.train_size, seeded.init_seed != 2, seeded.order_seed != 1) == (200, True, True)
     with pytest.raises(RequestError) as error:
@@ -141,6 +143,8 @@ def test_a_folder_of_another_run_is_refused_and_ones_own_is_done(tmp_path: Path)
     before = {path.name: path.stat().st_mtime_ns for path in run.iterdir() if path.name != ".lock"}
     assert train_in(run, asked) == metrics  # finished: nothing is trained, the test set stays closed
     assert {path.name: path.stat().st_mtime_ns for path in run.iterdir() if path.name != ".lock"} == before
+    origin = asked.origin.model_copy(update={"searched": 0.9})
+    assert train_in(run, asked.model_copy(update={"origin": origin})) == metrics  # exported again
     (run / "metrics.json").write_text("[]")
     with pytest.raises(RequestError, match=r"metrics\.json' is damaged"):
         train_in(run, asked)
@@ -236,7 +240,11 @@ def test_the_readmes_lines_run_with_torch_alone(digits: Data, tmp_path: Path) ->
     (block,) = re.findall(r"```python\n(.*?)```", (run / "README.md").read_text(), re.DOTALL)
     assert "slopesearch" not in block
     done = subprocess.run(
-        [sys.executable, "-I", "-c", block], cwd=run, capture_output=True, text=True, check=True
+        [sys.executable, "-I", "-c", f"import sys\nsys.modules['numpy'] = None\n{block}"],
+        cwd=run,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     (ours,) = predict(run, [run / "digit.png"])
     assert int(done.stdout) == ours.digit

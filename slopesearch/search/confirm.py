@@ -15,8 +15,8 @@ from slopesearch.config import RequestError, TrialConfig
 from slopesearch.search import storage as store
 from slopesearch.search.database import DEFAULT_URL, check_writable, existing_database
 from slopesearch.search.events import Listener
-from slopesearch.search.optimize import Machine, Outcome, run_study
-from slopesearch.search.records import CONFIRM, TEST, VERDICTS, StudyRecord, TrialRecord
+from slopesearch.search.optimize import Machine, run_study
+from slopesearch.search.records import CONFIRM, TEST, StudyRecord, TrialRecord
 from slopesearch.search.verdict import (
     Arm,
     Confirmed,
@@ -24,6 +24,7 @@ from slopesearch.search.verdict import (
     Tested,
     all_arms,
     choose_arms,
+    compare,
     confirm_arm,
     confirmed_of,
     estimate_runs,
@@ -79,9 +80,7 @@ def confirm(
     if found:
         raise RequestError(*found)
     path = existing_database(url)
-    search = store.read_study(url, name)
-    if search.name.endswith(VERDICTS):
-        raise RequestError(f"'{search.name}' is no search; name the one that it belongs to")
+    search = store.read_search(url, name)
     check_writable(path)
     find(search.spec.dataset, folder, note)
     data_hash = content_hash(search.spec.dataset, folder)
@@ -109,15 +108,13 @@ class _Confirmation:
         arms = all_arms(choose_arms(self.search, top), [row.arm for row in earlier])
         seeds = max([seeds, *(row.runs for row in earlier)])
         plan = self._plan(arms, seeds)
-        self._say_cost(arms, seeds, plan, before, bool(openings_of(before)) and not open_again)
-        outcome = self._run(CONFIRM, plan)
-        if outcome.finished < outcome.target:
-            return Verdict(self.search, [], [], outcome.interrupted)
+        self._say_cost(arms, seeds, plan, before, _is_tested(openings_of(before)) and not open_again)
+        if not self._run(CONFIRM, plan):
+            return Verdict(self.search, [], [], interrupted=True)
         after = self._stored(CONFIRM)
-        confirmed = [
-            confirm_arm(arm, _of(after, self._plan([arm], seeds)), self.search.spec.objective) for arm in arms
-        ]
-        confirmed.sort(key=lambda row: row.val_loss.mean)
+        runs = {arm.config: _of(after, self._plan([arm], seeds)) for arm in arms}
+        confirmed = [confirm_arm(arm, runs[arm.config], self.search.spec.objective) for arm in arms]
+        confirmed = compare(sorted(confirmed, key=lambda row: row.val_loss.mean), runs)
         self._store(confirmed=[row.model_dump(mode="json") for row in confirmed])
         openings, interrupted = self._test(openings_of(after), confirmed, seeds, open_again)
         return Verdict(self.search, confirmed, openings, interrupted)
@@ -126,7 +123,7 @@ class _Confirmation:
         self, openings: list[Opening], confirmed: list[Confirmed], seeds: int, open_again: bool
     ) -> tuple[list[Opening], bool]:
         """Open the test set, unless it has been; or go on with an opening that was interrupted."""
-        finished = bool(openings) and bool(openings[-1].tested)
+        finished = _is_tested(openings)
         if finished and not open_again:
             return openings, False
         if finished or not openings:
@@ -137,9 +134,8 @@ class _Confirmation:
             self._store(openings=[opening.model_dump(mode="json") for opening in openings])
         *before, opening = openings
         self.note(f"opening the test set for {len(opening.arms)} configs: the pick and the baselines")
-        outcome = self._run(TEST, self._plan(opening.arms, opening.seeds, TEST))
-        if outcome.finished < outcome.target:
-            return before, outcome.interrupted
+        if not self._run(TEST, self._plan(opening.arms, opening.seeds, TEST)):
+            return before, True
         runs = self._stored(TEST)
         tested = []
         for arm in opening.arms:
@@ -158,8 +154,12 @@ class _Confirmation:
             for arm in arms
         ]
 
-    def _run(self, part: str, plan: list[TrialConfig]) -> Outcome:
-        """Run what is left of a plan; the study may hold finished runs that are no longer in it."""
+    def _run(self, part: str, plan: list[TrialConfig]) -> bool:
+        """Run what is left of a plan; whether all of it is there now, or it was interrupted.
+
+        The study may hold runs that are no longer in the plan: finished ones, and ones that were interrupted
+        and will be finished first.
+        """
         spec = self.search.spec.model_copy(update={"sampler": "random", "pruner": "none"})
         before = self._stored(part)
         if before is not None and before.spec != spec:
@@ -167,19 +167,20 @@ class _Confirmation:
                 f"the study '{before.name}' belongs to another search of the name '{self.search.name}'; run "
                 "this search in another storage, or under another name"
             )
-        others = _finished(before) - len(_of(before, plan))
         with self.display() as listen:
-            return run_study(
+            outcome = run_study(
                 self.search.name + part,
                 spec,
                 partial(_next_of, [config.model_dump(mode="json") for config in plan]),
-                trials=others + len(plan),
+                trials=_others(before, plan) + len(plan),
                 path=self.path,
                 folder=self.folder,
                 data_hash=self.data_hash,
                 machine=self.machine,
                 listen=listen,
             )
+        whole = len(_of(self._stored(part), plan)) == len(plan)
+        return whole and outcome.finished >= outcome.target
 
     def _stored(self, part: str) -> StudyRecord | None:
         return store.find_study(self.url, self.search.name + part)
@@ -206,15 +207,16 @@ class _Confirmation:
 
 
 def _next_of(plan: list[dict[str, object]], trial: Trial) -> TrialConfig:
-    """The config of a trial that is found again, or the first of the plan that no other trial has."""
+    """The config of a trial that is found again, or the first of the plan that no other trial has.
+
+    When the plan is through, one that has failed: it was counted as one that would be finished.
+    """
     stored = trial.user_attrs.get("config")
     if stored is None:
-        taken = [
-            other.user_attrs.get("config")
-            for other in trial.study.get_trials(deepcopy=False)
-            if other.state != TrialState.FAIL
-        ]
-        stored = next(config for config in plan if config not in taken)
+        trials = trial.study.get_trials(deepcopy=False)
+        failed = [other.user_attrs["config"] for other in trials if other.state == TrialState.FAIL]
+        taken = [other.user_attrs.get("config") for other in trials if other.state != TrialState.FAIL]
+        stored = next(config for config in [*plan, *failed] if config not in taken)
     return TrialConfig.model_validate_json(json.dumps(stored))
 
 
@@ -225,5 +227,18 @@ def _of(record: StudyRecord | None, plan: list[TrialConfig]) -> list[TrialRecord
     return [trial for trial in trials if trial.state in ("COMPLETE", "PRUNED") and trial.config in wanted]
 
 
-def _finished(record: StudyRecord | None) -> int:
-    return record.count("COMPLETE") + record.count("PRUNED") if record else 0
+def _others(record: StudyRecord | None, plan: list[TrialConfig]) -> int:
+    """How many runs are not of the plan and are finished, or will be: the loop goes on with those."""
+    wanted = set(plan)
+    trials = record.trials if record else []
+    return sum(
+        trial.state in ("COMPLETE", "PRUNED", "RUNNING")
+        and trial.config is not None
+        and trial.config not in wanted
+        for trial in trials
+    )
+
+
+def _is_tested(openings: list[Opening]) -> bool:
+    """Whether the last opening of the test set was not interrupted."""
+    return bool(openings) and bool(openings[-1].tested)

@@ -318,6 +318,15 @@ def read_study(url: str, name: str | None) -> StudyRecord:
         return StudyRecord(name, spec, read_trials(study), study.user_attrs)
 
 
+def read_search(url: str, name: str | None) -> StudyRecord:
+    """A study that is a search, see `read_study`; not one of its verdict's. Raises RequestError for those."""
+    record = read_study(url, name)
+    if record.name.endswith(VERDICTS):
+        search = record.name.rpartition("/")[0]
+        raise RequestError(f"'{record.name}' is no search; name '{search}', the search that it belongs to")
+    return record
+
+
 def find_study(url: str, name: str) -> StudyRecord | None:
     """A study with all its trials, or None where there is none of the name, or nothing in it yet."""
     with reading(existing_database(url)) as storage:

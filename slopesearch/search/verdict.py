@@ -1,7 +1,7 @@
 """The verdict after a search: which configs are run again, on which seeds, and what that says of each."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from statistics import fmean, stdev
 from typing import TypeVar
@@ -148,10 +148,18 @@ def paired(config: TrialConfig, study_seed: int, run: int) -> TrialConfig:
     )
 
 
+class Difference(_Noun):
+    """The pick minus a baseline, seed by seed: the mean of the paired differences and its interval."""
+
+    val_accuracy: Estimate
+    val_loss: Estimate
+
+
 class Confirmed(_Noun):
     """What fresh seeds gave of an arm, on the validation images; a run that diverged counts as chance.
 
-    `shrinkage` is how much better the search's value was than the confirmed mean of the objective.
+    `shrinkage` is how much better the search's value was than the confirmed mean of the objective;
+    `difference` is there for a baseline that is not the pick itself.
     """
 
     arm: Arm
@@ -160,6 +168,7 @@ class Confirmed(_Noun):
     val_accuracy: Estimate
     val_loss: Estimate
     shrinkage: float | None
+    difference: Difference | None = None
 
 
 def estimate_runs(runs: Sequence[TrialRecord]) -> tuple[Estimate, Estimate]:
@@ -222,6 +231,32 @@ def _stored(record: StudyRecord | None, name: str, noun: type[Noun]) -> list[Nou
             f"what is stored as '{name}' of a confirmation cannot be read ({str(error).splitlines()[0]}); "
             "was it made by another version of slopesearch?"
         ) from None
+
+
+def compare(
+    confirmed: Sequence[Confirmed], runs: Mapping[TrialConfig, Sequence[TrialRecord]]
+) -> list[Confirmed]:
+    """The same rows, each baseline with how the pick differs from it; `runs` by the config of their arm."""
+    best = pick(confirmed)
+    mine = _by_seed(runs[best.arm.config])
+    rows = []
+    for row in confirmed:
+        if row.arm.is_baseline and row.arm != best.arm:
+            other = _by_seed(runs[row.arm.config])
+            common = mine.keys() & other.keys()
+            found = {
+                name: estimate(
+                    [mine[seed].attributes[name] - other[seed].attributes[name] for seed in common]
+                )
+                for name in ("val_accuracy", "val_loss")
+            }
+            row = row.model_copy(update={"difference": Difference(**found)})
+        rows.append(row)
+    return rows
+
+
+def _by_seed(runs: Sequence[TrialRecord]) -> dict[tuple[int, int], TrialRecord]:
+    return {(run.config.init_seed, run.config.order_seed): run for run in runs if run.config}
 
 
 def pick(confirmed: Sequence[Confirmed]) -> Confirmed:
