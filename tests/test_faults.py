@@ -43,13 +43,12 @@ def harness(tmp_path: Path) -> Harness:
 
 
 def test_a_study_killed_at_random_moments_equals_one_that_was_left_alone() -> None:
-    """kill -9 of the main process and its worker; the script checks the file after every kill."""
+    """kill -9 of the main process or its worker; the script checks the file after every kill."""
     script = [sys.executable, str(ROOT / "scripts" / "kill.py")]
-    command = [*script, "--kills", "2", "--trials", "9", "--seed", "2"]
+    command = [*script, "--kills", "1", "--trials", "7", "--seed", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
-    # On a machine whose pace changes, the study may end before the last of them.
-    assert re.search(r"[12] kills, 9 trials", done.stdout), done.stdout
+    assert "1 kills, 7 trials" in done.stdout
 
 
 def test_two_processes_may_begin_one_file_at_once(tmp_path: Path) -> None:
