@@ -20,7 +20,15 @@ ROOT = PACKAGE.parent
 # A file may import only what stands above it.
 ROUTE = [
     *("seeds", "config", "files"),
-    *("nets.activations", "nets.initializers", "nets.pooling", "nets.fused", "nets.models", "nets.packed"),
+    *(
+        "nets.activations",
+        "nets.initializers",
+        "nets.kernels",
+        "nets.pooling",
+        "nets.fused",
+        "nets.models",
+        "nets.packed",
+    ),
     "nets.plain",
     *("training.data", "training.devices", "training.diagnostics", "training.optimizers", "training.engine"),
     "training.fit",
@@ -88,7 +96,7 @@ def test_each_side_knows_what_it_may(name: str) -> None:
         ("slopesearch.search.storage", {"torch", "sklearn"}),
         ("slopesearch.search.strategy", {"torch", "sklearn"}),
         ("slopesearch.report.dashboard", {"torch", "sklearn"}),
-        ("slopesearch.training.engine", {"optuna"}),
+        ("slopesearch.training.engine", {"optuna", "numba"}),
     ],
 )
 def test_what_starts_at_once_loads_little(module: str, absent: set[str]) -> None:
