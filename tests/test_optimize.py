@@ -237,11 +237,12 @@ def test_the_first_ctrl_c_lets_trials_finish_and_the_second_leaves_them(
     tmp_path: Path, times: int, left_running: int
 ) -> None:
     whole, harness = Harness(tmp_path / "whole.db"), Harness(tmp_path / "x.db")
+    before = signal.getsignal(signal.SIGINT)
     outcome = harness(20, workers=2, listen=interrupt_at(2, times))
     assert outcome.interrupted
     assert outcome.finished < 20
     assert harness.study().count("RUNNING") == left_running
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     assert harness(20, workers=2).finished == 20
     assert harness.study().count("RUNNING") == 0
     whole(20, workers=2)
