@@ -72,7 +72,7 @@ def copied_loop(folder: Path, norm: str, threads: int) -> float:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             done += len(y)
-        float(loss)  # waits for a GPU
+        loss.item()  # waits for a GPU
         return done / (time.perf_counter() - started)
 
     torch.set_num_threads(threads)
