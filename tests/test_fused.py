@@ -73,13 +73,14 @@ def test_not_a_number_comes_through() -> None:
 
 
 @pytest.mark.parametrize(
-    ("activation", "norm", "fused"),
-    [("relu", "before", True), ("gelu", "before", False), ("gelu", "after", True), ("relu", "none", False)],
+    ("activation", "norm", "fused"),  # how often; before the activation, the first BatchNorm is the stem's
+    [("relu", "before", 1), ("gelu", "before", 0), ("gelu", "after", 2), ("relu", "none", 0)],
 )
 def test_a_net_trains_as_its_layers_do(
-    monkeypatch: pytest.MonkeyPatch, activation: str, norm: str, fused: bool
+    monkeypatch: pytest.MonkeyPatch, activation: str, norm: str, fused: int
 ) -> None:
-    images, labels = maps((32, 1, 28, 28), torch.float32, 2), torch.arange(32) % 10
+    # Images without two numbers in a window that are equal to rounding: there the winner would be chance.
+    images, labels = maps((32, 1, 28, 28), torch.float32, 3), torch.arange(32) % 10
     net = build_model(make_config(model="cnn", activation=activation, norm=norm), images)
     net = net.to(memory_format=torch.channels_last)
     assert isinstance(net, Net)
@@ -93,7 +94,7 @@ def test_a_net_trains_as_its_layers_do(
     monkeypatch.setattr("slopesearch.nets.fused.norm_pool", counted)
     for model, x in ((net, images), (plain, images.double())):
         F.cross_entropy(model(x), labels).backward()  # type: ignore[no-untyped-call]
-    assert len(calls) == (2 if fused else 0)
+    assert len(calls) == fused
     for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
         assert ours.grad is not None
         assert theirs.grad is not None
@@ -103,4 +104,4 @@ def test_a_net_trains_as_its_layers_do(
     for name in states[0]:
         torch.testing.assert_close(states[0][name].double(), states[1][name].double(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(net(images).double(), plain(images.double()), rtol=1e-3, atol=1e-3)
-    assert len(calls) == (2 if fused else 0)  # in training alone
+    assert len(calls) == fused  # in training alone

@@ -25,6 +25,7 @@ ROUTE = [
         "nets.initializers",
         "nets.kernels",
         "nets.pooling",
+        "nets.stem",
         "nets.fused",
         "nets.models",
         "nets.packed",

@@ -8,63 +8,52 @@ numbers, and backward is one pass more.
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slopesearch.nets.pooling import MaxPool2x2, memory_of
+from slopesearch.nets.pooling import MaxPool2x2, memory_of, track
+from slopesearch.nets.stem import starts, stem
 
 
 class _NormPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+        from slopesearch.nets import kernels
+
         n, c, h, w = x.shape
         pooled = torch.empty((n, c, h // 2, w // 2), dtype=x.dtype, memory_format=torch.channels_last)
         winner = torch.empty((n, h // 2, w // 2, c), dtype=torch.uint8)
-        sums = torch.empty((2, c), dtype=torch.float64)
-        sign = torch.where(weight.detach() < 0, -1.0, 1.0)
-        from slopesearch.nets import kernels
-
-        kernels.pool_and_sum(
-            memory_of(x.detach()), memory_of(pooled), winner.numpy(), sign.numpy(), sums.numpy()
-        )
+        y = torch.empty_like(pooled)
+        gamma, beta, sums = weight.detach().numpy(), bias.detach().numpy(), np.empty((2, c))
+        sign = np.where(gamma < 0, np.float32(-1), np.float32(1))
+        kernels.pool_and_sum(memory_of(x.detach()), memory_of(pooled), winner.numpy(), sign, sums)
         count = n * h * w
-        mean = sums[0] / count
-        var = (sums[1] / count - mean**2).clamp(min=0)
-        _track(norm, mean, var * count / (count - 1))
-        inverse = (var + norm.eps).rsqrt()
-        ctx.count = count
-        ctx.save_for_backward(x, pooled, winner, weight, mean, inverse)
-        scale, start, middle = (part.float().view(1, -1, 1, 1) for part in (weight * inverse, bias, mean))
-        return torch.addcmul(start, pooled - middle, scale).to(x.dtype)
+        mean, square = sums / count
+        var = np.maximum(square - mean**2, 0)
+        track(norm, mean, var, count)
+        inverse = 1 / np.sqrt(var + norm.eps)
+        line = np.stack([beta, gamma * inverse, mean]).astype(np.float32)
+        kernels.scale(memory_of(pooled), memory_of(y), line)
+        ctx.statistics = count, mean, inverse
+        ctx.save_for_backward(x, pooled, winner, weight)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *dys: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        x, pooled, winner, weight, mean, inverse = ctx.saved_tensors
-        dy = dys[0].float().contiguous(memory_format=torch.channels_last)
-        dbias = dy.sum((0, 2, 3))
-        dweight = ((dy * pooled).sum((0, 2, 3)) - mean * dbias) * inverse
-        # dx = weight * inverse * (dy at the winners - (dbias + normalised x * dweight) / count)
-        slope = -weight * inverse**2 * dweight / ctx.count
-        shift = -weight * inverse * dbias / ctx.count - slope * mean
-        line = torch.stack([shift, slope]).float()
-        g = dy * (weight * inverse).float().view(1, -1, 1, 1)
-        dx = torch.empty_like(x, memory_format=torch.channels_last)
         from slopesearch.nets import kernels
 
-        kernels.scatter(memory_of(dx), memory_of(x), memory_of(g), winner.numpy(), line.numpy())
-        return dx, dweight.float(), dbias, None
-
-
-@torch.no_grad()
-def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor) -> None:
-    """What BatchNorm remembers for validation."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert norm.num_batches_tracked is not None
-    assert norm.momentum is not None
-    norm.num_batches_tracked += 1
-    norm.running_mean.lerp_(mean.float(), norm.momentum)
-    norm.running_var.lerp_(var.float(), norm.momentum)
+        (x, pooled, winner, weight), (count, mean, inverse) = ctx.saved_tensors, ctx.statistics
+        dy = dys[0].contiguous(memory_format=torch.channels_last)
+        dx, sums = torch.empty_like(x, memory_format=torch.channels_last), np.empty((2, x.shape[1]))
+        kernels.sum_gradients(memory_of(pooled), memory_of(dy), sums)
+        dbias, dweight = sums[0], (sums[1] - mean * sums[0]) * inverse
+        # dx = weight * inverse * (dy at the winners - (dbias + normalised x * dweight) / count)
+        scale = weight.numpy() * inverse
+        slope = -scale * inverse * dweight / count
+        line = np.stack([-scale * dbias / count - slope * mean, slope, scale]).astype(np.float32)
+        kernels.scatter(memory_of(dx), memory_of(x), memory_of(dy), winner.numpy(), line)
+        return dx, torch.from_numpy(dweight).float(), torch.from_numpy(dbias).float(), None
 
 
 def norm_pool(norm: nn.Module, x: Tensor) -> Tensor:
@@ -79,16 +68,25 @@ def _fuses(layer: nn.Module, following: nn.Module, x: Tensor) -> bool:
 
 
 class Net(nn.Sequential):
-    """An nn.Sequential that trains faster on a CPU: BatchNorm and the pool after it run as one."""
+    """An nn.Sequential that does several layers as one on a CPU, where that is faster."""
 
     def forward(self, x: Tensor) -> Tensor:
         """What the layers give, one after the other."""
-        layers = list(self)
+        first, *layers = self
+        x = stem(first, layers, x) if starts(first, x) else first(x)
         while layers:
             layer = layers.pop(0)
             if self.training and layers and _fuses(layer, layers[0], x):
                 layers.pop(0)
                 x = norm_pool(layer, x)
-            else:
-                x = layer(x)
+                continue
+            if isinstance(layer, nn.Flatten) and x.requires_grad:
+                # The gradient comes back channel by channel; the layers before it work on channels-last
+                # maps, where a mixture of both takes torch ten times as long as this copy.
+                x.register_hook(_channels_last)  # type: ignore[no-untyped-call]
+            x = layer(x)
         return x
+
+
+def _channels_last(gradient: Tensor) -> Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""The compiled loops behind `pooling` and `fused`; imported when they first run: loading takes a second."""
+"""The compiled loops behind `pooling`, `fused` and `stem`; loaded when they first run."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from numba.extending import intrinsic, overload
 _SIGNATURES = [f"void({m}, {m}, uint8[:,:,:,::1])" for m in ("float32[:,:,:,::1]", "int16[:,:,:,::1]")]
 
 
-def _compiled(signatures):
+def _compiled(signatures, fastmath=False):
     """Compile for these signatures, once for all processes where a folder can hold the result."""
 
     def decorate(function):
         try:
-            return numba.njit(signatures, cache=True)(function)
-        except RuntimeError:  # no folder to cache in; then it takes 2 s at each start
-            return numba.njit(signatures)(function)
+            return numba.njit(signatures, cache=True, fastmath=fastmath)(function)
+        except RuntimeError:  # no folder to cache in; then it takes 7 s at each start
+            return numba.njit(signatures, fastmath=fastmath)(function)
 
     return decorate
 
@@ -159,16 +159,187 @@ def pool_and_sum(x, y, winner, sign, sums):
             sums[1, c] += second[c]
 
 
-@_compiled([f"void({m}, {m}, float32[:,:,:,::1], uint8[:,:,:,::1], float32[:,::1])" for m in _MAPS])
-def scatter(dx, x, g, winner, line):
-    """dx = line[0] + line[1] * x, and g (N, H, W, C) more where it was the winner."""
-    for n in range(g.shape[0]):
-        for i in range(g.shape[1]):
-            for j in range(g.shape[2]):
-                source, which = g[n, i, j], winner[n, i, j]
+@_compiled([f"void({m}, {m}, float32[:,::1])" for m in _MAPS])
+def scale(x, y, line):
+    """y = line[0] + line[1] * (x - line[2]), channel by channel."""
+    for n in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            for j in range(x.shape[2]):
+                source, target = x[n, i, j], y[n, i, j]
+                for c in range(source.shape[0]):
+                    centred = _load(source[c]) - line[2, c]
+                    target[c] = _store(line[0, c] + line[1, c] * centred, source[c])
+
+
+@_compiled([f"void({m}, {m}, float64[:,::1])" for m in _MAPS])
+def sum_gradients(x, dy, sums):
+    """`sums` (2, C) is set to the sums of dy and of dy * x over all but the channels."""
+    channels = x.shape[3]
+    sums[:] = 0
+    first, second = np.empty(channels, np.float32), np.empty(channels, np.float32)
+    for n in range(x.shape[0]):
+        first[:] = 0
+        second[:] = 0
+        for i in range(x.shape[1]):
+            for j in range(x.shape[2]):
+                value, gradient = x[n, i, j], dy[n, i, j]
+                for c in range(channels):
+                    g = _load(gradient[c])
+                    first[c] += g
+                    second[c] += g * _load(value[c])
+        for c in range(channels):  # an image at a time, so that single precision is enough above
+            sums[0, c] += first[c]
+            sums[1, c] += second[c]
+
+
+@_compiled([f"void({m}, {m}, {m}, uint8[:,:,:,::1], float32[:,::1])" for m in _MAPS])
+def scatter(dx, x, dy, winner, line):
+    """dx = line[0] + line[1] * x, and line[2] * dy (N, H, W, C) more where x was the winner."""
+    for n in range(dy.shape[0]):
+        for i in range(dy.shape[1]):
+            for j in range(dy.shape[2]):
+                source, which = dy[n, i, j], winner[n, i, j]
                 for k in range(4):
                     target = dx[n, 2 * i + k // 2, 2 * j + k % 2]
                     value = x[n, 2 * i + k // 2, 2 * j + k % 2]
                     for c in range(source.shape[0]):
-                        more = source[c] if which[c] == k else np.float32(0)
+                        more = line[2, c] * _load(source[c]) if which[c] == k else np.float32(0)
                         target[c] = _store(line[0, c] + line[1, c] * _load(value[c]) + more, value[c])
+
+
+# The first convolution. Images are (N, H + 2, W + 2), with their border of zeros; weights are "taps" (10, C):
+# row 3 * i + j is the weight of the pixel at (i, j) of the 3x3 window, row 9 the bias.
+_CONTRACT = {"contract"}  # a * b + c in one instruction
+_IMAGES, _TAPS = "float32[:,:,::1]", "float32[:,::1]"
+
+
+@numba.njit(inline="always")
+def _pixels(x, n, i, j):
+    """The 4x4 pixels that the 2x2 windows from (i, j) on look at."""
+    a, b, c, d = x[n, i], x[n, i + 1], x[n, i + 2], x[n, i + 3]
+    first = (a[j], a[j + 1], a[j + 2], a[j + 3], b[j], b[j + 1], b[j + 2], b[j + 3])
+    return (*first, c[j], c[j + 1], c[j + 2], c[j + 3], d[j], d[j + 1], d[j + 2], d[j + 3])
+
+
+@numba.njit(fastmath=_CONTRACT)
+def _apply(taps, c, v0, v1, v2, v3, v4, v5, v6, v7, v8):
+    upper = taps[9, c] + taps[0, c] * v0 + taps[1, c] * v1 + taps[2, c] * v2 + taps[3, c] * v3
+    return upper + taps[4, c] * v4 + taps[5, c] * v5 + taps[6, c] * v6 + taps[7, c] * v7 + taps[8, c] * v8
+
+
+@numba.njit(fastmath=_CONTRACT)
+def _add_gradient(dtaps, c, pixels, p, q, r, s):
+    """The gradients p, q, r, s at the 2x2 windows, times what each tap saw there."""
+    a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3 = pixels
+    dtaps[0, c] += p * a0 + q * a1 + r * b0 + s * b1
+    dtaps[1, c] += p * a1 + q * a2 + r * b1 + s * b2
+    dtaps[2, c] += p * a2 + q * a3 + r * b2 + s * b3
+    dtaps[3, c] += p * b0 + q * b1 + r * c0 + s * c1
+    dtaps[4, c] += p * b1 + q * b2 + r * c1 + s * c2
+    dtaps[5, c] += p * b2 + q * b3 + r * c2 + s * c3
+    dtaps[6, c] += p * c0 + q * c1 + r * d0 + s * d1
+    dtaps[7, c] += p * c1 + q * c2 + r * d1 + s * d2
+    dtaps[8, c] += p * c2 + q * c3 + r * d2 + s * d3
+    dtaps[9, c] += (p + q) + (r + s)
+
+
+@_compiled([f"void({_IMAGES}, {_TAPS}, {m})" for m in _MAPS], _CONTRACT)
+def convolve(x, taps, y):
+    """Images -> y (N, H, W, C)."""
+    for n in range(y.shape[0]):
+        for i in range(y.shape[1]):
+            for j in range(y.shape[2]):
+                a, b, d = x[n, i], x[n, i + 1], x[n, i + 2]
+                v0, v1, v2 = a[j], a[j + 1], a[j + 2]
+                v3, v4, v5 = b[j], b[j + 1], b[j + 2]
+                v6, v7, v8 = d[j], d[j + 1], d[j + 2]
+                out = y[n, i, j]
+                for c in range(out.shape[0]):
+                    out[c] = _store(_apply(taps, c, v0, v1, v2, v3, v4, v5, v6, v7, v8), out[c])
+
+
+@_compiled([f"void({_IMAGES}, {m}, float64[:,::1])" for m in _MAPS], _CONTRACT)
+def convolve_backward(x, dy, dtaps):
+    """dy (N, H, W, C), H and W even -> dtaps (10, C)."""
+    part = np.empty(dtaps.shape, np.float32)
+    dtaps[:] = 0
+    for n in range(dy.shape[0]):
+        part[:] = 0
+        for i in range(0, dy.shape[1], 2):
+            for j in range(0, dy.shape[2], 2):
+                pixels = _pixels(x, n, i, j)
+                dy0, dy1, dy2, dy3 = dy[n, i, j], dy[n, i, j + 1], dy[n, i + 1, j], dy[n, i + 1, j + 1]
+                for c in range(dtaps.shape[1]):
+                    p, q, r, s = _load(dy0[c]), _load(dy1[c]), _load(dy2[c]), _load(dy3[c])
+                    _add_gradient(part, c, pixels, p, q, r, s)
+        dtaps += part
+
+
+@_compiled([f"void({_IMAGES}, {_TAPS}, {m}, uint8[:,:,:,::1])" for m in _MAPS], _CONTRACT)
+def convolve_and_pool(x, taps, y, winner):
+    """Images -> y (N, H / 2, W / 2, C), the largest of each 2x2 windows, and which it was, 0 to 3."""
+    for n in range(y.shape[0]):
+        for i in range(y.shape[1]):
+            for j in range(y.shape[2]):
+                a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3 = _pixels(x, n, 2 * i, 2 * j)
+                out, which = y[n, i, j], winner[n, i, j]
+                for c in range(out.shape[0]):
+                    best, index = _apply(taps, c, a0, a1, a2, b0, b1, b2, c0, c1, c2), np.int32(0)
+                    q = _apply(taps, c, a1, a2, a3, b1, b2, b3, c1, c2, c3)
+                    r = _apply(taps, c, b0, b1, b2, c0, c1, c2, d0, d1, d2)
+                    s = _apply(taps, c, b1, b2, b3, c1, c2, c3, d1, d2, d3)
+                    if q > best:
+                        best, index = q, np.int32(1)
+                    if r > best:
+                        best, index = r, np.int32(2)
+                    if s > best:
+                        best, index = s, np.int32(3)
+                    out[c] = _store(best, out[c])
+                    which[c] = np.uint8(index)
+
+
+@_compiled([f"void({_IMAGES}, {m}, uint8[:,:,:,::1], float64[:,::1])" for m in _MAPS], _CONTRACT)
+def convolve_and_pool_backward(x, dy, winner, dtaps):
+    """dy (N, H / 2, W / 2, C), which belongs to the winners alone -> dtaps (10, C)."""
+    part, zero = np.empty(dtaps.shape, np.float32), np.float32(0)
+    dtaps[:] = 0
+    for n in range(dy.shape[0]):
+        part[:] = 0
+        for i in range(dy.shape[1]):
+            for j in range(dy.shape[2]):
+                pixels = _pixels(x, n, 2 * i, 2 * j)
+                source, which = dy[n, i, j], winner[n, i, j]
+                for c in range(dtaps.shape[1]):
+                    g, k = _load(source[c]), which[c]
+                    p = g if k == 0 else zero
+                    q = g if k == 1 else zero
+                    r = g if k == 2 else zero
+                    s = g if k == 3 else zero
+                    _add_gradient(part, c, pixels, p, q, r, s)
+        dtaps += part
+
+
+@_compiled([f"void({_IMAGES}, float64[:,::1])"], {"contract", "reassoc"})
+def moments(x, found):
+    """Sums over all 3x3 windows: found[t, u] of pixel t times pixel u, found[t, 9] of pixel t; (10, 10)."""
+    height, width = x.shape[1] - 2, x.shape[2] - 2
+    stride = -(-width // 16) * 16  # whole vectors, filled up with zeros
+    shifted = np.zeros((3, (height + 2) * stride), np.float32)
+    found[:] = 0
+    for n in range(x.shape[0]):
+        for t in range(3):
+            for i in range(height + 2):
+                for j in range(width):
+                    shifted[t, i * stride + j] = x[n, i, j + t]
+        for t in range(9):
+            a = shifted[t % 3, t // 3 * stride :]
+            total = np.float32(0)
+            for k in range(height * stride):
+                total += a[k]
+            found[t, 9] += total
+            for u in range(9):
+                b = shifted[u % 3, u // 3 * stride :]
+                total = np.float32(0)
+                for k in range(height * stride):
+                    total += a[k] * b[k]
+                found[t, u] += total

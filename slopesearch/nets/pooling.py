@@ -66,3 +66,11 @@ class MaxPool2x2(nn.MaxPool2d):
             return F.max_pool2d(x, 2)
         y: Tensor = _MaxPool2x2.apply(x)
         return y
+
+
+@torch.no_grad()
+def track(norm: Any, mean: Any, var: Any, count: int) -> None:
+    """What BatchNorm remembers for validation: mean and biased variance, numpy (C,), of `count` numbers."""
+    norm.num_batches_tracked += 1
+    norm.running_mean.lerp_(torch.from_numpy(mean).float(), norm.momentum)
+    norm.running_var.lerp_(torch.from_numpy(var * (count / (count - 1))).float(), norm.momentum)

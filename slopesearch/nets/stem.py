@@ -1,0 +1,133 @@
+"""The first convolution on a CPU, with the BatchNorm and the pool that follow it, as one pass each way.
+
+Images have one channel, so a convolution is nine products a number: too few for a matrix product, and less
+work than to write the map and read it again. A pool that follows at once needs no map at all: forward it
+keeps the largest of four, backward only those have a gradient. BatchNorm on such a map costs nothing
+either: the mean and the variance of a linear function of the images' 3x3 windows follow from the mean and
+the second moments of the windows, so that BatchNorm can be folded into the weights before they are applied.
+"""
+
+from typing import Any, TypeGuard
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slopesearch.nets.pooling import MaxPool2x2, memory_of, track
+
+
+class _Convolve(torch.autograd.Function):
+    """Images with a border (N, H + 2, W + 2), taps (10, C) -> (N, C, H, W) or, pooled, (N, C, H/2, W/2)."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, taps: Tensor, pooled: bool, dtype: torch.dtype) -> Tensor:
+        from slopesearch.nets import kernels
+
+        n, c, h, w = len(images), taps.shape[1], images.shape[1] - 2, images.shape[2] - 2
+        size = (n, c, h // 2, w // 2) if pooled else (n, c, h, w)
+        y = torch.empty(size, dtype=dtype, memory_format=torch.channels_last)
+        weights = taps.detach().contiguous().numpy()
+        if pooled:
+            winner = torch.empty((n, h // 2, w // 2, c), dtype=torch.uint8)
+            kernels.convolve_and_pool(images.numpy(), weights, memory_of(y), winner.numpy())
+            ctx.save_for_backward(images, winner)
+        else:
+            kernels.convolve(images.numpy(), weights, memory_of(y))
+            ctx.save_for_backward(images)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *dys: Tensor) -> tuple[None, Tensor, None, None]:
+        from slopesearch.nets import kernels
+
+        images, *winner = ctx.saved_tensors
+        dy = dys[0].contiguous(memory_format=torch.channels_last)
+        dtaps = torch.empty((10, dy.shape[1]), dtype=torch.float64)
+        if winner:
+            kernels.convolve_and_pool_backward(
+                images.numpy(), memory_of(dy), winner[0].numpy(), dtaps.numpy()
+            )
+        else:
+            kernels.convolve_backward(images.numpy(), memory_of(dy), dtaps.numpy())
+        return None, dtaps.float(), None, None
+
+
+class _Fold(torch.autograd.Function):
+    """weight (C, 9), BatchNorm's weight and bias (C,) -> taps (10, C) that convolve and normalise at once.
+
+    In evaluation with the running statistics; in training with those of these images, which are functions of
+    the weights that the gradient goes through.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, weight: Tensor, gamma: Tensor, beta: Tensor, norm: nn.BatchNorm2d, images: Tensor
+    ) -> Tensor:
+        w = weight.detach().double().numpy()
+        if norm.training:
+            from slopesearch.nets import kernels
+
+            sums = np.empty((10, 10))
+            kernels.moments(images.numpy(), sums)
+            count = len(images) * (images.shape[1] - 2) * (images.shape[2] - 2)
+            ctx.first, ctx.second = sums[:9, 9] / count, sums[:9, :9] / count
+            mean = w @ ctx.first
+            var = np.maximum(((w @ ctx.second) * w).sum(1) - mean**2, 0)
+            track(norm, mean, var, count)
+        else:
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            mean, var = norm.running_mean.numpy(), norm.running_var.numpy()
+        inverse = 1 / np.sqrt(var + norm.eps)
+        ctx.statistics = w, gamma.detach().numpy(), mean, inverse
+        scale = gamma.detach().numpy() * inverse
+        taps = np.vstack([w.T * scale, beta.detach().numpy() - mean * scale])
+        return torch.from_numpy(taps.astype(np.float32))
+
+    @staticmethod
+    def backward(ctx: Any, *dtaps: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        w, gamma, mean, inverse = ctx.statistics
+        dbeta = dtaps[0][9].double().numpy()
+        dscaled = dtaps[0][:9].double().numpy().T
+        dscale = (dscaled * w).sum(1) - dbeta * mean
+        dvar = -0.5 * dscale * gamma * inverse**3
+        dmean = -dbeta * gamma * inverse - 2 * mean * dvar
+        dw = dscaled * (gamma * inverse)[:, None]
+        dw += dmean[:, None] * ctx.first + (2 * dvar)[:, None] * (w @ ctx.second)
+        dweight, dgamma, dbias = (torch.from_numpy(part).float() for part in (dw, dscale * inverse, dbeta))
+        return dweight, dgamma, dbias, None, None
+
+
+def starts(layer: nn.Module, x: Tensor) -> TypeGuard[nn.Conv2d]:
+    """Whether `stem` can take the place of this first layer on x."""
+    return (
+        isinstance(layer, nn.Conv2d)
+        and (layer.in_channels, layer.kernel_size, layer.padding) == (1, (3, 3), (1, 1))
+        and (layer.stride, layer.dilation, layer.padding_mode) == ((1, 1), (1, 1), "zeros")
+        and x.device.type == "cpu"
+        and x.dtype == layer.weight.dtype == torch.float32
+        and not x.requires_grad
+        and x.shape[2] % 2 == x.shape[3] % 2 == 0
+    )
+
+
+def stem(conv: nn.Conv2d, rest: list[nn.Module], x: Tensor) -> Tensor:
+    """What conv gives, and those of the layers after it that can be done with it; they are taken off `rest`.
+
+    x (N, 1, H, W) -> (N, C, H, W) or, pooled, (N, C, H/2, W/2), channels-last.
+    """
+    images = F.pad(x[:, 0], (1, 1, 1, 1))
+    weight = conv.weight.flatten(1)
+    if conv.bias is None and rest and isinstance(rest[0], nn.BatchNorm2d):
+        norm = rest.pop(0)
+        taps: Tensor = _Fold.apply(weight, norm.weight, norm.bias, norm, images)
+    else:
+        bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias
+        taps = torch.cat([weight.T, bias[None]])
+    pooled = bool(rest) and isinstance(rest[0], MaxPool2x2)
+    if pooled:
+        rest.pop(0)
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    y: Tensor = _Convolve.apply(images, taps, pooled, dtype)
+    return y
