@@ -117,7 +117,7 @@ def test_members_of_a_pack_train_as_if_alone_and_leave_when_they_are_stopped(dig
     for i in (0, 2, 4):
         for mine, theirs in zip(together[i].curve, alone[i].curve, strict=True):
             assert mine.train_loss == pytest.approx(theirs.train_loss, rel=1e-3)
-            assert mine.val_accuracy == pytest.approx(theirs.val_accuracy, abs=0.01)
+            assert mine.val_accuracy == pytest.approx(theirs.val_accuracy, abs=0.02)
     assert len(together[1].curve) == 1
 
 

@@ -115,7 +115,7 @@ def test_a_deterministic_study_does_not_depend_on_its_workers(tmp_path: Path, pr
     tables = []
     for i, workers in enumerate((1, 5)):
         harness = Harness(tmp_path / f"{i}.db")
-        harness(3 * BATCH + 6, spec(pruner=pruner), deterministic=True, workers=workers, launcher="disorder")
+        harness(6 * BATCH + 6, spec(pruner=pruner), deterministic=True, workers=workers, launcher="disorder")
         tables.append(harness.table())
     assert tables[0] == tables[1]
     assert any(row[1] == "PRUNED" for row in tables[0])

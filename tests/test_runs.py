@@ -223,7 +223,7 @@ def test_a_model_in_torchs_own_layers_is_the_same_function(model: str, activatio
     assert {type(layer).__module__.partition(".")[0] for layer in plain} == {"torch"}
     built = eval(as_code(plain), {"nn": torch.nn, "OrderedDict": __import__("collections").OrderedDict})
     built.load_state_dict(plain.state_dict())
-    assert torch.allclose(built.eval()(x), ours.eval()(x), atol=1e-6)
+    assert torch.allclose(built.eval()(x), ours.eval()(x), rtol=1e-4, atol=1e-5)
 
 
 def write_digit(path: Path, digits: Data, index: int) -> int:
