@@ -91,8 +91,9 @@ def test_packs_are_for_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda name: memory)
     assert default_pack(["cpu", "cpu"], 200) == 1
     assert default_pack(["cuda:0", "cpu"], 200) == 1
-    assert default_pack(["cuda:0"], 200) == 16
-    assert default_pack(["cuda:0", "cuda:1"], 200) == 8
-    assert default_pack(["cuda:0"], 10) == 1
-    memory.total_memory = 2**30
     assert default_pack(["cuda:0"], 200) == 4
+    assert default_pack(["cuda:0", "cuda:1"], 200) == 2
+    assert default_pack(["cuda:0"], 10) == 1
+    assert default_pack(["cuda:0"], 10_000) == 16
+    memory.total_memory = 2**29
+    assert default_pack(["cuda:0"], 200) == 2
