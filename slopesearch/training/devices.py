@@ -84,9 +84,9 @@ def best_precision(devices: list[str]) -> Precision:
 
 
 MEMBER_BYTES = 2**28  # of GPU memory for one member of a pack; a pack that does not fit is halved
-# Packs in a study at least, so that the sampler learns between them. Regret after 200 trials, mean of 100 seeds,
-# against asking for one at a time: packs of 4 1.14, 6 1.30, 8 1.29, 12 1.59, 16 1.73, each with an error of about
-# 0.15 (scripts/benchmark_regret.py, 2026-11-24).
+# Packs in a study at least, so that the sampler learns between them. Regret after 200 trials, mean of 100
+# seeds, against asking for one at a time: packs of 4 1.14, 6 1.30, 8 1.29, 12 1.59, 16 1.73, each with an
+# error of about 0.15 (scripts/benchmark_regret.py, 2026-11-24).
 ROUNDS = 50
 MOST_MEMBERS = 16
 
