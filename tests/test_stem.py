@@ -52,8 +52,12 @@ def test_it_is_convolution_norm_and_pool(norm: bool, pool: bool, shape: tuple[in
         close(ours_now, theirs_now.double(), 1e-5)
 
     nn.Sequential(*layers).eval()
-    with torch.no_grad():
-        close(stem(layers[0], layers[1:], images), exact.eval()(images.double()), 1e-5)
+    y, expected = stem(layers[0], layers[1:], images), exact.eval()(images.double())
+    close(y.detach(), expected.detach(), 1e-5)
+    y.backward(dy)  # type: ignore[no-untyped-call]
+    expected.backward(dy.double())
+    for ours, theirs in zip(nn.Sequential(*layers).parameters(), exact.parameters(), strict=True):
+        close(ours.grad, theirs.grad, 1e-5)
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -84,6 +88,7 @@ def test_in_bf16_only_the_map_is_rounded(norm: bool, pool: bool) -> None:
         (nn.Conv2d(1, 8, 3, padding=1), torch.zeros(1, 1, 5, 4)),
         (nn.Conv2d(1, 8, 3, padding=1).double(), torch.zeros(1, 1, 4, 4).double()),
         (nn.Conv2d(1, 8, 3, padding=1), torch.zeros(1, 1, 4, 4, requires_grad=True)),
+        (nn.Conv2d(1, 8, 3, padding=1), torch.zeros(1, 4, 4)),
         (nn.Flatten(), torch.zeros(1, 1, 4, 4)),
     ],
 )

@@ -68,7 +68,10 @@ def _fuses(layer: nn.Module, following: nn.Module, x: Tensor) -> bool:
 
 
 class Net(nn.Sequential):
-    """An nn.Sequential that does several layers as one on a CPU, where that is faster."""
+    """An nn.Sequential that does several layers as one on a CPU, where that is faster.
+
+    Layers that are done as one are not called, so their hooks do not run; activations always are.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """What the layers give, one after the other."""
@@ -76,11 +79,11 @@ class Net(nn.Sequential):
         x = stem(first, layers, x) if starts(first, x) else first(x)
         while layers:
             layer = layers.pop(0)
-            if self.training and layers and _fuses(layer, layers[0], x):
+            if layer.training and layers and _fuses(layer, layers[0], x):
                 layers.pop(0)
                 x = norm_pool(layer, x)
                 continue
-            if isinstance(layer, nn.Flatten) and x.requires_grad:
+            if isinstance(layer, nn.Flatten) and x.requires_grad and x.dim() == 4 and x.device.type == "cpu":
                 # The gradient comes back channel by channel; the layers before it work on channels-last
                 # maps, where a mixture of both takes torch ten times as long as this copy.
                 x.register_hook(_channels_last)  # type: ignore[no-untyped-call]

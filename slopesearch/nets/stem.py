@@ -56,8 +56,7 @@ class _Convolve(torch.autograd.Function):
 class _Fold(torch.autograd.Function):
     """weight (C, 9), BatchNorm's weight and bias (C,) -> taps (10, C) that convolve and normalise at once.
 
-    In evaluation with the running statistics; in training with those of these images, which are functions of
-    the weights that the gradient goes through.
+    The statistics are those of these images, functions of the weights that the gradient goes through.
     """
 
     @staticmethod
@@ -65,29 +64,25 @@ class _Fold(torch.autograd.Function):
         ctx: Any, weight: Tensor, gamma: Tensor, beta: Tensor, norm: nn.BatchNorm2d, images: Tensor
     ) -> Tensor:
         w = weight.detach().double().numpy()
-        if norm.training:
-            from slopesearch.nets import kernels
+        from slopesearch.nets import kernels
 
-            sums = np.empty((10, 10))
-            kernels.moments(images.numpy(), sums)
-            count = len(images) * (images.shape[1] - 2) * (images.shape[2] - 2)
-            ctx.first, ctx.second = sums[:9, 9] / count, sums[:9, :9] / count
-            mean = w @ ctx.first
-            var = np.maximum(((w @ ctx.second) * w).sum(1) - mean**2, 0)
-            track(norm, mean, var, count)
-        else:
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            mean, var = norm.running_mean.numpy(), norm.running_var.numpy()
+        sums = np.empty((10, 10))
+        kernels.moments(images.numpy(), sums)
+        count = len(images) * (images.shape[1] - 2) * (images.shape[2] - 2)
+        ctx.first, ctx.second = sums[:9, 9] / count, sums[:9, :9] / count
+        mean = w @ ctx.first
+        var = np.maximum(((w @ ctx.second) * w).sum(1) - mean**2, 0)
+        track(norm, mean, var, count)
         inverse = 1 / np.sqrt(var + norm.eps)
-        ctx.statistics = w, gamma.detach().numpy(), mean, inverse
+        ctx.statistics = w, mean, inverse
+        ctx.save_for_backward(gamma)
         scale = gamma.detach().numpy() * inverse
         taps = np.vstack([w.T * scale, beta.detach().numpy() - mean * scale])
         return torch.from_numpy(taps.astype(np.float32))
 
     @staticmethod
     def backward(ctx: Any, *dtaps: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        w, gamma, mean, inverse = ctx.statistics
+        (w, mean, inverse), gamma = ctx.statistics, ctx.saved_tensors[0].numpy()
         dbeta = dtaps[0][9].double().numpy()
         dscaled = dtaps[0][:9].double().numpy().T
         dscale = (dscaled * w).sum(1) - dbeta * mean
@@ -99,6 +94,10 @@ class _Fold(torch.autograd.Function):
         return dweight, dgamma, dbias, None, None
 
 
+def _map_dtype(x: Tensor) -> torch.dtype:
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
+
 def starts(layer: nn.Module, x: Tensor) -> TypeGuard[nn.Conv2d]:
     """Whether `stem` can take the place of this first layer on x."""
     return (
@@ -106,6 +105,9 @@ def starts(layer: nn.Module, x: Tensor) -> TypeGuard[nn.Conv2d]:
         and (layer.in_channels, layer.kernel_size, layer.padding) == (1, (3, 3), (1, 1))
         and (layer.stride, layer.dilation, layer.padding_mode) == ((1, 1), (1, 1), "zeros")
         and x.device.type == "cpu"
+        and x.dim() == 4
+        and x.shape[1] == 1
+        and _map_dtype(x) in (torch.float32, torch.bfloat16)
         and x.dtype == layer.weight.dtype == torch.float32
         and not x.requires_grad
         and x.shape[2] % 2 == x.shape[3] % 2 == 0
@@ -120,14 +122,17 @@ def stem(conv: nn.Conv2d, rest: list[nn.Module], x: Tensor) -> Tensor:
     images = F.pad(x[:, 0], (1, 1, 1, 1))
     weight = conv.weight.flatten(1)
     if conv.bias is None and rest and isinstance(rest[0], nn.BatchNorm2d):
-        norm = rest.pop(0)
-        taps: Tensor = _Fold.apply(weight, norm.weight, norm.bias, norm, images)
+        norm: Any = rest.pop(0)
+        if norm.training:
+            taps: Tensor = _Fold.apply(weight, norm.weight, norm.bias, norm, images)
+        else:
+            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            taps = torch.cat([weight.T * scale, (norm.bias - norm.running_mean * scale)[None]])
     else:
         bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias
         taps = torch.cat([weight.T, bias[None]])
     pooled = bool(rest) and isinstance(rest[0], MaxPool2x2)
     if pooled:
         rest.pop(0)
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    y: Tensor = _Convolve.apply(images, taps, pooled, dtype)
+    y: Tensor = _Convolve.apply(images, taps, pooled, _map_dtype(x))
     return y
