@@ -137,3 +137,15 @@ def test_monotone_says_whether_it_never_falls(name: str) -> None:
         layer.weight.data.fill_(-0.1)  # type: ignore[operator]
     y = layer(torch.linspace(-6, 6, 4001)[:, None]).detach()
     assert bool((y.diff(dim=0) >= 0).all()) == ACTIVATIONS[name].monotone
+
+
+@pytest.mark.parametrize("slope", [-0.4, 0.3, 1.5])
+@pytest.mark.parametrize("name", [name for name, kind in ACTIVATIONS.items() if not kind.monotone])
+def test_quasiconvex_says_whether_it_never_rises_before_it_falls(name: str, slope: float) -> None:
+    layer = ACTIVATIONS[name].make(make_config(activation=name), 1).double()
+    if isinstance(layer, nn.PReLU):
+        layer.weight.data.fill_(slope)
+    rises = (
+        layer(torch.linspace(-5, 5, 4001, dtype=torch.float64)[:, None]).detach().diff(dim=0) > 0
+    ).flatten()
+    assert bool((rises.int().diff() >= 0).all()) == ACTIVATIONS[name].quasiconvex

@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.fused import Net, norm_pool
 from slopesearch.nets.models import build_model
+from slopesearch.nets.pooling import MaxPool2x2
 from tests.conftest import make_config
 
 
@@ -52,6 +54,53 @@ def test_it_is_norm_then_pool(dtype: torch.dtype, tolerance: float, shape: tuple
     assert norm.num_batches_tracked == 1
 
 
+QUASICONVEX = [name for name, kind in ACTIVATIONS.items() if kind.quasiconvex]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "normed"),  # BatchNorm's rounding to bf16 would make winners chance
+    [(torch.float32, 1e-5, False), (torch.float32, 1e-5, True), (torch.bfloat16, 2**-6, False)],
+)
+@pytest.mark.parametrize("name", QUASICONVEX)
+def test_a_pool_may_jump_over_a_quasiconvex_activation(
+    name: str, dtype: torch.dtype, tolerance: float, normed: bool
+) -> None:
+    """Forward, and all gradients, against activation, then pool, in double precision."""
+    shape = (16, 9, 6, 4)
+    activation, norm = ACTIVATIONS[name].make(make_config(activation=name), 9), nn.BatchNorm2d(9)
+    with torch.no_grad():
+        norm.weight.copy_(torch.linspace(-1.5, 2.2, 9))
+        if isinstance(activation, nn.PReLU):
+            activation.weight.copy_(torch.linspace(-1.37, 1.61, 9))
+    exact = copy.deepcopy(nn.Sequential(norm, activation) if normed else nn.Sequential(activation)).double()
+    # 16 numbers apart from each other, so that the two precisions find the same winners.
+    steps = torch.stack([torch.randperm(24) for _ in range(16 * 9)]).view(shape)
+    x = (steps / 8 - 1.55).to(dtype).contiguous(memory_format=torch.channels_last)
+    mine, theirs = x.clone(memory_format=torch.preserve_format).requires_grad_(), x.double().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        end = norm_pool(norm, mine, activation) if normed else MaxPool2x2().end(mine, activation)
+        y = activation(end)
+    expected = F.max_pool2d(exact(theirs), 2)
+    dy = maps(tuple(y.shape), dtype, 1)
+    y.backward(dy)
+    expected.backward(dy.double())  # type: ignore[no-untyped-call]
+    ours = [y, mine.grad, *(parameter.grad for parameter in activation.parameters())]
+    wanted = [expected, theirs.grad, *(parameter.grad for parameter in exact[-1].parameters())]
+    for one, other in zip(ours, wanted, strict=True):
+        assert one is not None
+        assert other is not None
+        size = other.abs().max().item()
+        torch.testing.assert_close(one.double(), other, rtol=tolerance, atol=tolerance * size)
+
+
+def test_the_end_of_a_window_with_not_a_number_is_that() -> None:
+    x = maps((2, 3, 4, 4), torch.float32, 0)
+    x[1, 2, 3, 3] = float("nan")
+    end = MaxPool2x2().end(x, nn.GELU())
+    assert end[1, 2, 1, 1].isnan()
+    assert end.isnan().sum() == 1
+
+
 def test_a_channel_that_never_changes_gives_its_bias() -> None:
     norm = nn.BatchNorm2d(2)
     with torch.no_grad():
@@ -74,7 +123,8 @@ def test_not_a_number_comes_through() -> None:
 
 @pytest.mark.parametrize(
     ("activation", "norm", "fused"),  # how often; before the activation, the first BatchNorm is the stem's
-    [("relu", "before", 1), ("gelu", "before", 0), ("gelu", "after", 2), ("relu", "none", 0)],
+    [("relu", "before", 1), ("gelu", "after", 2), ("relu", "none", 0)]
+    + [(name, norm, int(norm == "before")) for name in ("gelu", "prelu") for norm in ("none", "before")],
 )
 def test_a_net_trains_as_its_layers_do(
     monkeypatch: pytest.MonkeyPatch, activation: str, norm: str, fused: int
@@ -87,9 +137,9 @@ def test_a_net_trains_as_its_layers_do(
     plain = nn.Sequential(OrderedDict(copy.deepcopy(net).named_children())).double()
     calls: list[Tensor] = []
 
-    def counted(norm: nn.Module, x: Tensor) -> Tensor:
+    def counted(norm: nn.Module, x: Tensor, activation: nn.Module | None) -> Tensor:
         calls.append(x)
-        return norm_pool(norm, x)
+        return norm_pool(norm, x, activation)
 
     monkeypatch.setattr("slopesearch.nets.fused.norm_pool", counted)
     for model, x in ((net, images), (plain, images.double())):

@@ -61,6 +61,25 @@ def test_it_is_convolution_norm_and_pool(norm: bool, pool: bool, shape: tuple[in
 
 
 @pytest.mark.parametrize("norm", [False, True])
+def test_a_pool_may_jump_over_a_quasiconvex_activation(norm: bool) -> None:
+    activation = nn.PReLU(19)
+    with torch.no_grad():
+        activation.weight.uniform_(-1.5, 1.5)
+    layers = [*layers_of(norm, False, channels=19), activation, MaxPool2x2(after_quasiconvex=True)]
+    exact = nn.Sequential(*copy.deepcopy(layers)).double()
+    images, rest = torch.randn(8, 1, 12, 12), layers[1:]
+    y = activation(stem(layers[0], rest, images))  # type: ignore[arg-type]
+    assert rest == [activation]
+    expected = exact(images.double())
+    dy = torch.randn(y.shape)
+    y.backward(dy)
+    expected.backward(dy.double())
+    close(y.detach(), expected.detach(), 1e-5)
+    for ours, theirs in zip(nn.Sequential(*layers).parameters(), exact.parameters(), strict=True):
+        close(ours.grad, theirs.grad, 1e-5)
+
+
+@pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("pool", [False, True])
 def test_in_bf16_only_the_map_is_rounded(norm: bool, pool: bool) -> None:
     layers = layers_of(norm, pool, channels=32)

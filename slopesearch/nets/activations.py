@@ -20,13 +20,15 @@ class Activation:
 
     `gain(slope)` is 1/sqrt(E[phi(z)^2]) for standard normal z: a weight of variance gain^2/fan_in keeps the
     second moment from layer to layer (He et al. 2015, eq. 10, for any phi). `monotone` (non-decreasing)
-    allows max-pooling before it: the same result for a quarter of the work. `bounded` on both sides: it can
-    saturate.
+    allows max-pooling before it: the same result for a quarter of the work. `quasiconvex` (it never rises
+    before it falls, so its largest value over an interval is at one of the ends) allows pooling both ends
+    first. `bounded` on both sides: it can saturate.
     """
 
     make: Callable[[TrialConfig, int], nn.Module]  # (config, channels)
     gain: Callable[[float], float]
     monotone: bool
+    quasiconvex: bool = False  # needs to be said only where it is not monotone
     has_slope: bool = False
     bounded: bool = False
 
@@ -105,10 +107,15 @@ ACTIVATIONS: dict[str, Activation] = {
         lambda config, channels: nn.PReLU(channels, PRELU_START),
         lambda slope: _leaky_gain(PRELU_START),
         monotone=False,
+        quasiconvex=True,
     ),
     "elu": Activation(lambda config, channels: nn.ELU(), lambda slope: 1.24520, monotone=True),
-    "gelu": Activation(lambda config, channels: nn.GELU(), lambda slope: 1.53353, monotone=False),
-    "silu": Activation(lambda config, channels: nn.SiLU(), lambda slope: 1.67653, monotone=False),
+    "gelu": Activation(
+        lambda config, channels: nn.GELU(), lambda slope: 1.53353, monotone=False, quasiconvex=True
+    ),
+    "silu": Activation(
+        lambda config, channels: nn.SiLU(), lambda slope: 1.67653, monotone=False, quasiconvex=True
+    ),
     "tanh": Activation(
         lambda config, channels: nn.Tanh(), lambda slope: 1.59254, monotone=True, bounded=True
     ),

@@ -12,35 +12,42 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slopesearch.nets.pooling import MaxPool2x2, memory_of, track
+from slopesearch.nets.pooling import choose, memory_of, next_pool, room_for_pooled, track
 from slopesearch.nets.stem import starts, stem
 
 
 class _NormPool(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d, activation: nn.Module | None
+    ) -> Tensor:
         from slopesearch.nets import kernels
 
-        n, c, h, w = x.shape
-        pooled = torch.empty((n, c, h // 2, w // 2), dtype=x.dtype, memory_format=torch.channels_last)
-        winner = torch.empty((n, h // 2, w // 2, c), dtype=torch.uint8)
-        y = torch.empty_like(pooled)
-        gamma, beta, sums = weight.detach().numpy(), bias.detach().numpy(), np.empty((2, c))
+        gamma, beta, sums = weight.detach().numpy(), bias.detach().numpy(), np.empty((2, x.shape[1]))
         sign = np.where(gamma < 0, np.float32(-1), np.float32(1))
-        kernels.pool_and_sum(memory_of(x.detach()), memory_of(pooled), winner.numpy(), sign, sums)
-        count = n * h * w
+        pooled, winner = room_for_pooled(x.shape, x.dtype)
+        kernels.pool_and_sum(memory_of(x.detach()), memory_of(pooled), memory_of(winner), sign, sums)
+        count = x.numel() // x.shape[1]
         mean, square = sums / count
         var = np.maximum(square - mean**2, 0)
         track(norm, mean, var, count)
         inverse = 1 / np.sqrt(var + norm.eps)
         line = np.stack([beta, gamma * inverse, mean]).astype(np.float32)
+        y = torch.empty_like(pooled)
         kernels.scale(memory_of(pooled), memory_of(y), line)
+        if activation is not None:
+            low, low_winner = room_for_pooled(x.shape, x.dtype)
+            kernels.pool_and_sum(memory_of(x.detach()), memory_of(low), memory_of(low_winner), -sign, sums)
+            y_low = torch.empty_like(y)
+            kernels.scale(memory_of(low), memory_of(y_low), line)
+            choose(activation, (pooled, winner), (low, low_winner), (y, y_low))
+            kernels.scale(memory_of(pooled), memory_of(y), line)
         ctx.statistics = count, mean, inverse
         ctx.save_for_backward(x, pooled, winner, weight)
         return y
 
     @staticmethod
-    def backward(ctx: Any, *dys: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *dys: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         from slopesearch.nets import kernels
 
         (x, pooled, winner, weight), (count, mean, inverse) = ctx.saved_tensors, ctx.statistics
@@ -52,19 +59,17 @@ class _NormPool(torch.autograd.Function):
         scale = weight.numpy() * inverse
         slope = -scale * inverse * dweight / count
         line = np.stack([-scale * dbias / count - slope * mean, slope, scale]).astype(np.float32)
-        kernels.scatter(memory_of(dx), memory_of(x), memory_of(dy), winner.numpy(), line)
-        return dx, torch.from_numpy(dweight).float(), torch.from_numpy(dbias).float(), None
+        kernels.scatter(memory_of(dx), memory_of(x), memory_of(dy), memory_of(winner), line)
+        return dx, torch.from_numpy(dweight).float(), torch.from_numpy(dbias).float(), None, None
 
 
-def norm_pool(norm: nn.Module, x: Tensor) -> Tensor:
-    """pool(norm(x)) in training, to rounding: (N, C, H, W) channels-last on a CPU -> (N, C, H/2, W/2)."""
-    y: Tensor = _NormPool.apply(x, norm.weight, norm.bias, norm)
+def norm_pool(norm: nn.Module, x: Tensor, activation: nn.Module | None = None) -> Tensor:
+    """pool(norm(x)) in training, to rounding: (N, C, H, W) channels-last on a CPU -> (N, C, H/2, W/2).
+
+    With an activation, that end of each window of norm(x) of which it makes more.
+    """
+    y: Tensor = _NormPool.apply(x, norm.weight, norm.bias, norm, activation)
     return y
-
-
-def _fuses(layer: nn.Module, following: nn.Module, x: Tensor) -> bool:
-    pair = isinstance(layer, nn.BatchNorm2d) and isinstance(following, MaxPool2x2)
-    return pair and following.compiles(x) and layer.weight.dtype == torch.float32  # type: ignore[operator]
 
 
 class Net(nn.Sequential):
@@ -79,11 +84,19 @@ class Net(nn.Sequential):
         x = stem(first, layers, x) if starts(first, x) else first(x)
         while layers:
             layer = layers.pop(0)
-            if layer.training and layers and _fuses(layer, layers[0], x):
-                layers.pop(0)
-                x = norm_pool(layer, x)
-                continue
-            if isinstance(layer, nn.Flatten) and x.requires_grad and x.dim() == 4 and x.device.type == "cpu":
+            if isinstance(layer, nn.BatchNorm2d) and layer.training and layer.weight.dtype == torch.float32:
+                pool, activation = next_pool(layers)
+                if pool is not None and pool.compiles(x):
+                    layers.remove(pool)
+                    x = norm_pool(layer, x, activation)
+                    continue
+            pool, activation = next_pool([layer, *layers])
+            if pool is not None and activation is not None and pool.compiles(x):
+                layers.remove(pool)
+                x = pool.end(x, activation)
+            elif (
+                isinstance(layer, nn.Flatten) and x.requires_grad and x.dim() == 4 and x.device.type == "cpu"
+            ):
                 # The gradient comes back channel by channel; the layers before it work on channels-last
                 # maps, where a mixture of both takes torch ten times as long as this copy.
                 x.register_hook(_channels_last)  # type: ignore[no-untyped-call]

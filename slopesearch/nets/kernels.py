@@ -8,7 +8,7 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 # Maps are (N, H, W, C) in memory; bf16 numbers travel as the int16 of their bits.
-_SIGNATURES = [f"void({m}, {m}, uint8[:,:,:,::1])" for m in ("float32[:,:,:,::1]", "int16[:,:,:,::1]")]
+_MAPS = ("float32[:,:,:,::1]", "int16[:,:,:,::1]")
 
 
 def _compiled(signatures, fastmath=False):
@@ -21,63 +21,6 @@ def _compiled(signatures, fastmath=False):
             return numba.njit(signatures, fastmath=fastmath)(function)
 
     return decorate
-
-
-def _beats(a, b):
-    """Whether a takes the place of b, as in torch: when it is larger, or NaN."""
-
-
-@overload(_beats)
-def _beats_of(a, b):
-    if isinstance(a, types.Float):
-        return lambda a, b: a > b or np.isnan(a)
-
-    def bf16(a, b):
-        # Sign and magnitude as one integer that sorts like the number; -0 equals 0, NaN is above all.
-        a_size, b_size = np.int16(a & 0x7FFF), np.int16(b & 0x7FFF)
-        a_key = a_size if a >= 0 or a_size > 0x7F80 else np.int16(-a_size)
-        b_key = b_size if b >= 0 or b_size > 0x7F80 else np.int16(-b_size)
-        return a_key > b_key
-
-    return bf16
-
-
-@_compiled(_SIGNATURES)
-def pool(x, y, winner):
-    """x (N, 2H, 2W, C) -> y (N, H, W, C), and which of the window's elements, 0 to 3, it was."""
-    for n in range(y.shape[0]):
-        for i in range(y.shape[1]):
-            for j in range(y.shape[2]):
-                x0, x1 = x[n, 2 * i, 2 * j], x[n, 2 * i, 2 * j + 1]
-                x2, x3 = x[n, 2 * i + 1, 2 * j], x[n, 2 * i + 1, 2 * j + 1]
-                out, which = y[n, i, j], winner[n, i, j]
-                for c in range(y.shape[3]):
-                    best, index = x0[c], np.uint8(0)
-                    if _beats(x1[c], best):
-                        best, index = x1[c], np.uint8(1)
-                    if _beats(x2[c], best):
-                        best, index = x2[c], np.uint8(2)
-                    if _beats(x3[c], best):
-                        best, index = x3[c], np.uint8(3)
-                    out[c], which[c] = best, index
-
-
-@_compiled(_SIGNATURES)
-def unpool(dx, dy, winner):
-    """dy (N, H, W, C) goes to the winners in dx (N, 2H, 2W, C), zero to the others."""
-    zero = dx.dtype.type(0)
-    for n in range(dy.shape[0]):
-        for i in range(dy.shape[1]):
-            for j in range(dy.shape[2]):
-                source, which = dy[n, i, j], winner[n, i, j]
-                # One loop per target: stores to four places in one loop do not vectorise.
-                for k in range(4):
-                    target = dx[n, 2 * i + k // 2, 2 * j + k % 2]
-                    for c in range(source.shape[0]):
-                        target[c] = source[c] if which[c] == k else zero
-
-
-_MAPS = ("float32[:,:,:,::1]", "int16[:,:,:,::1]")  # bf16 numbers travel as the int16 of their bits
 
 
 @intrinsic
@@ -121,6 +64,89 @@ def _store_of(value, like):
         return np.int16((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)
 
     return bf16
+
+
+def _beats(a, b):
+    """Whether a takes the place of b, as in torch: when it is larger, or NaN."""
+
+
+@overload(_beats)
+def _beats_of(a, b):
+    if isinstance(a, types.Float):
+        return lambda a, b: a > b or np.isnan(a)
+
+    def bf16(a, b):
+        # Sign and magnitude as one integer that sorts like the number; -0 equals 0, NaN is above all.
+        a_size, b_size = np.int16(a & 0x7FFF), np.int16(b & 0x7FFF)
+        a_key = a_size if a >= 0 or a_size > 0x7F80 else np.int16(-a_size)
+        b_key = b_size if b >= 0 or b_size > 0x7F80 else np.int16(-b_size)
+        return a_key > b_key
+
+    return bf16
+
+
+def _negated(a, negate):
+    """-a where `negate` is 1, a where it is 0."""
+
+
+@overload(_negated)
+def _negated_of(a, negate):
+    if isinstance(a, types.Float):
+        return lambda a, negate: -a if negate else a
+    return lambda a, negate: a ^ np.int16(negate << 15)  # the sign bit
+
+
+@_compiled([f"void({m}, {m}, uint8[:,:,:,::1], int64)" for m in _MAPS])
+def pool(x, y, winner, lowest):
+    """x (N, 2H, 2W, C) -> y (N, H, W, C), and which of the window's elements, 0 to 3, it was.
+
+    The largest of the window, NaN above all; where `lowest` is 1, not 0, the smallest.
+    """
+    for n in range(y.shape[0]):
+        for i in range(y.shape[1]):
+            for j in range(y.shape[2]):
+                x0, x1 = x[n, 2 * i, 2 * j], x[n, 2 * i, 2 * j + 1]
+                x2, x3 = x[n, 2 * i + 1, 2 * j], x[n, 2 * i + 1, 2 * j + 1]
+                out, which = y[n, i, j], winner[n, i, j]
+                for c in range(y.shape[3]):
+                    best, index = _negated(x0[c], lowest), np.uint8(0)
+                    b, d, e = _negated(x1[c], lowest), _negated(x2[c], lowest), _negated(x3[c], lowest)
+                    if _beats(b, best):
+                        best, index = b, np.uint8(1)
+                    if _beats(d, best):
+                        best, index = d, np.uint8(2)
+                    if _beats(e, best):
+                        best, index = e, np.uint8(3)
+                    out[c], which[c] = _negated(best, lowest), index
+
+
+@_compiled([f"void({m}, {m}, {m}, {m}, uint8[:,:,:,::1], uint8[:,:,:,::1])" for m in _MAPS])
+def take_lower(y, low_y, x, low_x, winner, low_winner):
+    """Where low_y > y, low_x and low_winner take the places of x and winner; all (N, H, W, C)."""
+    for n in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            for j in range(x.shape[2]):
+                a, b, target, which = y[n, i, j], low_y[n, i, j], x[n, i, j], winner[n, i, j]
+                source, low_which = low_x[n, i, j], low_winner[n, i, j]
+                for c in range(target.shape[0]):
+                    lower = _load(b[c]) > _load(a[c])
+                    target[c] = source[c] if lower else target[c]
+                    which[c] = low_which[c] if lower else which[c]
+
+
+@_compiled([f"void({m}, {m}, uint8[:,:,:,::1])" for m in _MAPS])
+def unpool(dx, dy, winner):
+    """dy (N, H, W, C) goes to the winners in dx (N, 2H, 2W, C), zero to the others."""
+    zero = dx.dtype.type(0)
+    for n in range(dy.shape[0]):
+        for i in range(dy.shape[1]):
+            for j in range(dy.shape[2]):
+                source, which = dy[n, i, j], winner[n, i, j]
+                # One loop per target: stores to four places in one loop do not vectorise.
+                for k in range(4):
+                    target = dx[n, 2 * i + k // 2, 2 * j + k % 2]
+                    for c in range(source.shape[0]):
+                        target[c] = source[c] if which[c] == k else zero
 
 
 @_compiled([f"void({m}, {m}, uint8[:,:,:,::1], float32[::1], float64[:,::1])" for m in _MAPS])

@@ -29,9 +29,9 @@ class Model:
 
 
 def _block(
-    config: TrialConfig, i: int, linear: nn.Module, norm: nn.Module, pool: nn.Module | None, channels: int
+    config: TrialConfig, i: int, linear: nn.Module, norm: nn.Module, pools: bool, channels: int
 ) -> Layers:
-    """The layers around one hidden weight: linear, norm and activation in the config's order, then pool.
+    """The layers around one hidden weight: linear, norm and activation in the config's order, maybe a pool.
 
     BatchNorm before the activation makes the bias of `linear` redundant; the caller leaves it out.
     """
@@ -42,14 +42,14 @@ def _block(
         layers[f"norm{i}"] = norm
     # max(phi(x)) = phi(max(x)) for a non-decreasing phi. BatchNorm has to see the full map, so it stays
     # before the pool, and a norm after the activation keeps the activation there too.
-    pool_first = pool is not None and kind.monotone and config.norm != "after"
-    if pool is not None and pool_first:
-        layers[f"pool{i}"] = pool
+    pool_first = pools and kind.monotone and config.norm != "after"
+    if pool_first:
+        layers[f"pool{i}"] = MaxPool2x2()
     layers[f"act{i}"] = activation
     if config.norm == "after":
         layers[f"norm{i}"] = norm
-    if pool is not None and not pool_first:
-        layers[f"pool{i}"] = pool
+    if pools and not pool_first:
+        layers[f"pool{i}"] = MaxPool2x2(after_quasiconvex=kind.quasiconvex and config.norm != "after")
     return layers
 
 
@@ -61,7 +61,7 @@ def _mlp(config: TrialConfig) -> Layers:
     fan_in = PIXELS
     for i in range(1, config.depth + 1):
         linear = nn.Linear(fan_in, config.width, bias=config.norm != "before")
-        layers |= _block(config, i, linear, nn.BatchNorm1d(config.width), None, config.width)
+        layers |= _block(config, i, linear, nn.BatchNorm1d(config.width), False, config.width)
         fan_in = config.width
     layers["out"] = nn.Linear(fan_in, CLASSES)
     return layers
@@ -76,11 +76,11 @@ def _cnn(config: TrialConfig) -> Layers:
     fan_in = 1
     for i, channels in enumerate((32, 64), start=1):
         conv = nn.Conv2d(fan_in, channels, 3, padding=1, bias=config.norm != "before")
-        layers |= _block(config, i, conv, nn.BatchNorm2d(channels), MaxPool2x2(), channels)
+        layers |= _block(config, i, conv, nn.BatchNorm2d(channels), True, channels)
         fan_in = channels
     layers["flatten"] = nn.Flatten()
     linear = nn.Linear(64 * 7 * 7, 128, bias=config.norm != "before")
-    layers |= _block(config, 3, linear, nn.BatchNorm1d(128), None, 128)
+    layers |= _block(config, 3, linear, nn.BatchNorm1d(128), False, 128)
     layers["out"] = nn.Linear(128, CLASSES)
     return layers
 

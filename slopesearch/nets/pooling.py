@@ -6,6 +6,7 @@ BatchNorm, 42 instead of 46 with it before and 43 instead of 51 with it after th
 128, two workers at once, one thread each; AMD EPYC, medians of 22, 2026-11-23).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,36 +20,69 @@ def memory_of(x: Tensor) -> Any:
     return bits.permute(0, 2, 3, 1).numpy()
 
 
+def room_for_pooled(shape: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Two empty maps for the pool of one of this shape (N, C, H, W): its numbers and its winners, 0 to 3."""
+    n, c, h, w = shape
+    size, order = (n, c, h // 2, w // 2), torch.channels_last
+    y = torch.empty(size, dtype=dtype, memory_format=order)
+    return y, torch.empty(size, dtype=torch.uint8, memory_format=order)
+
+
+def choose(
+    activation: nn.Module,
+    high: tuple[Tensor, Tensor],
+    low: tuple[Tensor, Tensor],
+    ends: Sequence[Tensor] = (),
+) -> None:
+    """Of the two ends of each window, maps and their winners, leave in `high` that of which phi makes more.
+
+    `ends` are what goes into the activation where that is not the maps. The high end stays where NaN is.
+    """
+    from slopesearch.nets import kernels
+
+    ends = ends or (high[0], low[0])
+    values = [activation.forward(x).to(x.dtype) for x in ends]  # not by a call: hooks shall see one map
+    tensors = (*values, high[0], low[0], high[1], low[1])
+    kernels.take_lower(*(memory_of(x.detach()) for x in tensors))
+
+
 class _MaxPool2x2(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        n, c, h, w = x.shape
-        y = torch.empty((n, c, h // 2, w // 2), dtype=x.dtype, memory_format=torch.channels_last)
-        winner = torch.empty((n, h // 2, w // 2, c), dtype=torch.uint8)
+    def forward(ctx: Any, x: Tensor, activation: nn.Module | None) -> Tensor:
         from slopesearch.nets import kernels
 
-        kernels.pool(memory_of(x.detach()), memory_of(y), winner.numpy())
+        y, winner = room_for_pooled(x.shape, x.dtype)
+        kernels.pool(memory_of(x.detach()), memory_of(y), memory_of(winner), 0)
+        if activation is not None:
+            low, low_winner = room_for_pooled(x.shape, x.dtype)
+            kernels.pool(memory_of(x.detach()), memory_of(low), memory_of(low_winner), 1)
+            choose(activation, (y, winner), (low, low_winner))
         ctx.save_for_backward(winner)
         return y
 
     @staticmethod
-    def backward(ctx: Any, *dys: Tensor) -> Tensor:
-        (winner,), (dy,) = ctx.saved_tensors, dys
-        n, h, w, c = winner.shape
-        dx = torch.empty((n, c, 2 * h, 2 * w), dtype=dy.dtype, memory_format=torch.channels_last)
+    def backward(ctx: Any, *dys: Tensor) -> tuple[Tensor, None]:
         from slopesearch.nets import kernels
 
-        kernels.unpool(
-            memory_of(dx), memory_of(dy.contiguous(memory_format=torch.channels_last)), winner.numpy()
-        )
-        return dx
+        (winner,), (dy,) = ctx.saved_tensors, dys
+        n, c, h, w = winner.shape
+        dx = torch.empty((n, c, 2 * h, 2 * w), dtype=dy.dtype, memory_format=torch.channels_last)
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        kernels.unpool(memory_of(dx), memory_of(dy), memory_of(winner))
+        return dx, None
 
 
 class MaxPool2x2(nn.MaxPool2d):
-    """torch's MaxPool2d(2), with the compiled kernels where they apply."""
+    """torch's MaxPool2d(2), with the compiled kernels where they apply.
 
-    def __init__(self) -> None:
+    `after_quasiconvex`: the layer before it is an activation phi whose largest value over an interval is at
+    one of its ends. Then max(phi(window)) is the larger of phi(max(window)) and phi(min(window)), and phi has
+    a gradient there alone: `end` can come first, and phi works on a quarter of the numbers.
+    """
+
+    def __init__(self, after_quasiconvex: bool = False) -> None:
         super().__init__(2)
+        self.after_quasiconvex = after_quasiconvex
 
     def compiles(self, x: Tensor) -> bool:
         """Whether the compiled kernels apply to x."""
@@ -64,8 +98,22 @@ class MaxPool2x2(nn.MaxPool2d):
         """The maximum of each 2x2 window: (N, C, H, W) -> (N, C, H/2, W/2)."""
         if not self.compiles(x):
             return F.max_pool2d(x, 2)
-        y: Tensor = _MaxPool2x2.apply(x)
+        y: Tensor = _MaxPool2x2.apply(x, None)
         return y
+
+    def end(self, x: Tensor, activation: nn.Module) -> Tensor:
+        """The end of each 2x2 window of which the activation makes more, before the activation."""
+        y: Tensor = _MaxPool2x2.apply(x, activation)
+        return y
+
+
+def next_pool(layers: Sequence[nn.Module]) -> tuple[MaxPool2x2 | None, nn.Module | None]:
+    """The pool that may be done next, if one may, and the activation before it that will be done after it."""
+    if layers and isinstance(layers[0], MaxPool2x2):
+        return layers[0], None
+    if len(layers) > 1 and isinstance(layers[1], MaxPool2x2) and layers[1].after_quasiconvex:
+        return layers[1], layers[0]
+    return None, None
 
 
 @torch.no_grad()

@@ -14,31 +14,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slopesearch.nets.pooling import MaxPool2x2, memory_of, track
+from slopesearch.nets.pooling import choose, memory_of, next_pool, room_for_pooled, track
 
 
 class _Convolve(torch.autograd.Function):
     """Images with a border (N, H + 2, W + 2), taps (10, C) -> (N, C, H, W) or, pooled, (N, C, H/2, W/2)."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, taps: Tensor, pooled: bool, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any,
+        images: Tensor,
+        taps: Tensor,
+        pooled: bool,
+        activation: nn.Module | None,
+        dtype: torch.dtype,
+    ) -> Tensor:
         from slopesearch.nets import kernels
 
-        n, c, h, w = len(images), taps.shape[1], images.shape[1] - 2, images.shape[2] - 2
-        size = (n, c, h // 2, w // 2) if pooled else (n, c, h, w)
-        y = torch.empty(size, dtype=dtype, memory_format=torch.channels_last)
+        shape = (len(images), taps.shape[1], images.shape[1] - 2, images.shape[2] - 2)
         weights = taps.detach().contiguous().numpy()
-        if pooled:
-            winner = torch.empty((n, h // 2, w // 2, c), dtype=torch.uint8)
-            kernels.convolve_and_pool(images.numpy(), weights, memory_of(y), winner.numpy())
-            ctx.save_for_backward(images, winner)
-        else:
+        if not pooled:
+            y = torch.empty(shape, dtype=dtype, memory_format=torch.channels_last)
             kernels.convolve(images.numpy(), weights, memory_of(y))
             ctx.save_for_backward(images)
+            return y
+        y, winner = room_for_pooled(shape, dtype)
+        kernels.convolve_and_pool(images.numpy(), weights, memory_of(y), memory_of(winner))
+        if activation is not None:  # the smallest is the largest of what is negated, negated
+            low, low_winner = room_for_pooled(shape, dtype)
+            kernels.convolve_and_pool(images.numpy(), -weights, memory_of(low), memory_of(low_winner))
+            choose(activation, (y, winner), (low.neg_(), low_winner))
+        ctx.save_for_backward(images, winner)
         return y
 
     @staticmethod
-    def backward(ctx: Any, *dys: Tensor) -> tuple[None, Tensor, None, None]:
+    def backward(ctx: Any, *dys: Tensor) -> tuple[None, Tensor, None, None, None]:
         from slopesearch.nets import kernels
 
         images, *winner = ctx.saved_tensors
@@ -46,11 +56,11 @@ class _Convolve(torch.autograd.Function):
         dtaps = torch.empty((10, dy.shape[1]), dtype=torch.float64)
         if winner:
             kernels.convolve_and_pool_backward(
-                images.numpy(), memory_of(dy), winner[0].numpy(), dtaps.numpy()
+                images.numpy(), memory_of(dy), memory_of(winner[0]), dtaps.numpy()
             )
         else:
             kernels.convolve_backward(images.numpy(), memory_of(dy), dtaps.numpy())
-        return None, dtaps.float(), None, None
+        return None, dtaps.float(), None, None, None
 
 
 class _Fold(torch.autograd.Function):
@@ -117,7 +127,8 @@ def starts(layer: nn.Module, x: Tensor) -> TypeGuard[nn.Conv2d]:
 def stem(conv: nn.Conv2d, rest: list[nn.Module], x: Tensor) -> Tensor:
     """What conv gives, and those of the layers after it that can be done with it; they are taken off `rest`.
 
-    x (N, 1, H, W) -> (N, C, H, W) or, pooled, (N, C, H/2, W/2), channels-last.
+    x (N, 1, H, W) -> (N, C, H, W) or, pooled, (N, C, H/2, W/2), channels-last. A pool that an activation
+    stands before is done too where it may, and the activation is left.
     """
     images = F.pad(x[:, 0], (1, 1, 1, 1))
     weight = conv.weight.flatten(1)
@@ -131,8 +142,8 @@ def stem(conv: nn.Conv2d, rest: list[nn.Module], x: Tensor) -> Tensor:
     else:
         bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias
         taps = torch.cat([weight.T, bias[None]])
-    pooled = bool(rest) and isinstance(rest[0], MaxPool2x2)
-    if pooled:
-        rest.pop(0)
-    y: Tensor = _Convolve.apply(images, taps, pooled, _map_dtype(x))
+    pool, activation = next_pool(rest)
+    if pool is not None:
+        rest.remove(pool)
+    y: Tensor = _Convolve.apply(images, taps, pool is not None, activation, _map_dtype(x))
     return y
