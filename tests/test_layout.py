@@ -26,6 +26,8 @@ ROUTE = [
         "nets.kernels",
         "nets.pooling",
         "nets.stem",
+        "nets.pooled_conv_kernels",
+        "nets.pooled_conv",
         "nets.fused",
         "nets.models",
         "nets.packed",

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slopesearch.nets.pooling import choose, memory_of, next_pool, room_for_pooled, track
+from slopesearch.nets.pooled_conv import pooled_conv, pools_at_once
+from slopesearch.nets.pooling import choose, compiles, memory_of, next_pool, room_for_pooled, track
 from slopesearch.nets.stem import starts, stem
 
 
@@ -72,6 +73,16 @@ def norm_pool(norm: nn.Module, x: Tensor, activation: nn.Module | None = None) -
     return y
 
 
+def _norms(layer: nn.Module, x: Tensor) -> bool:
+    """Whether `norm_pool` can take the place of this layer and the pool that follows, on x."""
+    return (
+        isinstance(layer, nn.BatchNorm2d)
+        and layer.training
+        and layer.weight.dtype == torch.float32
+        and compiles(x)
+    )
+
+
 class Net(nn.Sequential):
     """An nn.Sequential that does several layers as one on a CPU, where that is faster.
 
@@ -84,14 +95,17 @@ class Net(nn.Sequential):
         x = stem(first, layers, x) if starts(first, x) else first(x)
         while layers:
             layer = layers.pop(0)
-            if isinstance(layer, nn.BatchNorm2d) and layer.training and layer.weight.dtype == torch.float32:
-                pool, activation = next_pool(layers)
-                if pool is not None and pool.compiles(x):
-                    layers.remove(pool)
-                    x = norm_pool(layer, x, activation)
-                    continue
+            pool, activation = next_pool(layers)
+            if pool is not None and _norms(layer, x):
+                layers.remove(pool)
+                x = norm_pool(layer, x, activation)
+                continue
+            if pool is not None and pools_at_once(layer, x):
+                layers.remove(pool)
+                x = pooled_conv(layer, x, activation)
+                continue
             pool, activation = next_pool([layer, *layers])
-            if pool is not None and activation is not None and pool.compiles(x):
+            if pool is not None and activation is not None and compiles(x):
                 layers.remove(pool)
                 x = pool.end(x, activation)
             elif (

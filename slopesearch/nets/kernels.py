@@ -363,9 +363,12 @@ def moments(x, found):
             for k in range(height * stride):
                 total += a[k]
             found[t, 9] += total
-            for u in range(9):
+            for u in range(t, 9):
                 b = shifted[u % 3, u // 3 * stride :]
                 total = np.float32(0)
                 for k in range(height * stride):
                     total += a[k] * b[k]
                 found[t, u] += total
+    for t in range(9):
+        for u in range(t):
+            found[t, u] = found[u, t]

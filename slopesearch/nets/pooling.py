@@ -46,17 +46,37 @@ def choose(
     kernels.take_lower(*(memory_of(x.detach()) for x in tensors))
 
 
+def compiles(x: Tensor) -> bool:
+    """Whether the compiled kernels apply to x."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and x.shape[2] % 2 == 0
+        and x.shape[3] % 2 == 0
+    )
+
+
+def pooled(x: Tensor, activation: nn.Module | None) -> tuple[Tensor, Tensor]:
+    """The largest number of each window and where it was, 0 to 3; or the end that the activation chooses.
+
+    (N, C, H, W) -> twice (N, C, H/2, W/2).
+    """
+    from slopesearch.nets import kernels
+
+    y, winner = room_for_pooled(x.shape, x.dtype)
+    kernels.pool(memory_of(x.detach()), memory_of(y), memory_of(winner), 0)
+    if activation is not None:
+        low, low_winner = room_for_pooled(x.shape, x.dtype)
+        kernels.pool(memory_of(x.detach()), memory_of(low), memory_of(low_winner), 1)
+        choose(activation, (y, winner), (low, low_winner))
+    return y, winner
+
+
 class _MaxPool2x2(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, activation: nn.Module | None) -> Tensor:
-        from slopesearch.nets import kernels
-
-        y, winner = room_for_pooled(x.shape, x.dtype)
-        kernels.pool(memory_of(x.detach()), memory_of(y), memory_of(winner), 0)
-        if activation is not None:
-            low, low_winner = room_for_pooled(x.shape, x.dtype)
-            kernels.pool(memory_of(x.detach()), memory_of(low), memory_of(low_winner), 1)
-            choose(activation, (y, winner), (low, low_winner))
+        y, winner = pooled(x, activation)
         ctx.save_for_backward(winner)
         return y
 
@@ -84,19 +104,9 @@ class MaxPool2x2(nn.MaxPool2d):
         super().__init__(2)
         self.after_quasiconvex = after_quasiconvex
 
-    def compiles(self, x: Tensor) -> bool:
-        """Whether the compiled kernels apply to x."""
-        return (
-            x.device.type == "cpu"
-            and x.dtype in (torch.float32, torch.bfloat16)
-            and x.is_contiguous(memory_format=torch.channels_last)
-            and x.shape[2] % 2 == 0
-            and x.shape[3] % 2 == 0
-        )
-
     def forward(self, x: Tensor) -> Tensor:
         """The maximum of each 2x2 window: (N, C, H, W) -> (N, C, H/2, W/2)."""
-        if not self.compiles(x):
+        if not compiles(x):
             return F.max_pool2d(x, 2)
         y: Tensor = _MaxPool2x2.apply(x, None)
         return y

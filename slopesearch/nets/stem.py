@@ -104,21 +104,30 @@ class _Fold(torch.autograd.Function):
         return dweight, dgamma, dbias, None, None
 
 
-def _map_dtype(x: Tensor) -> torch.dtype:
+def map_dtype(x: Tensor) -> torch.dtype:
+    """What a layer's map will be in, on a CPU."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
+
+def is_3x3(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether it is a 3x3 convolution from map to map of one size, in float32."""
+    return (
+        isinstance(layer, nn.Conv2d)
+        and (layer.kernel_size, layer.padding, layer.padding_mode) == ((3, 3), (1, 1), "zeros")
+        and (layer.stride, layer.dilation, layer.groups) == ((1, 1), (1, 1), 1)
+        and layer.weight.dtype == torch.float32
+    )
 
 
 def starts(layer: nn.Module, x: Tensor) -> TypeGuard[nn.Conv2d]:
     """Whether `stem` can take the place of this first layer on x."""
     return (
-        isinstance(layer, nn.Conv2d)
-        and (layer.in_channels, layer.kernel_size, layer.padding) == (1, (3, 3), (1, 1))
-        and (layer.stride, layer.dilation, layer.padding_mode) == ((1, 1), (1, 1), "zeros")
+        is_3x3(layer)
         and x.device.type == "cpu"
         and x.dim() == 4
-        and x.shape[1] == 1
-        and _map_dtype(x) in (torch.float32, torch.bfloat16)
-        and x.dtype == layer.weight.dtype == torch.float32
+        and x.shape[1] == layer.in_channels == 1
+        and map_dtype(x) in (torch.float32, torch.bfloat16)
+        and x.dtype == torch.float32
         and not x.requires_grad
         and x.shape[2] % 2 == x.shape[3] % 2 == 0
     )
@@ -145,5 +154,5 @@ def stem(conv: nn.Conv2d, rest: list[nn.Module], x: Tensor) -> Tensor:
     pool, activation = next_pool(rest)
     if pool is not None:
         rest.remove(pool)
-    y: Tensor = _Convolve.apply(images, taps, pool is not None, activation, _map_dtype(x))
+    y: Tensor = _Convolve.apply(images, taps, pool is not None, activation, map_dtype(x))
     return y
