@@ -144,24 +144,18 @@ def gradient_of_weights(x, dy, winner, padded, dw):
     """
     height, width, channels = dy.shape[1], dy.shape[2], dy.shape[3]
     row = (2 * width + 2) * BLOCK
-    flat = padded.reshape(padded.size)
-    most = height * width + 1
-    weights, starts = np.empty((channels, most), padded.dtype), np.empty((channels, most), np.int64)
-    count = np.empty(channels, np.int64)
+    flat, windows = padded.reshape(padded.size), height * width
+    places = np.empty((windows, channels), np.int32)
+    weights, starts = np.empty(windows + 1, padded.dtype), np.empty(windows + 1, np.int64)
     dw[:] = 0
     for n in range(x.shape[0]):
-        count[:] = 0
+        gradients = dy[n].reshape((windows, channels))
         for i in range(height):
             for j in range(width):
-                gradient, which = dy[n, i, j], winner[n, i, j]
+                which, place = winner[n, i, j], places[i * width + j]
                 corner = 2 * i * row + 2 * j * BLOCK
                 for k in range(channels):
-                    place = np.int64(which[k])
-                    weights[k, count[k]] = gradient[k]
-                    starts[k, count[k]] = corner + (place >> 1) * row + (place & 1) * BLOCK
-                    count[k] += gradient[k] != 0  # else the next one takes its place
-        for k in range(channels):
-            weights[k, count[k]], starts[k, count[k]] = 0, 0
+                    place[k] = corner + np.int32(which[k] >> 1) * row + np.int32(which[k] & 1) * BLOCK
         for block in range(dw.shape[0]):
             for i in range(x.shape[1]):
                 for j in range(x.shape[2]):
@@ -169,9 +163,13 @@ def gradient_of_weights(x, dy, winner, padded, dw):
                     for c in range(BLOCK):
                         target[c] = source[c]
             for k in range(channels):
-                start = k * 3 * RUN
-                patches = weights[k], flat, row, starts[k], count[k]
-                _add_patches(dw[block], start, RUN, *patches)  # type: ignore[call-arg]
+                count = 0
+                for t in range(windows):
+                    weights[count], starts[count] = gradients[t, k], places[t, k]
+                    count += gradients[t, k] != 0  # else the next one takes its place
+                weights[count], starts[count] = 0, 0
+                patches = weights, flat, row, starts, count
+                _add_patches(dw[block], k * 3 * RUN, RUN, *patches)  # type: ignore[call-arg]
 
 
 @_compiled(_signatures("void({m}, uint8[:,:,:,::1], {v}[:,::1], float32[:,:,::1], {m})"))
@@ -185,20 +183,23 @@ def gradient_of_maps(dy, winner, w, padded, dx):
     flat = padded.reshape(padded.size)
     shape = (height * width, 4, channels + 1)  # for each window, by the place of the winner
     weights, starts = np.empty(shape, w.dtype), np.empty(shape, np.int64)
-    count = np.empty((height * width, 4), np.int64)
+    counts, most = np.empty(height * width, np.uint64), np.uint64(0xFFFF)
+    shifts = np.arange(0, 64, 16).astype(np.uint64)
     for n in range(dy.shape[0]):
-        count[:] = 0
         for i in range(height):
             for j in range(width):
                 t = i * width + j
-                gradient, which, filled = dy[n, i, j], winner[n, i, j], count[t]
+                gradient, which = dy[n, i, j], winner[n, i, j]
+                filled = np.uint64(0)  # the four counts in one number, which stays in a register
                 for k in range(channels):
-                    place = which[k]
-                    weights[t, place, filled[place]] = gradient[k]
-                    starts[t, place, filled[place]] = k * 3 * RUN
-                    filled[place] += gradient[k] != 0  # else the next one takes its place
+                    shift = shifts[which[k]]
+                    slot = (filled >> shift) & most
+                    weights[t, which[k], slot], starts[t, which[k], slot] = gradient[k], k * 3 * RUN
+                    filled += np.uint64(gradient[k] != 0) << shift  # else the next one takes its place
                 for place in range(4):
-                    weights[t, place, filled[place]], starts[t, place, filled[place]] = 0, 0
+                    slot = (filled >> shifts[place]) & most
+                    weights[t, place, slot], starts[t, place, slot] = 0, 0
+                counts[t] = filled
         for block in range(w.shape[0]):
             flat[:] = 0
             for i in range(height):
@@ -206,8 +207,9 @@ def gradient_of_maps(dy, winner, w, padded, dx):
                     t = i * width + j
                     for place in range(4):
                         start = (2 * i + (place >> 1)) * row + (2 * j + (place & 1)) * BLOCK
-                        patches = weights[t, place], w[block], RUN, starts[t, place], count[t, place]
-                        _add_patches(flat, start, row, *patches)  # type: ignore[call-arg]
+                        count = np.int64((counts[t] >> shifts[place]) & most)
+                        lists = weights[t, place], w[block], RUN, starts[t, place]
+                        _add_patches(flat, start, row, *lists, count)  # type: ignore[call-arg]
             for i in range(dx.shape[1]):
                 for j in range(dx.shape[2]):
                     source, target = padded[i + 1, j + 1], dx[n, i, j, block * BLOCK :]
