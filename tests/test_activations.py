@@ -116,6 +116,25 @@ def test_prelu_is_torchs_one_slope_per_channel() -> None:
     assert layer.weight.tolist() == [0.25] * 7
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(16, 5), (4, 5, 6, 6)])
+def test_prelu_gradients_are_torchs_in_double_precision(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    layer = ACTIVATIONS["prelu"].make(make_config(activation="prelu"), 5)
+    with torch.no_grad():
+        layer.get_parameter("weight").copy_(torch.tensor([-0.7, 0.01, 0.0, 0.25, 1.6]))
+    torch_layer = nn.PReLU(5).double()
+    torch_layer.weight.data = layer.get_parameter("weight").to(dtype).double().detach()
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    dy = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    dy.view(-1)[::3] = 0
+    got = torch.autograd.grad(layer(x), (x, layer.get_parameter("weight")), dy)
+    exact = x.detach().double().requires_grad_()
+    want = torch.autograd.grad(torch_layer(exact), (exact, torch_layer.weight), dy.double())
+    tolerance = 2**-7 if dtype == torch.bfloat16 else 1e-6
+    torch.testing.assert_close(got[0].double(), want[0], rtol=tolerance, atol=1e-6)
+    torch.testing.assert_close(got[1].double(), want[1], rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_gain_is_the_inverse_root_second_moment_under_a_standard_normal(name: str) -> None:
     config = make_config(activation=name)

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from slopesearch.nets.activations import LearnableLeakyReLU
+from slopesearch.nets.activations import LearnableLeakyReLU, PReLU
 from slopesearch.nets.pooling import MaxPool2x2
 
 
@@ -22,6 +22,10 @@ def _as_torch(layer: nn.Module) -> nn.Module:
     if isinstance(layer, LearnableLeakyReLU):
         prelu = nn.PReLU(1)
         nn.init.constant_(prelu.weight, layer.effective_slope().item())
+        return prelu
+    if isinstance(layer, PReLU):
+        prelu = nn.PReLU(layer.num_parameters)
+        prelu.weight = layer.weight
         return prelu
     return layer
 
