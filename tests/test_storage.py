@@ -18,6 +18,7 @@ from slopesearch.search.storage import (
     database,
     fingerprint,
     read_study,
+    reading,
     refuse_mixing,
     stored_spec,
 )
@@ -215,3 +216,41 @@ def test_a_study_begun_in_the_meantime_is_not_mixed(tmp_path: Path) -> None:
         create_or_resume(
             storage, "study", other, "images", optuna.samplers.RandomSampler(), optuna.pruners.NopPruner()
         )
+
+
+def test_trials_read_in_turns_are_those_that_optuna_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of which are finished between two reads, and two studies take turns in the file."""
+    monkeypatch.setattr("slopesearch.search.storage.IN_A_TURN", 3)
+    path = tmp_path / "x.db"
+    make(path)
+    with database(path) as storage:
+        study = optuna.load_study(study_name="study", storage=storage)
+        other = optuna.create_study(study_name="other", storage=storage)
+        theirs = optuna.load_study(study_name="study", storage=f"sqlite:///{path}")
+        running = []
+        for number in range(11):
+            trial = study.ask()
+            other.ask()
+            trial.suggest_float("lr", 1e-4, 1e-1, log=True)
+            for name in ("val_loss", "curves", "layers"):
+                trial.set_user_attr(name, [number])
+            running.append(trial)
+            if number % 4 == 3:
+                study.tell(running.pop(1), number)
+            mine, wanted = study.get_trials(deepcopy=False), theirs.get_trials()
+            assert [t.number for t in mine] == list(range(number + 1))
+            for one, reference in zip(mine, wanted, strict=True):
+                kept = {name: value for name, value in reference.user_attrs.items() if name == "val_loss"}
+                assert one.user_attrs == kept  # the main process holds no curves
+                assert (one.state, one.value, one.params, one.distributions) == (
+                    reference.state,
+                    reference.value,
+                    reference.params,
+                    reference.distributions,
+                )
+    with reading(path) as storage:
+        everything = list(storage.in_turns(storage.get_study_id_from_name("study")))
+    assert everything == theirs.get_trials()
+    assert everything[5].user_attrs["curves"] == [5]
