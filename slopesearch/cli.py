@@ -63,13 +63,13 @@ def optimize(
     ] = None,
 ) -> None:
     """Run a study, or go on with it until it holds --trials finished trials."""
-    from slopesearch.training.devices import check_torch_pair
+    from slopesearch.training.devices import checked_torch_pair
 
-    check_torch_pair()  # before anything that needs it is imported
-    from slopesearch.progress import Lines, LiveDisplay
-    from slopesearch.search.optimize import optimize as run
-    from slopesearch.search.space import check
-    from slopesearch.search.storage import read_study
+    with checked_torch_pair():
+        from slopesearch.progress import Lines, LiveDisplay
+        from slopesearch.search.optimize import optimize as run
+        from slopesearch.search.space import check
+        from slopesearch.search.storage import read_study
 
     flags = {
         "dataset": dataset,

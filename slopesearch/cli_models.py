@@ -42,12 +42,12 @@ def confirm(
     as_json: Json = False,
 ) -> None:
     """Run the best few of a study again on fresh seeds, then open the test set, once."""
-    from slopesearch.training.devices import check_torch_pair
+    from slopesearch.training.devices import checked_torch_pair
 
-    check_torch_pair()
-    from slopesearch.progress import Lines, LiveDisplay
-    from slopesearch.search.confirm import confirm as confirmed
-    from slopesearch.search.optimize import choose_machine
+    with checked_torch_pair():
+        from slopesearch.progress import Lines, LiveDisplay
+        from slopesearch.search.confirm import confirm as confirmed
+        from slopesearch.search.optimize import choose_machine
 
     progress = Console(stderr=as_json)
     verdict = confirmed(
@@ -117,14 +117,14 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Train a config for long, or go on where it stopped; test it once, at the end."""
-    from slopesearch.training.devices import check_torch_pair
+    from slopesearch.training.devices import checked_torch_pair
 
-    check_torch_pair()
-    from slopesearch.export import read_export
-    from slopesearch.progress import FitDisplay
-    from slopesearch.runs import METRICS, PICTURE, README, for_training, open_run, train_run
-    from slopesearch.training.data import find
-    from slopesearch.training.devices import one_device
+    with checked_torch_pair():
+        from slopesearch.export import read_export
+        from slopesearch.progress import FitDisplay
+        from slopesearch.runs import METRICS, PICTURE, README, for_training, open_run, train_run
+        from slopesearch.training.data import find
+        from slopesearch.training.devices import one_device
 
     exported = for_training(read_export(file), epochs, seed, train_size, not everything)
     config, console = exported.config, Console()
@@ -177,13 +177,13 @@ def replay(
     device: Device = "auto",
 ) -> None:
     """Train a stored trial again, and compare."""
-    from slopesearch.training.devices import check_torch_pair
+    from slopesearch.training.devices import checked_torch_pair
 
-    check_torch_pair()
-    from slopesearch.replay import largest_difference, what_differs
-    from slopesearch.replay import replay as again
-    from slopesearch.search.storage import read_search
-    from slopesearch.training.devices import one_device
+    with checked_torch_pair():
+        from slopesearch.replay import largest_difference, what_differs
+        from slopesearch.replay import replay as again
+        from slopesearch.search.storage import read_search
+        from slopesearch.training.devices import one_device
 
     study = read_search(storage, name)
     stored, console = study.trial(trial), Console()

@@ -16,6 +16,7 @@ from slopesearch.search.events import Event, Progressed, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.optimize import Machine
 from slopesearch.search.records import StudyRecord
+from slopesearch.search.turns import WalConnection
 from slopesearch.search.verdict import estimate, paired
 from slopesearch.seeds import derive
 from tests.conftest import QUICK, InProcess
@@ -168,7 +169,7 @@ def killed_at(commit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Die instead of the n-th commit to the database."""
     count = 0
 
-    class DyingConnection(store._WalConnection):
+    class DyingConnection(WalConnection):
         def commit(self) -> None:
             nonlocal count
             count += 1
@@ -176,7 +177,7 @@ def killed_at(commit: int, monkeypatch: pytest.MonkeyPatch) -> None:
                 raise Killed
             super().commit()
 
-    monkeypatch.setattr(store, "_WalConnection", DyingConnection)
+    monkeypatch.setattr(store, "WalConnection", DyingConnection)
 
 
 def test_killed_anywhere_it_ends_as_if_nothing_had_been(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torchvision import datasets
 
 from slopesearch.config import RequestError
 from slopesearch.training import data
@@ -181,11 +182,14 @@ def test_default_budgets_fit_their_data_set(name: str) -> None:
     assert entry.val_size <= entry.val_max
 
 
-def test_a_format_that_torchvision_reads_unchecked_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("test", [False, True])
+def test_the_files_are_read_as_torchvision_reads_them(tmp_path: Path, test: bool) -> None:
     write_idx(tmp_path)
-    (tmp_path / "FashionMNIST" / "processed").mkdir()
-    with pytest.raises(RequestError, match="processed' holds the data set in a format"):
-        load("fashion-mnist", tmp_path, 0, 100, 100)
+    theirs = datasets.FashionMNIST(tmp_path, train=not test, download=False)
+    images, labels = DATASETS["fashion-mnist"].read(tmp_path, test)
+    assert (images.dtype, labels.dtype) == (theirs.data.dtype, theirs.targets.dtype)
+    assert torch.equal(images, theirs.data)
+    assert torch.equal(labels, theirs.targets)
 
 
 def test_a_damaged_download_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Which devices get how many workers, and the check of the torch pair."""
 
 import os
-import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +10,7 @@ import torch
 from slopesearch.config import RequestError
 from slopesearch.training.devices import (
     best_precision,
-    check_torch_pair,
+    checked_torch_pair,
     default_pack,
     resolve_devices,
     usable_cores,
@@ -67,17 +67,19 @@ def test_a_device_that_is_not_there_is_refused(devices: str) -> None:
         resolve_devices(devices, None)
 
 
-def test_a_pair_that_does_not_import_names_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken:
-        def find_spec(self, name: str, path: object, target: object = None) -> None:
-            if name == "torchvision":
-                raise RuntimeError("operator torchvision::nms does not exist")
+def test_a_pair_that_does_not_import_names_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    sentence = "torchvision::nms.*pip install torch torchvision"
+    with pytest.raises(RequestError, match=sentence), checked_torch_pair():
+        pass
+    with pytest.raises(RequestError, match=sentence), checked_torch_pair():
+        raise ImportError("undefined symbol")  # as torch itself may, in the block
 
-    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    with pytest.raises(RequestError, match="torchvision::nms.*pip install torch torchvision"):
-        check_torch_pair()
+
+def test_a_pair_that_imports_passes() -> None:
+    with checked_torch_pair():
+        pass
 
 
 def test_gpus_train_in_float32_until_bf16_is_measured_there() -> None:

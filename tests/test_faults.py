@@ -23,6 +23,7 @@ from slopesearch.search.events import Event, Noted, Progressed, Started, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.optimize import optimize
 from slopesearch.search.space import check
+from slopesearch.search.turns import WalConnection
 from slopesearch.search.worker import Failed, Message
 from slopesearch.training.data import Data
 from tests.conftest import QUICK
@@ -148,12 +149,12 @@ def test_a_file_that_cannot_be_written_stops_the_study_which_goes_on_afterwards(
         patch.setattr(store, "BUSY_TIMEOUT", 0.2)
         if fault == "full":
 
-            class Full(store._WalConnection):
+            class Full(WalConnection):
                 def __init__(self, *args: Any, **kwargs: Any) -> None:
                     super().__init__(*args, **kwargs)
                     self.execute("PRAGMA max_page_count = 1")  # that is: no page more than there are
 
-            patch.setattr(store, "_WalConnection", Full)
+            patch.setattr(store, "WalConnection", Full)
         listen = at_report(3, 4, lock.__enter__ if fault == "lock" else lambda: None)
         with pytest.raises(StudyFailedError, match=rf"x.db' cannot be written \({said}\); what was finished"):
             harness(8, listen=listen)

@@ -36,7 +36,7 @@ ROUTE = [
     *("training.data", "training.devices", "training.diagnostics", "training.optimizers", "training.engine"),
     "training.fit",
     *("search.textbook", "search.strategy", "search.space"),
-    *("search.records", "search.database", "search.storage", "search.verdict"),
+    *("search.records", "search.database", "search.turns", "search.storage", "search.verdict"),
     *("search.worker", "search.inbox", "search.launchers", "search.events", "search.loop", "search.optimize"),
     *("search.objective", "search.confirm"),
     *("export", "runs", "predict", "replay"),
@@ -49,7 +49,8 @@ KNOWS_TORCH = (
     *("runs", "predict", "replay"),
 )
 KNOWS_OPTUNA = (
-    *("search.strategy", "search.space", "search.storage", "search.loop", "search.optimize"),
+    *("search.strategy", "search.space", "search.turns", "search.storage"),
+    *("search.loop", "search.optimize"),
     *("search.objective", "search.confirm", "report.search_plots", "report.dashboard"),
 )
 

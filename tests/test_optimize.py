@@ -62,7 +62,7 @@ def killed_at(commit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Die instead of the n-th commit to the database."""
     count = 0
 
-    class DyingConnection(store._WalConnection):
+    class DyingConnection(store.WalConnection):
         def commit(self) -> None:
             nonlocal count
             count += 1
@@ -70,7 +70,7 @@ def killed_at(commit: int, monkeypatch: pytest.MonkeyPatch) -> None:
                 raise Killed
             super().commit()
 
-    monkeypatch.setattr(store, "_WalConnection", DyingConnection)
+    monkeypatch.setattr(store, "WalConnection", DyingConnection)
 
 
 @pytest.mark.parametrize("pruner", ["halving", "hyperband", "median"])

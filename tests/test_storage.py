@@ -222,7 +222,7 @@ def test_trials_read_in_turns_are_those_that_optuna_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some of which are finished between two reads, and two studies take turns in the file."""
-    monkeypatch.setattr("slopesearch.search.storage.IN_A_TURN", 3)
+    monkeypatch.setattr("slopesearch.search.turns.IN_A_TURN", 3)
     path = tmp_path / "x.db"
     make(path)
     with database(path) as storage:

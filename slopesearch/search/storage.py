@@ -1,14 +1,11 @@
 """Open, resume, read and write a study through Optuna's storage."""
 
-import gc
 import hashlib
 import json
 import platform
 import shlex
-import sqlite3
-import sys
 import warnings
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -20,8 +17,7 @@ from filelock import FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import URL
+from optuna.trial import FrozenTrial
 from sqlalchemy.exc import SQLAlchemyError
 
 from slopesearch.config import (
@@ -34,87 +30,9 @@ from slopesearch.config import (
 )
 from slopesearch.search.database import BUSY_TIMEOUT, existing_database, only_writer, read_only
 from slopesearch.search.records import VERDICTS, StudyRecord, TrialRecord
+from slopesearch.search.turns import BULKY, Storage, WalConnection, close_storage, open_storage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-IN_A_TURN = 500  # trials that are read at a time
-BULKY = ("curves", "layers")  # 5 of the 13 kB that a trial takes in memory; who writes does not ask for them
-
-
-class _WalConnection(sqlite3.Connection):
-    """Readers go on while the study is written. (A listener would miss the connections pooled before it.)"""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.execute("PRAGMA journal_mode=WAL")
-        self.execute("PRAGMA synchronous=NORMAL")
-
-
-class _Storage(RDBStorage):
-    """Optuna's, which reads the trials of a study some at a time, and can leave user attributes out.
-
-    Optuna makes an object of each row, 23 a trial, and keeps all of them until the last trial is built; and
-    Python looks for cycles among them all the while. With 10,000 trials of the CNN the main process peaked at
-    1,485 MiB, and reading them once took 12 s; so it is 1,069 MiB and 5 s (Zen 4, n = 5, 2026-11-24).
-    """
-
-    leave_out: tuple[str, ...] = ()
-
-    def in_turns(self, study_id: int) -> Iterator[FrozenTrial]:
-        """Every trial of a study, by number; none is kept."""
-        return self._read(study_id, None, self._ids(study_id, -1))
-
-    def _ids(self, study_id: int, above: int) -> list[int]:
-        query = "SELECT trial_id FROM trials WHERE study_id = ? AND trial_id > ? ORDER BY trial_id"
-        with self.engine.connect() as connection:
-            return list(connection.exec_driver_sql(query, (study_id, above)).scalars())
-
-    def _read(
-        self, study_id: int, states: Container[TrialState] | None, ids: list[int]
-    ) -> Iterator[FrozenTrial]:
-        for start in range(0, len(ids), IN_A_TURN):
-            with _collector_at_rest():  # these, and none above the highest possible
-                turn = super()._get_trials(study_id, states, set(ids[start : start + IN_A_TURN]), sys.maxsize)
-            for trial in turn:
-                for name in self.leave_out:
-                    trial.user_attrs.pop(name, None)
-            yield from turn
-
-    def _get_trials(
-        self,
-        study_id: int,
-        states: Container[TrialState] | None,
-        included_trial_ids: set[int],
-        trial_id_greater_than: int,
-    ) -> list[FrozenTrial]:
-        """What Optuna's cache asks for: these trials, and all above."""
-        these = sorted(number for number in included_trial_ids if number <= trial_id_greater_than)
-        return list(self._read(study_id, states, [*these, *self._ids(study_id, trial_id_greater_than)]))
-
-
-@contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _open(path: Path, **settings: Any) -> _Storage:
-    url = URL.create("sqlite", database=str(path)).render_as_string()
-    url = url.replace("{", "{{").replace("}", "}}")  # Optuna formats its URLs
-    try:
-        return _Storage(url, **settings)
-    except RuntimeError as error:
-        raise RequestError(f"'{path}' cannot be opened: {error}") from None
-
-
-def _close(storage: RDBStorage) -> None:
-    storage.remove_session()
-    storage.engine.dispose()
 
 
 @contextmanager
@@ -125,17 +43,17 @@ def database(path: Path) -> Iterator[RDBStorage]:
     Raises RequestError where the file's schema is not that of the installed Optuna, StudyFailedError where
     the file cannot be written: locked for longer than BUSY_TIMEOUT, or on a full or broken disk.
     """
-    connect = {"factory": _WalConnection, "timeout": BUSY_TIMEOUT}
+    connect = {"factory": WalConnection, "timeout": BUSY_TIMEOUT}
     try:
         lock = path.resolve().with_name(f".{path.resolve().name}.lock")  # a file under two names is one
         with FileLock(lock, timeout=2 * BUSY_TIMEOUT):  # who holds it may wait for the file himself
             _make(path)
-            storage = _open(path, engine_kwargs={"connect_args": connect})
+            storage = open_storage(path, engine_kwargs={"connect_args": connect})
             storage.leave_out = BULKY
         try:
             yield storage
         finally:
-            _close(storage)
+            close_storage(storage)
     except (SQLAlchemyError, StorageInternalError, Timeout) as error:
         raise StudyFailedError(
             f"'{path}' cannot be written ({_cause(error)}); what was finished is stored: make space on the "
@@ -150,7 +68,7 @@ def _make(path: Path) -> None:
     aside = path.with_name(f".{path.name}.new")
     for leftover in (aside, aside.with_name(f"{aside.name}-journal")):
         leftover.unlink(missing_ok=True)
-    _close(_open(aside))
+    close_storage(open_storage(aside))
     aside.replace(path.resolve())
 
 
@@ -162,7 +80,7 @@ def _cause(error: BaseException) -> str:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[_Storage]:
+def reading(path: Path) -> Iterator[Storage]:
     """Optuna's storage on a file that is there, to read from: not a byte of it changes.
 
     Raises RequestError where what is read is not what Optuna has written.
@@ -171,11 +89,11 @@ def reading(path: Path) -> Iterator[_Storage]:
     wrong = (SQLAlchemyError, StorageInternalError, ValueError, TypeError, LookupError, RecursionError)
     settings = {"creator": partial(read_only, path)}
     try:
-        storage = _open(path, engine_kwargs=settings, skip_table_creation=True)
+        storage = open_storage(path, engine_kwargs=settings, skip_table_creation=True)
         try:
             yield storage
         finally:
-            _close(storage)
+            close_storage(storage)
     except wrong as error:
         raise RequestError(
             f"'{path}' cannot be read as a storage of studies ({type(error).__name__}: {_cause(error)}); put "
@@ -359,7 +277,7 @@ def read_trials(study: optuna.Study) -> list[TrialRecord]:
     return [_record(trial) for trial in study.get_trials(deepcopy=False)]
 
 
-def _records(storage: _Storage, name: str) -> Iterator[TrialRecord]:
+def _records(storage: Storage, name: str) -> Iterator[TrialRecord]:
     """Every trial of a study that is only read, by number, with all that is stored of it."""
     return map(_record, storage.in_turns(storage.get_study_id_from_name(name)))
 

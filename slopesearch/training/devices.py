@@ -1,6 +1,11 @@
 """Which devices there are, how many workers they get, and in what precision they train."""
 
 import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import joblib
@@ -11,19 +16,26 @@ if TYPE_CHECKING:
     import torch
 
 
-def check_torch_pair() -> None:
-    """Raise RequestError, naming the fix, unless torch and torchvision are a pair that imports together."""
+@contextmanager
+def checked_torch_pair() -> Iterator[None]:
+    """Raise RequestError, naming the fix, unless torch and torchvision are a pair that imports together.
+
+    Tried in a process of its own, beside the imports in the `with` block, since torchvision takes 160 MB.
+    """
+    program = [sys.executable, "-c", "import torch, torchvision"]
+    trial = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
-        import torch  # noqa: F401
-        import torchvision  # noqa: F401
-    except (ImportError, RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise RequestError(
-            f"torch and torchvision do not work together ({reason}); the usual reason is that they come "
-            "from different builds, say torch for the CPU beside torchvision for CUDA: run `pip uninstall "
-            "-y torch torchvision`, then install both in one command, `pip install torch torchvision`, or "
-            "the one that the selector on pytorch.org gives for your machine"
-        ) from None
+        yield
+    finally:
+        _, errors = trial.communicate()
+        if trial.returncode not in (0, -signal.SIGINT):  # Ctrl-C reaches it too, and says nothing of the pair
+            reason = (errors.strip() or f"exit code {trial.returncode}").splitlines()[-1]
+            raise RequestError(
+                f"torch and torchvision do not work together ({reason}); the usual reason is that they come "
+                "from different builds, say torch for the CPU beside torchvision for CUDA: run `pip "
+                "uninstall -y torch torchvision`, then install both in one command, `pip install torch "
+                "torchvision`, or the one that the selector on pytorch.org gives for your machine"
+            ) from None
 
 
 def resolve_devices(devices: str, workers: int | None) -> list[str]:
