@@ -13,6 +13,7 @@ from slopesearch.search.events import Event, Noted, Progressed, Started, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.space import check
 from slopesearch.search.strategy import PRUNERS
+from slopesearch.search.turns import WalConnection
 from slopesearch.seeds import derive
 from tests.harness import FakeLauncher, Harness, Killed, spec
 
@@ -62,7 +63,7 @@ def killed_at(commit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Die instead of the n-th commit to the database."""
     count = 0
 
-    class DyingConnection(store.WalConnection):
+    class DyingConnection(WalConnection):
         def commit(self) -> None:
             nonlocal count
             count += 1
