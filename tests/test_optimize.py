@@ -1,5 +1,6 @@
 """The loop, driven with fake metrics and with real training: totals, kills at every write, faults."""
 
+import gc
 import signal
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,16 @@ def test_the_same_seed_gives_the_same_study_and_another_another(tmp_path: Path) 
         tables.append(harness.table())
     assert tables[0] == tables[1]
     assert tables[0] != tables[2]
+
+
+def test_the_trials_are_let_go_with_the_study_and_wait_for_no_collector(harness: Harness) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        harness(30)
+        assert sum(type(thing) is optuna.trial.FrozenTrial for thing in gc.get_objects()) == 0
+    finally:
+        gc.enable()
 
 
 def killed_at(commit: int, monkeypatch: pytest.MonkeyPatch) -> None:
