@@ -36,17 +36,21 @@ def annotate(url: str, study: StudyRecord) -> None:
         _note(stored, study_note(url, study))
         noted, ranked = stored.user_attrs.get("noted_trial"), study.ranked()
         best = ranked[0].number if ranked else None
-        ids = {trial.number: trial._trial_id for trial in stored.get_trials(deepcopy=False)}
         if noted is not None and noted != best:
-            _note(Trial(stored, ids[noted]), "")
+            _note(_trial(stored, noted), "")
         if best is not None:
-            _note(Trial(stored, ids[best]), "\n\n".join(["**The best trial so far.**", *belief(study)]))
+            _note(_trial(stored, best), "\n\n".join(["**The best trial so far.**", *belief(study)]))
             stored.set_user_attr("noted_trial", best)
         for name, rows in tables_of(study, ATTACHED).items():
             if rows:
                 figure = PLOTS[name].draw(rows, study.spec)
                 figure.update_layout(title={"text": PLOTS[name].title}, margin={"t": 110}, height=445)
                 save_plotly_graph_object(stored, figure, graph_object_id=f"slopesearch-{name}")
+
+
+def _trial(study: optuna.Study, number: int) -> Trial:
+    """One trial to write to, without reading the others."""
+    return Trial(study, study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
 
 
 def study_note(url: str, study: StudyRecord) -> str:
