@@ -77,9 +77,11 @@ def test_a_pair_that_does_not_import_names_the_fix(tmp_path: Path, monkeypatch: 
         raise ImportError("undefined symbol")  # as torch itself may, in the block
 
 
-def test_a_pair_that_imports_passes() -> None:
+def test_a_pair_that_imports_passes_and_ctrl_c_waits_for_nothing() -> None:
     with checked_torch_pair():
         pass
+    with pytest.raises(KeyboardInterrupt), checked_torch_pair():
+        raise KeyboardInterrupt
 
 
 def test_gpus_train_in_float32_until_bf16_is_measured_there() -> None:

@@ -1,5 +1,6 @@
 """What is seen inside of a network: against hand-made networks whose answer is known."""
 
+from collections import OrderedDict
 from math import log10
 from typing import Any
 
@@ -181,3 +182,18 @@ def test_a_gradient_that_all_but_vanishes_is_no_zero(digits: Data) -> None:
 def test_a_run_that_diverged_has_none(digits: Data) -> None:
     result = run_to_end(make_config(lr=1e6), digits)
     assert (result.ended, result.diagnostics) == ("diverged", None)
+
+
+@pytest.mark.parametrize("norm", ["none", "before"])
+@pytest.mark.parametrize("activation", ["relu", "gelu", "prelu"])
+def test_what_is_done_as_one_on_a_cpu_is_diagnosed_as_layers(
+    digits: Data, activation: str, norm: str
+) -> None:
+    config = make_config(model="cnn", activation=activation, norm=norm)
+    model = build_model(config, digits.train_images[:64]).to(memory_format=torch.channels_last)
+    plain = nn.Sequential(OrderedDict(model.named_children()))
+    found, expected = (diagnose(m, config, digits.val_images, digits.val_labels) for m in (model, plain))
+    assert found is not None
+    assert expected is not None
+    for name, value in expected.model_dump().items():
+        assert getattr(found, name) == pytest.approx(value, rel=1e-2, abs=1e-3), name

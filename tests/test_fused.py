@@ -93,12 +93,25 @@ def test_a_pool_may_jump_over_a_quasiconvex_activation(
         torch.testing.assert_close(one.double(), other, rtol=tolerance, atol=tolerance * size)
 
 
-def test_the_end_of_a_window_with_not_a_number_is_that() -> None:
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])  # gelu makes NaN of both
+def test_not_a_number_comes_through_the_jump(number: float) -> None:
     x = maps((2, 3, 4, 4), torch.float32, 0)
-    x[1, 2, 3, 3] = float("nan")
-    end = MaxPool2x2().end(x, nn.GELU())
-    assert end[1, 2, 1, 1].isnan()
-    assert end.isnan().sum() == 1
+    x[1, 2, 3, 3] = number
+    y = F.gelu(MaxPool2x2().end(x, nn.GELU()))
+    assert y[1, 2, 1, 1].isnan()
+    assert y.isnan().sum() == 1
+
+
+class _Planar(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(x.contiguous())
+
+
+@pytest.mark.parametrize("activation", [nn.SiLU(inplace=True), _Planar()])
+def test_activations_of_other_manners_give_the_same(activation: nn.Module) -> None:
+    x = maps((4, 3, 6, 6), torch.float32, 0)
+    y = Net(nn.Identity(), activation, MaxPool2x2(after_quasiconvex=True))(x.clone())
+    torch.testing.assert_close(y, F.max_pool2d(F.silu(x), 2))
 
 
 def test_a_channel_that_never_changes_gives_its_bias() -> None:

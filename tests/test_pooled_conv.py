@@ -1,13 +1,19 @@
 """The backward of a pooled convolution gives what torch's does in float64, on the same winners."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slopesearch.nets.fused import Net
+from slopesearch.nets.models import build_model
 from slopesearch.nets.pooled_conv import multiplies_bf16, pooled_conv, pools_at_once
 from slopesearch.nets.pooling import MaxPool2x2
+from tests.conftest import make_config
 
 PRECISIONS = [
     pytest.param(torch.float32, 1e-5, id="float32"),
@@ -87,7 +93,57 @@ def test_what_it_cannot_do_is_torchs(layer: nn.Module, channels: int, requires_g
     if isinstance(layer, nn.Conv2d):
         x = x.to(layer.weight.dtype)
     assert not pools_at_once(layer, x)
-    torch.testing.assert_close(Net(layer, MaxPool2x2())(x), F.max_pool2d(layer(x), 2))
+    torch.testing.assert_close(Net(nn.Identity(), layer, MaxPool2x2())(x), F.max_pool2d(layer(x), 2))
+
+
+class Doubled(nn.Conv2d):
+    """A convolution of the user's own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def test_a_convolution_with_a_forward_of_its_own_is_called() -> None:
+    layer, x = Doubled(32, 8, 3, padding=1), random_map((2, 32, 6, 6), torch.float32, 0).requires_grad_()
+    torch.testing.assert_close(Net(nn.Identity(), layer, MaxPool2x2())(x), F.max_pool2d(layer(x), 2))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("activation", ["relu", "gelu", "prelu"])
+def test_a_net_trains_on_it_where_it_may(
+    monkeypatch: pytest.MonkeyPatch, activation: str, precision: str
+) -> None:
+    calls: list[Tensor] = []
+
+    def counted(conv: nn.Conv2d, x: Tensor, jumped: nn.Module | None) -> Tensor:
+        calls.append(x)
+        return pooled_conv(conv, x, jumped)
+
+    monkeypatch.setattr("slopesearch.nets.fused.pooled_conv", counted)
+    images = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    net = build_model(make_config(model="cnn", activation=activation)).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        net(images).sum().backward()
+        assert len(calls) == (precision == "float32" or multiplies_bf16())
+        monkeypatch.setattr("slopesearch.nets.pooled_conv.multiplies_bf16", lambda: False)
+        gradients = [parameter.grad for parameter in net.parameters()]
+        net.zero_grad()
+        net(images).sum().backward()
+    assert len(calls) == (2 if precision == "float32" else multiplies_bf16())
+    for before, parameter in zip(gradients, net.parameters(), strict=True):
+        assert before is not None
+        assert parameter.grad is not None
+        size = parameter.grad.abs().max().item()
+        tolerance = 1e-6 if precision == "float32" else 2**-6
+        torch.testing.assert_close(before, parameter.grad, rtol=tolerance, atol=tolerance * size)
+
+
+def test_on_a_processor_that_does_not_multiply_bf16_it_compiles_float32_alone() -> None:
+    """What LLVM cannot compile ends the process."""
+    program = "from slopesearch.nets import pooled_conv_kernels as k; print(k.BF16)"
+    environment = {**os.environ, "NUMBA_CPU_NAME": "generic"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
 def test_not_a_number_reaches_the_gradients() -> None:

@@ -5,10 +5,12 @@ import multiprocessing
 import os
 import sqlite3
 import time
+import tracemalloc
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 
 from slopesearch.config import RequestError
 from slopesearch.search.database import check_database, database_path, only_writer, read_summaries
@@ -17,11 +19,14 @@ from slopesearch.search.storage import (
     create_or_resume,
     database,
     fingerprint,
+    read_spec,
     read_study,
     reading,
     refuse_mixing,
     stored_spec,
 )
+from slopesearch.search.turns import IN_A_TURN
+from tests import synthetic
 
 SPEC = resolve(check({"dataset": "digits"}), "float32")
 
@@ -254,3 +259,43 @@ def test_trials_read_in_turns_are_those_that_optuna_reads(
         everything = list(storage.in_turns(storage.get_study_id_from_name("study")))
     assert everything == theirs.get_trials()
     assert everything[5].user_attrs["curves"] == [5]
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of more than one turn, with trials of every state, beside another."""
+    path = tmp_path_factory.mktemp("large") / "x.db"
+    make(path, "other")
+    synthetic.store(synthetic.study_of(5 * IN_A_TURN - 3), path)
+    with database(path) as storage:
+        for name in ("other", "digits-cnn"):
+            running = optuna.load_study(study_name=name, storage=storage).ask()
+            running.report(float("inf"), 1)
+    return path
+
+
+@pytest.mark.parametrize(("known", "above"), [(set(), -1), ({3, 5, 7}, 5), ({3}, IN_A_TURN), (set(), 10**6)])
+def test_what_the_cache_asks_for_in_turns_is_what_optuna_reads_at_once(
+    large: Path, known: set[int], above: int
+) -> None:
+    with reading(large) as storage:
+        study_id = storage.get_study_id_from_name("digits-cnn")
+        at_once = RDBStorage._get_trials(storage, study_id, None, known, above)
+        assert storage._get_trials(study_id, None, known, above) == at_once
+        assert [trial.number for trial in storage.in_turns(study_id)] == list(range(5 * IN_A_TURN - 2))
+        with pytest.raises(KeyError):
+            storage.get_all_trials(99)
+
+
+def test_checking_a_study_before_it_is_resumed_holds_a_turn_of_its_trials(large: Path) -> None:
+    read_spec(large, "digits-cnn")  # what is imported at first use
+    tracemalloc.start()
+    try:
+        read_spec(large, "digits-cnn")
+        peak = tracemalloc.get_traced_memory()[1]
+        everything = read_study(f"sqlite:///{large}", "digits-cnn")
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(everything.trials) == 5 * IN_A_TURN - 2
+    assert peak < 2 * kept  # read at once, five times as much

@@ -81,11 +81,11 @@ class _PReLU(torch.autograd.Function):
 
 
 class PReLU(nn.PReLU):
-    """torch's, with a faster backward."""
+    """torch's, with a faster backward on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x where x > 0, the channel's slope times x elsewhere: (N, C) or (N, C, H, W)."""
-        y: Tensor = _PReLU.apply(x, self.weight)
+        y: Tensor = _PReLU.apply(x, self.weight) if x.device.type == "cpu" else super().forward(x)
         return y
 
 

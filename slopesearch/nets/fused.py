@@ -86,7 +86,8 @@ def _norms(layer: nn.Module, x: Tensor) -> bool:
 class Net(nn.Sequential):
     """An nn.Sequential that does several layers as one on a CPU, where that is faster.
 
-    Layers that are done as one are not called, so their hooks do not run; activations always are.
+    Layers that are done as one are not called, so their hooks do not run; activations always are. One without
+    hooks may see but one number of each window of a pool that follows.
     """
 
     def forward(self, x: Tensor) -> Tensor:

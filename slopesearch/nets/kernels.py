@@ -122,14 +122,15 @@ def pool(x, y, winner, lowest):
 
 @_compiled([f"void({m}, {m}, {m}, {m}, uint8[:,:,:,::1], uint8[:,:,:,::1])" for m in _MAPS])
 def take_lower(y, low_y, x, low_x, winner, low_winner):
-    """Where low_y > y, low_x and low_winner take the places of x and winner; all (N, H, W, C)."""
+    """Where low_y > y, or is NaN, low_x and low_winner take the places of x and winner; all (N, H, W, C)."""
     for n in range(x.shape[0]):
         for i in range(x.shape[1]):
             for j in range(x.shape[2]):
                 a, b, target, which = y[n, i, j], low_y[n, i, j], x[n, i, j], winner[n, i, j]
                 source, low_which = low_x[n, i, j], low_winner[n, i, j]
                 for c in range(target.shape[0]):
-                    lower = _load(b[c]) > _load(a[c])
+                    value = _load(b[c])
+                    lower = value > _load(a[c]) or np.isnan(value)
                     target[c] = source[c] if lower else target[c]
                     which[c] = low_which[c] if lower else which[c]
 

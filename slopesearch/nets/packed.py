@@ -146,7 +146,7 @@ class _LearnableLeakyReLU(nn.Module):
 class _PReLU(nn.Module):
     """weight (G, C): a slope per channel."""
 
-    def __init__(self, layers: Sequence[PReLU]) -> None:
+    def __init__(self, layers: Sequence[nn.PReLU]) -> None:
         super().__init__()
         self.weight = nn.Parameter(_stack(layers, "weight"))
 
@@ -164,6 +164,7 @@ _PACKED: dict[type[nn.Module], Callable[[Sequence[Any]], nn.Module]] = {
     nn.BatchNorm2d: _BatchNorm,
     nn.LeakyReLU: _LeakyReLU,
     LearnableLeakyReLU: _LearnableLeakyReLU,
+    nn.PReLU: _PReLU,
     PReLU: _PReLU,
 }
 

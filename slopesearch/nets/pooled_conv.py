@@ -35,11 +35,8 @@ class _PooledConv(torch.autograd.Function):
         dy = dys[0].contiguous(memory_format=torch.channels_last)
         channels, blocks = len(weight), x.shape[1] // kernels.BLOCK
         order = torch.from_numpy(kernels.BF16_ORDER) if x.dtype == torch.bfloat16 else slice(None)
-        room = (
-            x.shape[2] + 2,
-            x.shape[3] + 2,
-            kernels.BLOCK,
-        )  # torch aligns it to the vectors, numba does not
+        # Made by torch, which aligns memory to 64 bytes, a vector; numba does not.
+        room = (x.shape[2] + 2, x.shape[3] + 2, kernels.BLOCK)
 
         padded = torch.zeros(room, dtype=x.dtype)
         dw = torch.empty(blocks, channels * 9 * kernels.BLOCK)

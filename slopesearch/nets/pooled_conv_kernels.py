@@ -9,16 +9,18 @@ written in LLVM's terms.
 from itertools import product
 
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from slopesearch.nets.kernels import _MAPS, _compiled, _store
 
 BLOCK = 32  # channels of a patch
 RUN = 3 * BLOCK
-BF16 = bool(binding.get_host_cpu_features().get("avx512bf16"))  # multiplies bf16 itself
+# Whether what numba compiles for multiplies bf16 itself: the processor that it is on, unless told otherwise.
+BF16 = "+avx512bf16" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 
 _FLOAT, _INT16, _INT32, _INT64 = ir.FloatType(), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _LANES = 16
@@ -71,8 +73,8 @@ def _float32_loop(builder, sums, rows, weights, source, step, starts, count):
         weight = _broadcast(builder, builder.load(builder.gep(weights, [loop.index])))
         patch = builder.gep(source, [builder.load(builder.gep(starts, [loop.index]))])
         for total, pointer in zip(sums, _vectors(builder, patch, step, rows, _FLOATS), strict=True):
-            product = builder.fmul(weight, builder.load(pointer, align=4), flags=("contract",))
-            builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
+            more = builder.fmul(weight, builder.load(pointer, align=4), flags=("contract",))
+            builder.store(builder.fadd(builder.load(total), more, flags=("contract",)), total)
 
 
 def _bf16_loop(builder, sums, rows, weights, source, step, starts, count):
@@ -103,7 +105,7 @@ def _bf16_loop(builder, sums, rows, weights, source, step, starts, count):
 def _add_patches(typingctx, target, start, target_step, weights, source, source_step, starts, count):
     """Add weights[i] times the patch of `source` at starts[i], i < count, to that of `target` at `start`.
 
-    Flat arrays: `target` float32, `source` float32 or the bits of bf16, `weights` as the source; the steps
+    Flat arrays: `target` float32, `source` and `weights` both float32 or both the bits of bf16; the steps
     lie between the rows of a patch. bf16 looks at weights[count], which must be 0, and at starts[count].
     """
     is_bf16 = source.dtype == types.int16
@@ -167,7 +169,7 @@ def gradient_of_weights(x, dy, winner, padded, dw):
                 for t in range(windows):
                     weights[count], starts[count] = gradients[t, k], places[t, k]
                     count += gradients[t, k] != 0  # else the next one takes its place
-                weights[count], starts[count] = 0, 0
+                weights[count], starts[count] = 0, starts[count - 1]  # where it makes nothing of infinity
                 patches = weights, flat, row, starts, count
                 _add_patches(dw[block], k * 3 * RUN, RUN, *patches)  # type: ignore[call-arg]
 
@@ -176,7 +178,7 @@ def gradient_of_weights(x, dy, winner, padded, dw):
 def gradient_of_maps(dy, winner, w, padded, dx):
     """dy and its winners (N, H, W, K), w (C/32, K*3*3*32) -> dx (N, 2H, 2W, C).
 
-    `padded` (2H + 2, 2W + 2, 32) is room for a block of an image with a border.
+    `padded` (2H + 2, 2W + 2, 32) is room for a block of an image with a border. K is below 2**16.
     """
     height, width, channels = dy.shape[1], dy.shape[2], dy.shape[3]
     row = (2 * width + 2) * BLOCK

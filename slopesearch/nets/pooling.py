@@ -36,12 +36,13 @@ def choose(
 ) -> None:
     """Of the two ends of each window, maps and their winners, leave in `high` that of which phi makes more.
 
-    `ends` are what goes into the activation where that is not the maps. The high end stays where NaN is.
+    `ends` are what goes into the activation where that is not the maps. NaN is more than any number.
     """
     from slopesearch.nets import kernels
 
     ends = ends or (high[0], low[0])
     values = [activation.forward(x).to(x.dtype) for x in ends]  # not by a call: hooks shall see one map
+    values = [y.contiguous(memory_format=torch.channels_last) for y in values]
     tensors = (*values, high[0], low[0], high[1], low[1])
     kernels.take_lower(*(memory_of(x.detach()) for x in tensors))
 
@@ -121,9 +122,12 @@ def next_pool(layers: Sequence[nn.Module]) -> tuple[MaxPool2x2 | None, nn.Module
     """The pool that may be done next, if one may, and the activation before it that will be done after it."""
     if layers and isinstance(layers[0], MaxPool2x2):
         return layers[0], None
-    if len(layers) > 1 and isinstance(layers[1], MaxPool2x2) and layers[1].after_quasiconvex:
-        return layers[1], layers[0]
-    return None, None
+    if len(layers) < 2 or not isinstance(layers[1], MaxPool2x2) or not layers[1].after_quasiconvex:
+        return None, None
+    # One that works in place would spoil the map that it is tried on; one that is watched sees the whole map.
+    if getattr(layers[0], "inplace", False) or layers[0]._forward_pre_hooks or layers[0]._forward_hooks:
+        return None, None
+    return layers[1], layers[0]
 
 
 @torch.no_grad()

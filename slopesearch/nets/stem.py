@@ -110,9 +110,9 @@ def map_dtype(x: Tensor) -> torch.dtype:
 
 
 def is_3x3(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Whether it is a 3x3 convolution from map to map of one size, in float32."""
+    """Whether it is torch's 3x3 convolution from map to map of one size, in float32."""
     return (
-        isinstance(layer, nn.Conv2d)
+        type(layer) is nn.Conv2d
         and (layer.kernel_size, layer.padding, layer.padding_mode) == ((3, 3), (1, 1), "zeros")
         and (layer.stride, layer.dilation, layer.groups) == ((1, 1), (1, 1), 1)
         and layer.weight.dtype == torch.float32

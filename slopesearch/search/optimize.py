@@ -208,6 +208,7 @@ def run_study(
                 deterministic=deterministic,
             )
             listen(Began(before, running.devices, trials))
+            del before  # 4 kB a trial
             loop.run()
         finally:
             running.close()

@@ -273,7 +273,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
 
 
 def read_trials(study: optuna.Study) -> list[TrialRecord]:
-    """Every trial of a study that is being written, by number."""
+    """Every trial of a study that is being written, by number, without what is BULKY."""
     return [_record(trial) for trial in study.get_trials(deepcopy=False)]
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 
 from slopesearch.config import RequestError
 
-IN_A_TURN = 500  # trials that are read at a time
+IN_A_TURN = 100  # trials that are read at a time
 BULKY = ("curves", "layers")  # 5 of the 13 kB that a trial takes in memory; who writes does not ask for them
 
 
@@ -64,9 +64,15 @@ class Storage(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        """What Optuna's cache asks for: these trials, and all above."""
+        """What Optuna's cache asks for: these trials, and all above.
+
+        Raises KeyError where there is no such study.
+        """
         these = sorted(number for number in included_trial_ids if number <= trial_id_greater_than)
-        return list(self._read(study_id, states, [*these, *self._ids(study_id, trial_id_greater_than)]))
+        ids = [*these, *self._ids(study_id, trial_id_greater_than)]
+        if not ids:  # Optuna knows whether there is such a study
+            return super()._get_trials(study_id, states, set(), trial_id_greater_than)
+        return list(self._read(study_id, states, ids))
 
 
 @contextmanager

@@ -22,20 +22,30 @@ def checked_torch_pair() -> Iterator[None]:
 
     Tried in a process of its own, beside the imports in the `with` block, since torchvision takes 160 MB.
     """
-    program = [sys.executable, "-c", "import torch, torchvision"]
+    program = [sys.executable, "-P", "-c", "import torch, torchvision"]  # -P: no module of the current folder
     trial = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         yield
-    finally:
-        _, errors = trial.communicate()
-        if trial.returncode not in (0, -signal.SIGINT):  # Ctrl-C reaches it too, and says nothing of the pair
-            reason = (errors.strip() or f"exit code {trial.returncode}").splitlines()[-1]
-            raise RequestError(
-                f"torch and torchvision do not work together ({reason}); the usual reason is that they come "
-                "from different builds, say torch for the CPU beside torchvision for CUDA: run `pip "
-                "uninstall -y torch torchvision`, then install both in one command, `pip install torch "
-                "torchvision`, or the one that the selector on pytorch.org gives for your machine"
-            ) from None
+    except KeyboardInterrupt:
+        trial.kill()
+        trial.communicate()
+        raise
+    except Exception:
+        _judge(trial)
+        raise
+    _judge(trial)
+
+
+def _judge(trial: subprocess.Popen[str]) -> None:
+    _, errors = trial.communicate()
+    if trial.returncode not in (0, -signal.SIGINT):  # Ctrl-C reaches it too, and says nothing of the pair
+        reason = (errors.strip() or f"exit code {trial.returncode}").splitlines()[-1]
+        raise RequestError(
+            f"torch and torchvision do not work together ({reason}); the usual reason is that they come "
+            "from different builds, say torch for the CPU beside torchvision for CUDA: run `pip uninstall "
+            "-y torch torchvision`, then install both in one command, `pip install torch torchvision`, or "
+            "the one that the selector on pytorch.org gives for your machine"
+        ) from None
 
 
 def resolve_devices(devices: str, workers: int | None) -> list[str]:
