@@ -17,7 +17,7 @@ def _compiled(signatures, fastmath=False):
     def decorate(function):
         try:
             return numba.njit(signatures, cache=True, fastmath=fastmath)(function)
-        except RuntimeError:  # no folder to cache in; then it takes 7 s at each start
+        except RuntimeError:  # no folder to cache in; then it takes 12 s at each start
             return numba.njit(signatures, fastmath=fastmath)(function)
 
     return decorate
