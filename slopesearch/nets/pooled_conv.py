@@ -4,14 +4,13 @@ Only the winners of the pool have a gradient, one of four numbers, so both gradi
 float32. In bf16 that needs a processor that multiplies it itself.
 """
 
-from functools import cache
 from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slopesearch.nets.pooling import compiles, memory_of, pooled
+from slopesearch.nets.pooling import bits_of, compiles, memory_of, pooled
 from slopesearch.nets.stem import is_3x3, map_dtype
 
 
@@ -41,14 +40,14 @@ class _PooledConv(torch.autograd.Function):
         padded = torch.zeros(room, dtype=x.dtype)
         dw = torch.empty(blocks, channels * 9 * kernels.BLOCK)
         maps = memory_of(x), memory_of(dy), memory_of(winner)
-        kernels.gradient_of_weights(*maps, _bits(padded), dw.numpy())
+        kernels.gradient_of_weights(*maps, bits_of(padded), dw.numpy())
         dw = dw.view(blocks, channels, 3, 3, kernels.BLOCK)[..., order]
 
         w = weight.to(x.dtype).permute(0, 2, 3, 1).unflatten(3, (blocks, -1))[..., order]
         w = w.movedim(3, 0).reshape(blocks, -1)
         dx = torch.empty_like(x)
         sums = torch.empty(room)
-        kernels.gradient_of_maps(memory_of(dy), memory_of(winner), _bits(w), sums.numpy(), memory_of(dx))
+        kernels.gradient_of_maps(memory_of(dy), memory_of(winner), bits_of(w), sums.numpy(), memory_of(dx))
 
         dbias = dy.sum((0, 2, 3), dtype=torch.float32) if ctx.needs_input_grad[2] else None
         return dx, dw.permute(1, 0, 4, 2, 3).flatten(1, 2), dbias, None
@@ -73,14 +72,8 @@ def pooled_conv(conv: nn.Conv2d, x: Tensor, activation: nn.Module | None) -> Ten
     return y
 
 
-@cache
 def multiplies_bf16() -> bool:
     """Whether the kernels are compiled for bf16 here."""
     from slopesearch.nets import pooled_conv_kernels
 
     return pooled_conv_kernels.BF16
-
-
-def _bits(x: Tensor) -> Any:
-    """The numpy array of a tensor, of bf16 the bits as int16."""
-    return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()

@@ -169,7 +169,7 @@ def gradient_of_weights(x, dy, winner, padded, dw):
                 for t in range(windows):
                     weights[count], starts[count] = gradients[t, k], places[t, k]
                     count += gradients[t, k] != 0  # else the next one takes its place
-                weights[count], starts[count] = 0, starts[count - 1]  # where it makes nothing of infinity
+                weights[count], starts[count] = 0, starts[count - 1]  # partner of an odd one: the same patch
                 patches = weights, flat, row, starts, count
                 _add_patches(dw[block], k * 3 * RUN, RUN, *patches)  # type: ignore[call-arg]
 

@@ -14,10 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def bits_of(x: Tensor) -> Any:
+    """The numpy array of a tensor, of bf16 its bits as int16."""
+    return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()
+
+
 def memory_of(x: Tensor) -> Any:
     """The memory of a channels-last (N, C, H, W) map as a numpy array (N, H, W, C)."""
-    bits = x.view(torch.int16) if x.dtype == torch.bfloat16 else x
-    return bits.permute(0, 2, 3, 1).numpy()
+    return bits_of(x.permute(0, 2, 3, 1))
 
 
 def room_for_pooled(shape: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
