@@ -36,10 +36,10 @@ from slopesearch.config import Precision, TrialConfig
 from slopesearch.nets.models import build_model
 from slopesearch.nets.plain import as_torch
 from slopesearch.search.events import Event, Started, Told
-from slopesearch.search.launchers import ProcessLauncher
+from slopesearch.search.launchers.process import ProcessLauncher
+from slopesearch.search.messages import Failed, Finished, Reported
 from slopesearch.search.optimize import optimize
 from slopesearch.search.space import check, resolve, sample
-from slopesearch.search.worker import Failed, Finished, Reported
 from slopesearch.training.devices import best_precision, resolve_devices, usable_cores
 
 DEFAULT_THREADS = torch.get_num_threads()  # before anything sets it

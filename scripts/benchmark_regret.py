@@ -19,8 +19,8 @@ from rich.table import Table
 from slopesearch.config import TrialConfig
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
+from slopesearch.search.sampler import SAMPLERS, SeededSampler
 from slopesearch.search.space import check, resolve, sample
-from slopesearch.search.strategy import SAMPLERS, SeededSampler
 from slopesearch.search.textbook import first_trials
 
 NORM_COST = {"before": 0.0, "after": 0.01, "none": 0.03}

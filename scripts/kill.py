@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from slopesearch.config import REPORTS
-from slopesearch.search.database import read_only
-from slopesearch.search.storage import read_study
+from slopesearch.search.sqlite import read_only
+from slopesearch.search.store import read_study
 
 ORPHAN = 10  # s that a worker may outlive its main process
 STUCK = 300  # s without progress after which something hangs

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from slopesearch.config import StudySpec
-    from slopesearch.export import load_config
     from slopesearch.nets.models import build_model
+    from slopesearch.runs.export import load_config
     from slopesearch.search.objective import Objective
     from slopesearch.search.optimize import optimize
 
@@ -17,7 +17,7 @@ _HOMES = {
     "Objective": "search.objective",
     "StudySpec": "config",
     "build_model": "nets.models",
-    "load_config": "export",
+    "load_config": "runs.export",
     "optimize": "search.optimize",
 }
 

@@ -1,6 +1,6 @@
 """`python -m slopesearch`."""
 
-from slopesearch.cli import main
+from slopesearch.cli.main import main
 
 if __name__ == "__main__":
     main()

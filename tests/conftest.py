@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from slopesearch.cli import main
+from slopesearch.cli.main import main
 from slopesearch.config import TrialConfig, TrialResult
 from slopesearch.training.data import Data, load
 from slopesearch.training.engine import Run, train

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from slopesearch.config import REPORTS, Report, StudySpec, TrialConfig, TrialResult
-from slopesearch.search import storage as store
+from slopesearch.search import store
 from slopesearch.search.events import Event
+from slopesearch.search.messages import Failed, Finished, Message, Reported
 from slopesearch.search.optimize import Outcome, optimize
 from slopesearch.search.records import StudyRecord
 from slopesearch.search.space import check
-from slopesearch.search.worker import Failed, Finished, Message, Reported
 from slopesearch.seeds import derive
 
 FOLDER = Path("unused")

@@ -12,7 +12,7 @@ from slopesearch.config import REPORTS, Diagnostics, Report, StudySpec, TrialCon
 from slopesearch.report.search_plots import _distribution
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.space import check, resolve
-from slopesearch.search.storage import create_or_resume, database
+from slopesearch.search.store import create_or_resume, database
 
 LAYERS = 3
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from slopesearch.cli import _parse_set, _seconds, main
-from slopesearch.config import RequestError
+from slopesearch.cli.main import _parse_set, _seconds, main
+from slopesearch.wording import RequestError
 from tests.conftest import QUICK, CommandLine
 
 DEFAULT_URL = "sqlite:///studies/slopesearch.db"

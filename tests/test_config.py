@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from slopesearch.config import Range, RequestError, Space, StudySpec, TrialConfig, differences, read_toml
+from slopesearch.config import Range, Space, StudySpec, TrialConfig
 from slopesearch.search.space import check, resolve
 from slopesearch.seeds import derive
+from slopesearch.wording import RequestError, differences, read_toml
 from tests.conftest import make_config
 
 

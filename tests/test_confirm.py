@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 
-from slopesearch.config import RequestError, TrialConfig
-from slopesearch.search import confirm as module
-from slopesearch.search import storage as store
-from slopesearch.search.confirm import Verdict, confirm
+from slopesearch.config import TrialConfig
+from slopesearch.evidence import confirm as module
+from slopesearch.evidence.confirm import Verdict, confirm
+from slopesearch.evidence.statistics import estimate, paired
+from slopesearch.search import store
 from slopesearch.search.events import Event, Progressed, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.optimize import Machine
 from slopesearch.search.records import StudyRecord
 from slopesearch.search.turns import WalConnection
-from slopesearch.search.verdict import estimate, paired
 from slopesearch.seeds import derive
+from slopesearch.wording import RequestError
 from tests.conftest import QUICK, InProcess
 from tests.harness import FOLDER, FakeLauncher, Harness, Killed, spec
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torchvision import datasets
 
-from slopesearch.config import RequestError
 from slopesearch.training import data
 from slopesearch.training.data import DATASETS, content_hash, find, is_there, load, stratified_permutation
+from slopesearch.wording import RequestError
 
 
 @pytest.fixture

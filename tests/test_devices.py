@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from slopesearch.config import RequestError
 from slopesearch.training.devices import (
     best_precision,
     checked_torch_pair,
@@ -15,6 +14,7 @@ from slopesearch.training.devices import (
     resolve_devices,
     usable_cores,
 )
+from slopesearch.wording import RequestError
 
 
 @pytest.fixture

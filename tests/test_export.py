@@ -8,12 +8,13 @@ import pytest
 import tomli_w
 
 from slopesearch import load_config
-from slopesearch.config import RequestError, TrialConfig
-from slopesearch.export import Confirmation, Exported, Origin, as_toml, export, read_export, write_export
+from slopesearch.config import TrialConfig
+from slopesearch.evidence.statistics import Arm, confirm_arm, estimate
 from slopesearch.nets.activations import ACTIVATIONS
+from slopesearch.runs.export import Confirmation, Exported, Origin, as_toml, export, read_export, write_export
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.space import check, resolve
-from slopesearch.search.verdict import Arm, confirm_arm, estimate
+from slopesearch.wording import RequestError
 from tests.conftest import make_config
 
 NAME = 'a study\'s "name" <script> ] [ \\ \x1b[31m \n = 3 🙂'

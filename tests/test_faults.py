@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 import torch
 
-from slopesearch.config import RequestError, StudyFailedError, TrialConfig
-from slopesearch.search import storage as store
-from slopesearch.search import worker
+from slopesearch.config import TrialConfig
+from slopesearch.search import store, worker
 from slopesearch.search.events import Event, Noted, Progressed, Started, Told
 from slopesearch.search.launchers import LAUNCHERS
+from slopesearch.search.messages import Failed, Message
 from slopesearch.search.optimize import optimize
 from slopesearch.search.space import check
 from slopesearch.search.turns import WalConnection
-from slopesearch.search.worker import Failed, Message
 from slopesearch.training.data import Data
+from slopesearch.wording import RequestError, StudyFailedError
 from tests.conftest import QUICK
 from tests.harness import FakeLauncher, Harness, spec
 from tests.test_data import write_idx
@@ -55,7 +55,7 @@ def test_a_study_killed_at_random_moments_equals_one_that_was_left_alone() -> No
 def test_two_processes_may_begin_one_file_at_once(tmp_path: Path) -> None:
     (tmp_path / ".x.db.new").write_bytes(b"left by one that was killed")
     program = (
-        "import sys, optuna; from pathlib import Path; from slopesearch.search.storage import database\n"
+        "import sys, optuna; from pathlib import Path; from slopesearch.search.store import database\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "with database(Path('x.db')) as storage: optuna.create_study(study_name=sys.argv[1], storage=storage)"
     )

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slopesearch.cli import main
-from slopesearch.config import LARGEST_TOML, RequestError, Space, StudySpec, printable, read_toml
+from slopesearch.cli.main import main
+from slopesearch.config import Space, StudySpec
 from slopesearch.search.optimize import optimize
 from slopesearch.search.space import check, resolve
+from slopesearch.wording import LARGEST_TOML, RequestError, printable, read_toml
 
 Command = Callable[..., tuple[int, str, str]]
 MORE = ("--dataset", "digits", "--model", "mlp", "--trials", "9", "--launcher", "inline")

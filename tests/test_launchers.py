@@ -11,8 +11,10 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from slopesearch.config import REPORTS, TrialConfig, TrialResult
-from slopesearch.search.launchers import InlineLauncher, Launcher, ProcessLauncher
-from slopesearch.search.worker import Failed, Finished, Reported
+from slopesearch.search.launchers import Launcher
+from slopesearch.search.launchers.inline import InlineLauncher
+from slopesearch.search.launchers.process import ProcessLauncher
+from slopesearch.search.messages import Failed, Finished, Reported
 from tests.conftest import make_config
 
 FOLDER = Path("unused")

@@ -10,7 +10,7 @@ from slopesearch.config import TrialConfig
 from slopesearch.search.events import Noted, Started, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.loop import BATCH
-from slopesearch.search.worker import Finished, Message
+from slopesearch.search.messages import Finished, Message
 from tests.harness import FakeLauncher, Harness, Killed, spec
 
 

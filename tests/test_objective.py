@@ -10,9 +10,9 @@ import pytest
 
 import slopesearch
 from slopesearch import Objective, StudySpec
-from slopesearch.config import RequestError
-from slopesearch.export import Exported, Origin, write_export
+from slopesearch.runs.export import Exported, Origin, write_export
 from slopesearch.training.data import load_test
+from slopesearch.wording import RequestError
 from tests.conftest import make_config
 
 SPEC = StudySpec(dataset="digits", model="mlp", epochs=2)

@@ -8,14 +8,15 @@ from typing import Any
 import optuna
 import pytest
 
-from slopesearch.config import REPORTS, Report, RequestError, StudyFailedError, TrialConfig
-from slopesearch.search import storage as store
+from slopesearch.config import REPORTS, Report, TrialConfig
+from slopesearch.search import store
 from slopesearch.search.events import Event, Noted, Progressed, Started, Told
 from slopesearch.search.launchers import LAUNCHERS
+from slopesearch.search.pruner import PRUNERS
 from slopesearch.search.space import check
-from slopesearch.search.strategy import PRUNERS
 from slopesearch.search.turns import WalConnection
 from slopesearch.seeds import derive
+from slopesearch.wording import RequestError, StudyFailedError
 from tests.harness import FakeLauncher, Harness, Killed, spec
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from slopesearch.config import RequestError
-from slopesearch.export import Exported, Origin
-from slopesearch.predict import load_run, predict, read_image
-from slopesearch.runs import for_training, open_run, train_run
+from slopesearch.runs.export import Exported, Origin
+from slopesearch.runs.predict import load_run, predict, read_image
+from slopesearch.runs.train import for_training, open_run, train_run
 from slopesearch.training.data import load
+from slopesearch.wording import RequestError
 from tests.conftest import InProcess, make_config
 
 

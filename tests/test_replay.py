@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from slopesearch.config import Report, RequestError
-from slopesearch.replay import largest_difference, replay, what_differs
+from slopesearch.config import Report
+from slopesearch.runs.replay import largest_difference, replay, what_differs
 from slopesearch.search.optimize import optimize
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.space import check
-from slopesearch.search.storage import read_study
+from slopesearch.search.store import read_study
+from slopesearch.wording import RequestError
 from tests.conftest import InProcess, make_config
 
 CPU = torch.device("cpu")

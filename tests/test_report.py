@@ -10,7 +10,10 @@ import optuna
 import pytest
 from optuna_dashboard import get_note, save_note
 
+from slopesearch.cli.tables import describe
 from slopesearch.config import REPORTS
+from slopesearch.evidence import statistics as verdict
+from slopesearch.evidence.statistics import Arm, Confirmed, Estimate, Opening
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.report.dashboard import annotate, study_note
 from slopesearch.report.network_plots import SHAPES
@@ -18,11 +21,8 @@ from slopesearch.report.page import belief, page, tables_of, write_page
 from slopesearch.report.plots import PLOTS, trial_rows, write_tables
 from slopesearch.report.run_plots import expected_best
 from slopesearch.report.style import COLOURS, activations_of, better_up, colour_of, distance, log_axis
-from slopesearch.search import verdict
 from slopesearch.search.records import StudyRecord, TrialRecord
-from slopesearch.search.storage import database, read_study
-from slopesearch.search.verdict import Arm, Confirmed, Estimate, Opening
-from slopesearch.tables import describe
+from slopesearch.search.store import database, read_study
 from tests.conftest import InProcess, make_config
 from tests.synthetic import spec_of, store, study_of
 

@@ -15,15 +15,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from slopesearch.config import RequestError, StudyFailedError
-from slopesearch.export import Exported, Origin, read_export, write_export
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.models import build_model
 from slopesearch.nets.plain import as_code, as_torch
-from slopesearch.predict import predict
-from slopesearch.runs import for_training, open_run, train_run
+from slopesearch.runs.export import Exported, Origin, read_export, write_export
+from slopesearch.runs.predict import predict
+from slopesearch.runs.train import for_training, open_run, train_run
 from slopesearch.training.data import Data
 from slopesearch.training.fit import Epoch, Fit
+from slopesearch.wording import RequestError, StudyFailedError
 from tests.conftest import InProcess, make_config
 
 CPU = torch.device("cpu")

@@ -8,8 +8,8 @@ import pytest
 from slopesearch.config import StudySpec, TrialConfig
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
+from slopesearch.search.sampler import SAMPLERS, SeededSampler
 from slopesearch.search.space import check, resolve, sample
-from slopesearch.search.strategy import SAMPLERS, SeededSampler
 from slopesearch.search.textbook import TEXTBOOK, first_trials, textbook
 
 

@@ -12,10 +12,9 @@ import optuna
 import pytest
 from optuna.storages import RDBStorage
 
-from slopesearch.config import RequestError
-from slopesearch.search.database import check_database, database_path, only_writer, read_summaries
 from slopesearch.search.space import check, resolve
-from slopesearch.search.storage import (
+from slopesearch.search.sqlite import check_database, database_path, only_writer, read_summaries
+from slopesearch.search.store import (
     create_or_resume,
     database,
     fingerprint,
@@ -26,6 +25,7 @@ from slopesearch.search.storage import (
     stored_spec,
 )
 from slopesearch.search.turns import IN_A_TURN
+from slopesearch.wording import RequestError
 from tests import synthetic
 
 SPEC = resolve(check({"dataset": "digits"}), "float32")

@@ -10,8 +10,9 @@ import pytest
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.trial import Trial, TrialState
 
-from slopesearch.search.storage import database
-from slopesearch.search.strategy import PRUNERS, SAMPLERS, HalvingPruner, SeededSampler
+from slopesearch.search.pruner import PRUNERS, HalvingPruner
+from slopesearch.search.sampler import SAMPLERS, SeededSampler
+from slopesearch.search.store import database
 
 
 def suggest(trial: Trial, names: str = "abc") -> dict[str, object]:

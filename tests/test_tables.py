@@ -6,12 +6,19 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from slopesearch.cli.live import Lines, LiveDisplay
+from slopesearch.cli.tables import (
+    describe,
+    study_json,
+    study_table,
+    summaries_table,
+    textbook_rows,
+    trial_view,
+)
 from slopesearch.config import Report, StudySpec, TrialConfig, TrialResult
-from slopesearch.progress import Lines, LiveDisplay
 from slopesearch.search.events import Began, Event, Noted, Progressed, Started, Told
 from slopesearch.search.records import StudyRecord, StudySummary, TrialRecord
 from slopesearch.search.space import check, resolve
-from slopesearch.tables import describe, study_json, study_table, summaries_table, textbook_rows, trial_view
 from tests.conftest import make_config
 
 SPEC: StudySpec = resolve(check({"dataset": "digits"}), "float32")

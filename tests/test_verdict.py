@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from slopesearch.config import RequestError, StudySpec
-from slopesearch.search.records import StudyRecord, TrialRecord
-from slopesearch.search.space import check, resolve
-from slopesearch.search.verdict import (
+from slopesearch.config import StudySpec
+from slopesearch.evidence.statistics import (
     EARLIER,
     HE,
     TUTORIAL,
@@ -22,6 +20,9 @@ from slopesearch.search.verdict import (
     paired,
     pick,
 )
+from slopesearch.search.records import StudyRecord, TrialRecord
+from slopesearch.search.space import check, resolve
+from slopesearch.wording import RequestError
 from tests.conftest import make_config
 
 SPEC: StudySpec = resolve(

@@ -9,12 +9,12 @@ from importlib.util import find_spec
 import optuna
 from optuna.trial import Trial
 
-from slopesearch.config import RequestError
 from slopesearch.report.page import belief, counts, tables_of
 from slopesearch.report.plots import PLOTS
-from slopesearch.search.database import DEFAULT_URL, existing_database, only_writer, read_summaries
 from slopesearch.search.records import VERDICTS, StudyRecord
-from slopesearch.search.storage import database, read_study
+from slopesearch.search.sqlite import DEFAULT_URL, existing_database, only_writer, read_summaries
+from slopesearch.search.store import database, read_study
+from slopesearch.wording import RequestError
 
 INSTALLED = find_spec("optuna_dashboard") is not None  # an extra
 ATTACHED = ("activations", "slope", "lr_slope", "norm", "expected_best", "gradients")  # 2 kB a row

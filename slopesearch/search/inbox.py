@@ -35,6 +35,6 @@ class Inbox:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     inbox = Inbox(sys.stdin)
-    from slopesearch.search.worker import main  # takes seconds, in which the parent may die
+    from slopesearch.search.worker import main
 
     main(inbox.readline)

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 import optuna
 from optuna.trial import Trial, TrialState
 
-from slopesearch.config import REPORTS, Report, StudyFailedError, StudySpec, TrialConfig, TrialResult
-from slopesearch.search import storage as store
+from slopesearch.config import REPORTS, Report, StudySpec, TrialConfig, TrialResult
+from slopesearch.search import store
 from slopesearch.search.events import Listener, Noted, Progressed, Started, Told
 from slopesearch.search.launchers import Launcher
-from slopesearch.search.strategy import snapshot
+from slopesearch.search.messages import Failed, Finished, Message, Reported
+from slopesearch.search.sampler import snapshot
 from slopesearch.search.textbook import textbook
-from slopesearch.search.worker import Failed, Finished, Message, Reported
 from slopesearch.seeds import derive
+from slopesearch.wording import StudyFailedError
 
 POLL = 0.2  # s between looks at the clock and at Ctrl-C
 HANG_TIMEOUT = 1800.0  # s; the default study reports every second, a day's run every three hours

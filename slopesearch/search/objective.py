@@ -4,12 +4,13 @@ from pathlib import Path
 
 import optuna
 
-from slopesearch.config import RequestError, StudySpec
-from slopesearch.search import storage as store
+from slopesearch.config import StudySpec
+from slopesearch.search import store
 from slopesearch.search.space import check, resolve, sample
 from slopesearch.training.data import find, load
 from slopesearch.training.devices import best_precision, one_device
 from slopesearch.training.engine import train
+from slopesearch.wording import RequestError
 
 
 class Objective:

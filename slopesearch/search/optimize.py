@@ -11,9 +11,16 @@ from pathlib import Path
 
 from optuna.trial import Trial
 
-from slopesearch.config import RequestError, StudySpec, TrialConfig, unknown
-from slopesearch.search import storage as store
-from slopesearch.search.database import (
+from slopesearch.config import StudySpec, TrialConfig
+from slopesearch.search import store
+from slopesearch.search.events import Began, Listener, Noted
+from slopesearch.search.launchers import LAUNCHERS
+from slopesearch.search.loop import HANG_TIMEOUT, Interrupts, Loop
+from slopesearch.search.pruner import PRUNERS
+from slopesearch.search.records import StudyRecord
+from slopesearch.search.sampler import SAMPLERS, SeededSampler
+from slopesearch.search.space import check, resolve, sample
+from slopesearch.search.sqlite import (
     DEFAULT_URL,
     check_database,
     check_name,
@@ -21,15 +28,10 @@ from slopesearch.search.database import (
     database_path,
     only_writer,
 )
-from slopesearch.search.events import Began, Listener, Noted
-from slopesearch.search.launchers import LAUNCHERS
-from slopesearch.search.loop import HANG_TIMEOUT, Interrupts, Loop
-from slopesearch.search.records import StudyRecord
-from slopesearch.search.space import check, resolve, sample
-from slopesearch.search.strategy import PRUNERS, SAMPLERS, SeededSampler
 from slopesearch.search.textbook import first_trials
 from slopesearch.training.data import content_hash, find
 from slopesearch.training.devices import best_precision, default_pack, resolve_devices
+from slopesearch.wording import RequestError, unknown
 
 MOST_WORKERS = 1024  # a typing error beyond
 MOST_IN_A_PACK = 4096

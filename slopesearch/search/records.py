@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from slopesearch.config import Diagnostics, Report, RequestError, StudySpec, TrialConfig
+from slopesearch.config import Diagnostics, Report, StudySpec, TrialConfig
+from slopesearch.wording import RequestError
 
 CONFIRM, TEST = "/confirm", "/test"  # behind the name of a search: the studies of its verdict
 VERDICTS = (CONFIRM, TEST)

@@ -6,24 +6,16 @@ from typing import Any
 from optuna.trial import Trial
 from pydantic import ValidationError
 
-from slopesearch.config import (
-    REPORTS,
-    Precision,
-    Range,
-    RequestError,
-    StudySpec,
-    TrialConfig,
-    mistakes,
-    unknown,
-    values_of,
-)
+from slopesearch.config import REPORTS, Precision, Range, StudySpec, TrialConfig, values_of
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
 from slopesearch.nets.models import MODELS
-from slopesearch.search.strategy import PRUNERS, SAMPLERS
+from slopesearch.search.pruner import PRUNERS
+from slopesearch.search.sampler import SAMPLERS
 from slopesearch.seeds import derive
 from slopesearch.training.data import DATASETS
 from slopesearch.training.engine import total_steps
+from slopesearch.wording import RequestError, mistakes, unknown
 
 
 def check(data: Mapping[str, Any]) -> StudySpec:

@@ -12,7 +12,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 
-from slopesearch.config import RequestError
+from slopesearch.wording import RequestError
 
 IN_A_TURN = 100  # trials that are read at a time
 BULKY = ("curves", "layers")  # 5 of the 13 kB that a trial takes in memory; who writes does not ask for them

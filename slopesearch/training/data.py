@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slopesearch.config import EvaluatedOn, RequestError, TrialConfig
+from slopesearch.config import EvaluatedOn, TrialConfig
 from slopesearch.seeds import derive
+from slopesearch.wording import RequestError
 
 SIDE = 28  # pixels, both ways
 CONNECT_TIMEOUT = 5  # s without an answer before a mirror is given up

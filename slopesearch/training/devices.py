@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import joblib
 
-from slopesearch.config import Precision, RequestError
+from slopesearch.config import Precision
+from slopesearch.wording import RequestError
 
 if TYPE_CHECKING:
     import torch

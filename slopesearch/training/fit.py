@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from slopesearch.config import RequestError, StudyFailedError, TrialConfig
+from slopesearch.config import TrialConfig
 from slopesearch.files import write_aside
 from slopesearch.training.data import Data
 from slopesearch.training.engine import Alone, Member, batches_of, evaluate, lr_factor, total_steps
+from slopesearch.wording import RequestError, StudyFailedError
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from slopesearch.cli.tables import describe, say
 from slopesearch.config import REPORTS, TrialConfig
 from slopesearch.search.events import Began, Event, Noted, Progressed, Started, Told
-from slopesearch.tables import describe, say
 from slopesearch.training.engine import total_steps
 from slopesearch.training.fit import Epoch
 

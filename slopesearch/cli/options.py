@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from slopesearch.config import RequestError
+from slopesearch.wording import RequestError
 
 Storage = Annotated[str, typer.Option(metavar="URL", help="Where studies are kept.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

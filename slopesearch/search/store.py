@@ -20,17 +20,11 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import SQLAlchemyError
 
-from slopesearch.config import (
-    RequestError,
-    StudyFailedError,
-    StudySpec,
-    TrialConfig,
-    TrialResult,
-    differences,
-)
-from slopesearch.search.database import BUSY_TIMEOUT, existing_database, only_writer, read_only
+from slopesearch.config import StudySpec, TrialConfig, TrialResult
 from slopesearch.search.records import VERDICTS, StudyRecord, TrialRecord
+from slopesearch.search.sqlite import BUSY_TIMEOUT, existing_database, only_writer, read_only
 from slopesearch.search.turns import BULKY, Storage, WalConnection, close_storage, open_storage
+from slopesearch.wording import RequestError, StudyFailedError, differences
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

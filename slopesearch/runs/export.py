@@ -7,13 +7,14 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from slopesearch.config import Objective, RequestError, TrialConfig, mistakes, read_toml, unknown
+from slopesearch.config import Objective, TrialConfig
+from slopesearch.wording import RequestError, mistakes, read_toml, unknown
 from slopesearch.files import write_aside
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
 from slopesearch.nets.models import MODELS, count_parameters
 from slopesearch.search.records import StudyRecord
-from slopesearch.search.verdict import Estimate, confirmed_of, pick
+from slopesearch.evidence.statistics import Estimate, confirmed_of, pick
 from slopesearch.training.data import DATASETS
 
 MOST_PARAMETERS = 10**8  # 400 MB of weights, as much again twice for Adam: a typing error beyond

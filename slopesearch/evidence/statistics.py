@@ -8,10 +8,11 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from slopesearch.config import RequestError, TrialConfig
+from slopesearch.config import TrialConfig
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.textbook import TEXTBOOK, Params
 from slopesearch.seeds import derive
+from slopesearch.wording import RequestError
 
 EARLIER = "confirmed before"
 TUTORIAL, HE = "the tutorial's recipe", "ReLU with He init"  # baselines, as TEXTBOOK names them

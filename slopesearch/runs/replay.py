@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from slopesearch.config import Report, RequestError, TrialConfig
+from slopesearch.config import Report, TrialConfig
+from slopesearch.wording import RequestError
 from slopesearch.search.records import StudyRecord, TrialRecord
-from slopesearch.search.storage import versions
+from slopesearch.search.store import versions
 from slopesearch.training.data import load_for
 from slopesearch.training.engine import train
 

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from slopesearch.config import printable
-from slopesearch.options import (
+from slopesearch.cli.options import (
     DataFolder,
     Devices,
     Json,
@@ -20,8 +19,9 @@ from slopesearch.options import (
     Workers,
     data_folder,
 )
-from slopesearch.search.database import DEFAULT_URL
-from slopesearch.tables import describe, replay_table, say, verdict_json, verdict_table
+from slopesearch.cli.tables import describe, replay_table, say, verdict_json, verdict_table
+from slopesearch.search.sqlite import DEFAULT_URL
+from slopesearch.wording import printable
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or one of several: cuda:1.")]
 
@@ -45,8 +45,8 @@ def confirm(
     from slopesearch.training.devices import checked_torch_pair
 
     with checked_torch_pair():
-        from slopesearch.progress import Lines, LiveDisplay
-        from slopesearch.search.confirm import confirm as confirmed
+        from slopesearch.cli.live import Lines, LiveDisplay
+        from slopesearch.evidence.confirm import confirm as confirmed
         from slopesearch.search.optimize import choose_machine
 
     progress = Console(stderr=as_json)
@@ -80,10 +80,10 @@ def export(
     storage: Storage = DEFAULT_URL,
 ) -> None:
     """Write the config of a trial as a file to train from."""
-    from slopesearch.export import export as exported
-    from slopesearch.export import write_export
+    from slopesearch.runs.export import export as exported
+    from slopesearch.runs.export import write_export
     from slopesearch.search.records import CONFIRM
-    from slopesearch.search.storage import find_study, read_search
+    from slopesearch.search.store import find_study, read_search
 
     study = read_search(storage, name)
     written = exported(study, find_study(storage, study.name + CONFIRM), trial)
@@ -120,9 +120,9 @@ def train(
     from slopesearch.training.devices import checked_torch_pair
 
     with checked_torch_pair():
-        from slopesearch.export import read_export
-        from slopesearch.progress import FitDisplay
-        from slopesearch.runs import METRICS, PICTURE, README, for_training, open_run, train_run
+        from slopesearch.cli.live import FitDisplay
+        from slopesearch.runs.export import read_export
+        from slopesearch.runs.train import METRICS, PICTURE, README, for_training, open_run, train_run
         from slopesearch.training.data import find
         from slopesearch.training.devices import one_device
 
@@ -157,7 +157,7 @@ def predict(
     invert: Annotated[bool, typer.Option("--invert", help="Ink on paper; else white on black.")] = False,
 ) -> None:
     """Print the digit in each image, and its probability."""
-    from slopesearch.predict import predict as predicted
+    from slopesearch.runs.predict import predict as predicted
 
     predictions = predicted(run, images, invert)
     for row in predictions:
@@ -180,9 +180,9 @@ def replay(
     from slopesearch.training.devices import checked_torch_pair
 
     with checked_torch_pair():
-        from slopesearch.replay import largest_difference, what_differs
-        from slopesearch.replay import replay as again
-        from slopesearch.search.storage import read_search
+        from slopesearch.runs.replay import largest_difference, what_differs
+        from slopesearch.runs.replay import replay as again
+        from slopesearch.search.store import read_search
         from slopesearch.training.devices import one_device
 
     study = read_search(storage, name)

@@ -12,9 +12,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from slopesearch import cli_models
-from slopesearch.config import RequestError, StudyFailedError, parse_toml, printable, read_toml
-from slopesearch.options import (
+from slopesearch.cli import models as cli_models
+from slopesearch.cli.options import (
     DataFolder,
     Devices,
     Json,
@@ -25,8 +24,17 @@ from slopesearch.options import (
     Workers,
     data_folder,
 )
-from slopesearch.search.database import DEFAULT_URL, read_summaries
-from slopesearch.tables import LINES, say, study_json, study_table, summaries_table, trial_json, trial_view
+from slopesearch.cli.tables import (
+    LINES,
+    say,
+    study_json,
+    study_table,
+    summaries_table,
+    trial_json,
+    trial_view,
+)
+from slopesearch.search.sqlite import DEFAULT_URL, read_summaries
+from slopesearch.wording import RequestError, StudyFailedError, parse_toml, printable, read_toml
 
 app = typer.Typer(
     help="Search activation, slope, BatchNorm placement, init and learning rate on MNIST.",
@@ -66,10 +74,10 @@ def optimize(
     from slopesearch.training.devices import checked_torch_pair
 
     with checked_torch_pair():
-        from slopesearch.progress import Lines, LiveDisplay
+        from slopesearch.cli.live import Lines, LiveDisplay
         from slopesearch.search.optimize import optimize as run
         from slopesearch.search.space import check
-        from slopesearch.search.storage import read_study
+        from slopesearch.search.store import read_study
 
     flags = {
         "dataset": dataset,
@@ -103,7 +111,7 @@ def optimize(
         )
     record = read_study(storage, outcome.name)
     study_table(console, record)
-    from slopesearch.report.dashboard import annotate  # a second of plotly, which can wait until here
+    from slopesearch.report.dashboard import annotate
 
     with suppress(RequestError):  # somebody has begun to write it again, and will do this
         annotate(storage, record)
@@ -176,7 +184,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """One study: its best configs, and how far ahead of the textbook they are. Or one trial."""
-    from slopesearch.search.storage import read_study
+    from slopesearch.search.store import read_study
 
     record = read_study(storage, name)
     if trial is None:
@@ -201,7 +209,7 @@ def report(
     from slopesearch.report.page import tables_of, write_page
     from slopesearch.report.plots import write_tables
     from slopesearch.search.records import CONFIRM, VERDICTS
-    from slopesearch.search.storage import find_study, read_study
+    from slopesearch.search.store import find_study, read_study
 
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise RequestError(f"-o takes a file in a folder that exists, like report.html, given '{out}'")

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from slopesearch.config import Report, TrialConfig, printable
+from slopesearch.config import Report, TrialConfig
+from slopesearch.evidence.statistics import Confirmed, Estimate, Opening, confirmed_of, openings_of, pick
 from slopesearch.search.records import VERDICTS, StudyRecord, StudySummary, TrialRecord
 from slopesearch.search.textbook import textbook
-from slopesearch.search.verdict import Confirmed, Estimate, Opening, confirmed_of, openings_of, pick
+from slopesearch.wording import printable
 
 TOP = 5
 LINES = "\n\t"  # what a traceback may keep

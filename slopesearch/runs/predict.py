@@ -11,11 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from slopesearch.config import RequestError
-from slopesearch.export import read_export
+from slopesearch.wording import RequestError
+from slopesearch.runs.export import read_export
 from slopesearch.nets.models import build_model
 from slopesearch.nets.plain import as_torch
-from slopesearch.runs import CONFIG, WEIGHTS
+from slopesearch.runs.train import CONFIG, WEIGHTS
 from slopesearch.training.data import DATASETS, SIDE, DataSet
 
 # Not every format that Pillow knows: for EPS it would start Ghostscript.

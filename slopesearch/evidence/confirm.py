@@ -11,13 +11,8 @@ from statistics import median
 
 from optuna.trial import Trial, TrialState
 
-from slopesearch.config import RequestError, TrialConfig
-from slopesearch.search import storage as store
-from slopesearch.search.database import DEFAULT_URL, check_writable, existing_database
-from slopesearch.search.events import Listener
-from slopesearch.search.optimize import Machine, run_study
-from slopesearch.search.records import CONFIRM, TEST, StudyRecord, TrialRecord
-from slopesearch.search.verdict import (
+from slopesearch.config import TrialConfig
+from slopesearch.evidence.statistics import (
     Arm,
     Confirmed,
     Opening,
@@ -32,7 +27,13 @@ from slopesearch.search.verdict import (
     paired,
     pick,
 )
+from slopesearch.search import store
+from slopesearch.search.events import Listener
+from slopesearch.search.optimize import Machine, run_study
+from slopesearch.search.records import CONFIRM, TEST, StudyRecord, TrialRecord
+from slopesearch.search.sqlite import DEFAULT_URL, check_writable, existing_database
 from slopesearch.training.data import content_hash, find
+from slopesearch.wording import RequestError
 
 Display = Callable[[], AbstractContextManager[Listener]]
 

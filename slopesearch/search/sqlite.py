@@ -15,8 +15,8 @@ from filelock import FileLock, Timeout
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from slopesearch.config import RequestError, printable
 from slopesearch.search.records import VERDICTS, StudySummary
+from slopesearch.wording import RequestError, printable
 
 DEFAULT_URL = "sqlite:///studies/slopesearch.db"
 BUSY_TIMEOUT = 60  # s to wait for another process that holds the file

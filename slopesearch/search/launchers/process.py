@@ -8,78 +8,16 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
-import torch
 from pydantic import TypeAdapter
 
 from slopesearch.config import TrialConfig
-from slopesearch.search.worker import Answer, Failed, Message, Reported, Work, advance, begin
+from slopesearch.search.messages import Answer, Failed, Message, Reported, Work
 from slopesearch.training.devices import worker_environment
-from slopesearch.training.engine import Run
 
 GOODBYE = 5  # s that a worker has to end before it is killed
-
-
-class Launcher(Protocol):
-    """Slots that train. A slot that was started gives Reported messages, each to be answered, then one
-    Finished or Failed, after which it is idle.
-    """
-
-    devices: list[str]  # by slot
-
-    def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
-        """Give an idle slot configs of one pack key."""
-
-    def wait(self, timeout: float) -> tuple[int, Message] | None:
-        """The next message and its slot, or None after `timeout` seconds without one."""
-
-    def answer(self, slot: int, stop: Collection[int]) -> None:
-        """Let a slot that has reported go on, without the members to stop."""
-
-    def end(self, slot: int, reason: str) -> None:
-        """End what a slot is doing, however stuck it is; a Failed with the reason comes of it."""
-
-    def close(self) -> None:
-        """End every worker, whatever it is doing."""
-
-
-class InlineLauncher:
-    """Trains in this process: one slot, the first device. What the others do, in the plainest way."""
-
-    def __init__(self, devices: list[str], folder: Path) -> None:
-        self.devices = devices[:1]
-        torch.set_num_threads(1)  # as in a worker, so that both give the same numbers
-        self._folder = folder
-        self._run: Run | None = None
-        self._stop: Collection[int] | None = None  # None before the first report
-
-    def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
-        """Give the slot its configs; the training happens in `wait`."""
-        self._run = begin(configs, self._folder, torch.device(self.devices[slot]))
-        self._stop = None
-
-    def wait(self, timeout: float) -> tuple[int, Message] | None:
-        """Train to the next report."""
-        run, stop = self._run, self._stop
-        if run is None:
-            return None
-        message = advance(partial(next, run) if stop is None else partial(run.send, stop))
-        if not isinstance(message, Reported):
-            self._run = None
-        return 0, message
-
-    def answer(self, slot: int, stop: Collection[int]) -> None:
-        """Keep the verdict for the next `wait`."""
-        self._stop = stop
-
-    def end(self, slot: int, reason: str) -> None:
-        """Nothing: who asks is this process, so it does not hang."""
-
-    def close(self) -> None:
-        """Nothing to end."""
 
 
 class _Worker:
@@ -191,9 +129,3 @@ class ProcessLauncher:
         """Ask every worker to end, and kill the one that does not."""
         for worker in self._workers:
             worker.close()
-
-
-LAUNCHERS: dict[str, Callable[[list[str], Path], Launcher]] = {
-    "inline": InlineLauncher,
-    "process": ProcessLauncher,
-}

@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save
 from torch import nn
 
-from slopesearch.config import RequestError
-from slopesearch.export import Exported, as_toml, read_export
+from slopesearch.wording import RequestError
+from slopesearch.runs.export import Exported, as_toml, read_export
 from slopesearch.files import write_aside
 from slopesearch.nets.models import count_parameters
 from slopesearch.nets.plain import as_code, as_torch

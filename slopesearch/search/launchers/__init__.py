@@ -1,0 +1,39 @@
+"""LAUNCHERS: where trials are trained. inline is the reference; process runs one worker per device."""
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from slopesearch.config import TrialConfig
+from slopesearch.search.launchers.inline import InlineLauncher
+from slopesearch.search.launchers.process import ProcessLauncher
+from slopesearch.search.messages import Message
+
+
+class Launcher(Protocol):
+    """Slots that train. A slot that was started gives Reported messages, each to be answered, then one
+    Finished or Failed, after which it is idle.
+    """
+
+    devices: list[str]  # by slot
+
+    def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
+        """Give an idle slot configs of one pack key."""
+
+    def wait(self, timeout: float) -> tuple[int, Message] | None:
+        """The next message and its slot, or None after `timeout` seconds without one."""
+
+    def answer(self, slot: int, stop: Collection[int]) -> None:
+        """Let a slot that has reported go on, without the members to stop."""
+
+    def end(self, slot: int, reason: str) -> None:
+        """End what a slot is doing, however stuck it is; a Failed with the reason comes of it."""
+
+    def close(self) -> None:
+        """End every worker, whatever it is doing."""
+
+
+LAUNCHERS: dict[str, Callable[[list[str], Path], Launcher]] = {
+    "inline": InlineLauncher,
+    "process": ProcessLauncher,
+}

@@ -1,0 +1,48 @@
+"""InlineLauncher: trains in this process, in the plainest way; the other launchers imitate it."""
+
+from collections.abc import Collection, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from slopesearch.config import TrialConfig
+from slopesearch.search.messages import Message, Reported
+from slopesearch.search.worker import advance, begin
+from slopesearch.training.engine import Run
+
+
+class InlineLauncher:
+    """Trains in this process: one slot, the first device. What the others do, in the plainest way."""
+
+    def __init__(self, devices: list[str], folder: Path) -> None:
+        self.devices = devices[:1]
+        torch.set_num_threads(1)  # as in a worker, so that both give the same numbers
+        self._folder = folder
+        self._run: Run | None = None
+        self._stop: Collection[int] | None = None  # None before the first report
+
+    def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
+        """Give the slot its configs; the training happens in `wait`."""
+        self._run = begin(configs, self._folder, torch.device(self.devices[slot]))
+        self._stop = None
+
+    def wait(self, timeout: float) -> tuple[int, Message] | None:
+        """Train to the next report."""
+        run, stop = self._run, self._stop
+        if run is None:
+            return None
+        message = advance(partial(next, run) if stop is None else partial(run.send, stop))
+        if not isinstance(message, Reported):
+            self._run = None
+        return 0, message
+
+    def answer(self, slot: int, stop: Collection[int]) -> None:
+        """Keep the verdict for the next `wait`."""
+        self._stop = stop
+
+    def end(self, slot: int, reason: str) -> None:
+        """Nothing: who asks is this process, so it does not hang."""
+
+    def close(self) -> None:
+        """Nothing to end."""

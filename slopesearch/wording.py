@@ -1,0 +1,144 @@
+"""Sentences: errors, unknown names, the mistakes of a file, differences, safe text; reading TOML."""
+
+import reprlib
+import tomllib
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from slopesearch.config import Range, StudySpec
+
+LARGEST_TOML = 2**14  # bytes; a study file has a few hundred, and 64 kB of dots take 20 s to refuse
+
+
+class RequestError(Exception):
+    """What was asked cannot be done: one sentence each on what was wrong, what was given, what to do."""
+
+    def __init__(self, *sentences: str) -> None:
+        super().__init__("\n".join(sentences))
+        self.sentences = sentences
+
+
+class StudyFailedError(Exception):
+    """The work failed, trial after trial or on a broken disk: the last fault, and what to do."""
+
+
+def read_toml(path: Path, kind: str = "study file") -> dict[str, Any]:
+    """A TOML file as a plain mapping; `kind` says in the sentences what it should be.
+
+    Raises RequestError where the file is missing, unreadable, too large or no TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_TOML + 1)  # the size of what never ends is not known before
+        if len(content) > LARGEST_TOML:
+            raise RequestError(
+                f"'{path}' is no {kind}: it has more than {LARGEST_TOML:,} bytes; check the path"
+            )
+        return parse_toml(content.decode())
+    except FileNotFoundError:
+        raise RequestError(f"there is no {kind} '{path}'; check the path") from None
+    except UnicodeDecodeError as error:
+        raise RequestError(f"the {kind} '{path}' is not UTF-8 text: {error}; save it as UTF-8") from None
+    except OSError as error:
+        raise RequestError(f"cannot read the {kind} '{path}': {error.strerror}; check the path") from None
+    except ValueError as error:
+        raise RequestError(f"'{path}' is not valid TOML: {error} (text needs quotes)") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """TOML as a plain mapping. Raises ValueError for anything else."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def mistakes(error: ValidationError, noun: type[BaseModel] = StudySpec) -> list[str]:
+    """Every mistake of a spec, or of another noun, as a sentence that names the field and what was given."""
+    return [_sentence(dict(detail), noun) for detail in error.errors(include_url=False)]
+
+
+def _sentence(detail: Mapping[str, Any], owner: type[BaseModel]) -> str:
+    # The third part of a place in the space may be the tag of a union, which a user has never seen.
+    place = [
+        str(part) for i, part in enumerate(detail["loc"]) if (i, part) not in ((2, "range"), (2, "choices"))
+    ]
+    name = ".".join(place)
+    if detail["type"] == "extra_forbidden":
+        for part in place[:-1]:
+            kind = owner.model_fields[part].annotation
+            parts = (kind, *get_args(kind))
+            owner = next((k for k in parts if isinstance(k, type) and issubclass(k, BaseModel)), Range)
+        return unknown("key", name, owner.model_fields)
+    if detail["type"] == "missing":
+        return f"{name}: is missing"
+    if detail["type"] == "literal_error":
+        field = ".".join(part for part in place if not part.isdigit())
+        return unknown(field, str(detail["input"]), [detail["ctx"]["expected"]])
+    if detail["type"] == "too_short":
+        return f"{name}: an empty list; give at least one value"
+    message = detail["msg"].removeprefix("Value error, ")
+    given = "" if "given" in message else f", given {_short(detail['input'])}"
+    return f"{name}: {message[0].lower()}{message[1:]}{given}"
+
+
+_REPR = reprlib.Repr()  # whose depth is limited: a file may nest as deeply as it likes
+_REPR.maxdict = _REPR.maxlist = _REPR.maxtuple = 20
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 60
+
+
+def _short(value: object) -> str:
+    try:
+        text = _REPR.repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        text = "a number of thousands of digits"
+    return printable(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+# Besides the control characters (Cc), what reorders or splits a line, and what is no text (Cs).
+_BIDI = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Text with what would steer a terminal shown as its escape, but for the characters to `keep`."""
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if char not in keep and (unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in _BIDI)
+        else char
+        for char in text
+    )
+
+
+def unknown(kind: str, given: str, choices: Mapping[str, object] | list[str]) -> str:
+    """The one sentence for a name that nothing answers to."""
+    return f"unknown {kind} {_short(given)}; choose from {', '.join(choices)}"
+
+
+def differences(stored: StudySpec, given: StudySpec) -> list[str]:
+    """Each field that was given and differs from the stored spec, as `field: stored X, given Y`."""
+    pairs = [
+        (name, getattr(stored, name), getattr(given, name)) for name in given.model_fields_set - {"space"}
+    ]
+    if "space" in given.model_fields_set:
+        pairs += [
+            (f"space.{name}", getattr(stored.space, name), getattr(given.space, name))
+            for name in given.space.model_fields_set
+        ]
+    # None asks for a default, and the stored spec says which one that was.
+    return [
+        f"{name}: stored {_plain(old)}, given {_plain(new)}"
+        for name, old, new in sorted(pairs)
+        if new is not None and old != new and (name, new) != ("dataset", "auto")
+    ]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Range):
+        return f"{value.low} to {value.high}{' (log)' if value.log else ''}"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return str(value)
