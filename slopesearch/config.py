@@ -20,6 +20,7 @@ Precision = Literal["float32", "bf16"]
 Objective = Literal["val_accuracy", "val_loss"]
 Ended = Literal["completed", "pruned", "diverged"]
 EvaluatedOn = Literal["validation", "test"]
+OutputGain = Literal["one", "hidden"]
 
 REPORTS = 9  # of a run; steps 1 to 9, so that successive halving by 3 has its rungs at 1, 3 and 9
 
@@ -111,7 +112,8 @@ class StudySpec(_Noun):
     """What is asked. Fields left at None take the data set's, the model's or the machine's default.
 
     Sizes are counts of images, `warmup` is a share of all steps, `seed` drives the sampler, the init and
-    the batch order; the split depends on `split_seed` alone.
+    the batch order; the split depends on `split_seed` alone. `output_gain`: what a matched init scales the
+    output layer by, 1 as in theory, or the hidden layers' gain as in studies of before.
     """
 
     dataset: str = "auto"
@@ -126,6 +128,7 @@ class StudySpec(_Noun):
     warmup: float = Field(0.05, ge=0, lt=1)
     slope_min: float = Field(1e-3, ge=0, le=1)
     slope_clamp: SlopeClamp = "project"
+    output_gain: OutputGain = "one"
     precision: Precision | None = None
     objective: Objective = "val_accuracy"
     sampler: str = "tpe"
@@ -170,6 +173,7 @@ class TrialConfig(_Noun):
     slope_clamp: SlopeClamp | None
     norm: Norm
     init: str
+    output_gain: OutputGain = "hidden"  # the default is for what was stored before the field was
     init_seed: int = Field(ge=0, lt=2**32)
     lr: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
@@ -177,7 +181,7 @@ class TrialConfig(_Noun):
     # What may differ between runs that are trained on the same batches, side by side.
     member_fields: ClassVar = frozenset(
         {"activation", "negative_slope", "slope_mode", "slope_min", "slope_max", "slope_clamp"}
-        | {"norm", "init", "init_seed", "lr", "weight_decay"}
+        | {"norm", "init", "output_gain", "init_seed", "lr", "weight_decay"}
     )
 
     def pack_key(self) -> tuple[object, ...]:
@@ -206,7 +210,8 @@ class Diagnostics(_Noun):
     """What a network looks like inside when its run ends. A list has a number per hidden layer in `layers`.
 
     A unit is a neuron or a channel, z what goes into its activation phi; shares lie in [0, 1].
-    `images`: how many validation images were looked at.
+    `images`: how many validation images were looked at for units that are dead; more are not where every
+    unit has shown by then that it is not.
     `never_active`: the share of units with z <= 0 for every image, at every position.
     `zero_gradient`: the share with phi'(z) = 0 likewise, so that whatever the layers above send, nothing
     passes (Lu et al. 2020, "Dying ReLU and initialization"); it means the same for every activation, and
@@ -215,8 +220,11 @@ class Diagnostics(_Noun):
     phi'(z) is below 5 % of phi'(0) (Glorot and Bengio 2010, section 3).
     `gradient_rms`: the root mean square of d(loss of an image, in nats)/dz; `grad_attenuation`: the slope of
     its log10 over the layers, in decades per layer, above 0 where the gradient shrinks towards the input.
+    `order`: of the network whose z these are. None is an earlier version's, which pooled before some of the
+    activations and looked behind the pool: not comparable.
     """
 
+    order: Literal["tutorial"] | None = None
     images: int
     layers: tuple[int, ...]
     never_active: tuple[float, ...]

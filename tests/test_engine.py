@@ -1,14 +1,19 @@
 """The training path: schedule, reports, bit-equality, divergence, packs of plain models."""
 
+import copy
+import io
 from math import log
+from typing import Any
 
 import pytest
 import torch
 
 from slopesearch.config import REPORTS
 from slopesearch.nets.activations import ACTIVATIONS
+from slopesearch.nets.models import build_model
 from slopesearch.training.data import Data
 from slopesearch.training.engine import Alone, Member, evaluate, lr_factor, report_steps, total_steps, train
+from slopesearch.training.optimizers import SingleAdamW
 from tests.conftest import drain, make_config, run_to_end
 
 CPU = torch.device("cpu")
@@ -172,6 +177,94 @@ def test_a_gpu_trains_like_the_cpu(digits: Data) -> None:
 def test_the_cnns_pools_take_the_compiled_path(
     digits: Data, norm: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slopesearch.nets.pooling.F.max_pool2d", pytest.fail)
     member = Member(make_config(model="cnn", norm=norm, precision=precision), digits, CPU)
+    monkeypatch.setattr("torch.nn.functional.max_pool2d", pytest.fail)
     Alone([member], CPU).step(digits.train_images[:64], digits.train_labels[:64], 1.0)
+    evaluate(member.fast, member.config, digits.val_images[:64], digits.val_labels[:64])
+
+
+@pytest.mark.parametrize("norm", ["none", "before", "after"])
+@pytest.mark.parametrize("activation", ["leaky_relu", "prelu", "gelu"])
+def test_the_model_itself_learns_as_its_accelerated_one_does(
+    digits: Data, activation: str, norm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(model="cnn", activation=activation, norm=norm)
+    losses = []
+    for off in (False, True):
+        if off:
+            monkeypatch.setattr("slopesearch.training.engine.accelerate", lambda model: model)
+        member = Member(config, digits, CPU)
+        assert (member.fast is member.model) == off
+        trainer = Alone([member], CPU)
+        for start in range(0, 320, 64):
+            trainer.step(
+                digits.train_images[start : start + 64], digits.train_labels[start : start + 64], 1.0
+            )
+        losses += trainer.losses()
+        losses.append(evaluate(member.fast, config, digits.val_images[:64], digits.val_labels[:64])[0])
+    assert losses[0] == pytest.approx(losses[2], rel=1e-3)
+    assert losses[1] == pytest.approx(losses[3], rel=0.05)  # Adam's first steps make rounding as large
+
+
+def _two_of_a_kind(decay: float) -> tuple[Any, SingleAdamW, Any, torch.optim.AdamW]:
+    """One network twice, with our optimizer and with torch's on the groups of checkpoints of before."""
+    config = make_config(model="cnn", activation="prelu", norm="before")
+    ours = build_model(config).to(memory_format=torch.channels_last)
+    theirs = copy.deepcopy(ours)
+    parameters = list(theirs.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return (
+        ours,
+        SingleAdamW(ours.parameters(), 0.01, decay),
+        theirs,
+        torch.optim.AdamW(groups, lr=0.01, fused=True),
+    )
+
+
+def _step(ours: Any, mine: SingleAdamW, theirs: Any, other: torch.optim.AdamW, step: int) -> None:
+    factor = (0.3, 1.0, 0.7, 0.01)[step % 4]
+    for index, (p, q) in enumerate(zip(ours.parameters(), theirs.parameters(), strict=True)):
+        generator = torch.Generator().manual_seed(100 * step + index)
+        p.grad = torch.zeros_like(p).copy_(torch.randn(p.shape, generator=generator))
+        q.grad = p.grad.clone(memory_format=torch.preserve_format)
+    mine.update(factor)
+    for group in other.param_groups:
+        group["lr"] = 0.01 * factor
+    other.step()
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_the_optimizer_is_torchs_adamw_bit_for_bit(decay: float) -> None:
+    pair = _two_of_a_kind(decay)
+    for step in range(8):
+        _step(*pair, step)
+    states = pair[1].state_dict()["state"], pair[3].state_dict()["state"]
+    assert states[0].keys() == states[1].keys()
+    for key, state in states[0].items():
+        for name in ("step", "exp_avg", "exp_avg_sq"):
+            assert torch.equal(state[name], states[1][key][name])
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_the_optimizers_state_is_read_by_torchs_and_back(decay: float) -> None:
+    """As it lies in checkpoints, which torch's AdamW wrote before."""
+    ours, mine, theirs, other = _two_of_a_kind(decay)
+    for step in range(3):
+        _step(ours, mine, theirs, other, step)
+    written = [io.BytesIO(), io.BytesIO()]
+    torch.save(mine.state_dict(), written[0])
+    torch.save(other.state_dict(), written[1])
+    to_torch, to_ours = (torch.load(io.BytesIO(f.getvalue()), weights_only=True) for f in written)
+    state = ours.state_dict()
+    ours, mine, theirs, other = _two_of_a_kind(decay)
+    ours.load_state_dict(state)
+    theirs.load_state_dict(state)
+    mine.load_state_dict(to_ours)
+    other.load_state_dict(to_torch)
+    for step in range(3, 7):
+        _step(ours, mine, theirs, other, step)

@@ -42,7 +42,7 @@ def test_default_is_torchs_own_distribution() -> None:
     torch.manual_seed(0)
     torchs = nn.Linear(784, 500)
     ours = nn.Sequential(nn.Linear(784, 500))
-    initialize(ours, "default", 1.0, seed=0)
+    initialize(ours, "default", 1.0, 1.0, seed=0)
     layer = ours[0]
     for mine, theirs in ((layer.weight, torchs.weight), (layer.bias, torchs.bias)):
         assert isinstance(mine, torch.Tensor)
@@ -115,3 +115,41 @@ def test_building_a_model_twice_is_bit_equal_whatever_the_global_rng() -> None:
         torch.manual_seed(2)
         second = build_model(make_config(init=init), IMAGES).state_dict()
         assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+MATCHED = ["kaiming_normal", "kaiming_uniform", "xavier_normal", "xavier_uniform", "orthogonal"]
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "leaky_relu"])
+@pytest.mark.parametrize("init", INITS)
+def test_the_output_layer_has_a_gain_of_1_or_that_of_the_hidden_ones(
+    init: str, activation: str, model: str
+) -> None:
+    """The same draws; every other layer is the same to the bit."""
+    config = make_config(model=model, activation=activation, init=init)
+    one, hidden = (
+        build_model(config.model_copy(update={"output_gain": name})).state_dict()
+        for name in ("one", "hidden")
+    )
+    gain = gain_of(config) if init in MATCHED else 1.0
+    assert gain != 1 or init in ("default", "lsuv")
+    torch.testing.assert_close(hidden["out.weight"], one["out.weight"] * gain)
+    for name in one.keys() - {"out.weight"}:
+        assert torch.equal(one[name], hidden[name]), name
+
+
+@pytest.mark.parametrize("gain", [1.0, 1.7])
+@pytest.mark.parametrize("init", MATCHED)
+def test_the_output_layers_variance_is_that_of_its_own_gain(init: str, gain: float) -> None:
+    model = nn.Sequential(nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 200))
+    initialize(model, init, 1.3, gain, seed=0)
+    for name, expected, fan_out in (("0.weight", 1.3, 300), ("2.weight", gain, 200)):
+        fans_in = {"xavier": (300 + fan_out) / 2}.get(init.split("_")[0], 300)
+        assert model.get_parameter(name).var().item() == pytest.approx(expected**2 / fans_in, rel=0.05)
+
+
+def test_what_was_stored_before_the_field_was_keeps_the_hidden_gain() -> None:
+    fields = make_config(output_gain="one").model_dump()
+    del fields["output_gain"]
+    assert type(make_config()).model_validate(fields).output_gain == "hidden"

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from slopesearch.config import TrialConfig
 from slopesearch.nets.activations import ACTIVATIONS
@@ -34,7 +35,14 @@ def every_kind(**changes: Any) -> list[TrialConfig]:
     kinds += [{"negative_slope": 0.3}, {"slope_mode": "learnable", "slope_max": 0.3, "negative_slope": 0.2}]
     kinds += [{"weight_decay": 0.1, "slope_mode": "learnable", "norm": "after"}]
     return [
-        make_config(init=INIT_NAMES[i % len(INITS)], init_seed=i, lr=1e-3 * (1 + i % 3), **kind, **changes)
+        make_config(
+            init=INIT_NAMES[i % len(INITS)],
+            init_seed=i,
+            lr=1e-3 * (1 + i % 3),
+            output_gain=("one", "hidden")[i % 2],
+            **kind,
+            **changes,
+        )
         for i, kind in enumerate(kinds)
     ]
 
@@ -92,6 +100,59 @@ def test_bf16_packs_train(digits: Data) -> None:
     _, losses = trained(configs, digits, 10, torch.float32, together=True)
     _, expected = trained(configs, digits, 10, torch.float32, together=False)
     assert losses == pytest.approx(expected, rel=0.02)
+
+
+class Widest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The number of numbers of the largest float64 tensor that any operation gives."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.size = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = func(*args, **(kwargs or {}))
+        for tensor in given if isinstance(given, tuple | list) else [given]:
+            if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float64:
+                self.size = max(self.size, tensor.numel())
+        return given
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_no_slope_makes_a_map_float64(digits: Data, precision: str, model: str) -> None:
+    changes = {"model": model, "precision": precision}
+    configs = [make_config(negative_slope=slope, **changes) for slope in (0.01, 0.3)]
+    configs += [make_config(slope_mode="learnable", **changes), make_config(activation="prelu", **changes)]
+    packed = PackedModel([build_model(config) for config in configs])
+    with Widest() as widest, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        packed(digits.train_images[:8]).float().sum().backward()
+    assert widest.size <= len(configs)  # a slope for each member
+    group = next(layer for layer in packed.modules() if type(layer).__name__ == "_LeakyReLU")
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        assert group(torch.ones(3, 4, dtype=dtype)).dtype == dtype
+
+
+def test_slopes_in_a_pack_are_used_as_they_are_in_bf16(digits: Data) -> None:
+    """0.0123 lies between two numbers of bf16: a member and its exported module would differ."""
+    configs = [
+        make_config(negative_slope=0.0123),
+        make_config(negative_slope=0.0123, slope_mode="learnable"),
+        make_config(activation="prelu"),
+    ]
+    models = [build_model(config) for config in configs]
+    nn.init.constant_(models[2].get_parameter("act1.weight"), 0.0123)
+    x = -torch.linspace(0.5, 2, 96).to(torch.bfloat16).view(3, 32)
+    wanted = (x.float() * torch.tensor(0.0123)).to(torch.bfloat16)
+    packed = PackedModel(models)
+    acts = [
+        layer
+        for layer in packed.modules()
+        if type(layer).__name__ in ("_LeakyReLU", "_LearnableLeakyReLU", "_PReLU")
+    ]
+    assert len(acts) == 3
+    with torch.autocast("cpu", torch.bfloat16):
+        for layer in [*acts, *(model.get_submodule("act1") for model in models[1:])]:
+            assert torch.equal(layer(x), wanted)
 
 
 def test_a_smaller_pack_goes_on_where_the_larger_was(digits: Data) -> None:

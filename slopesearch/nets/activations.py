@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,77 +15,36 @@ PRELU_START = 0.25  # torch's default: one slope per channel from here
 
 @dataclass(frozen=True)
 class Activation:
-    """What the package has to know of an activation.
+    """What the package has to know of an activation phi.
 
     `gain(slope)` is 1/sqrt(E[phi(z)^2]) for standard normal z: a weight of variance gain^2/fan_in keeps the
-    second moment from layer to layer (He et al. 2015, eq. 10, for any phi). `monotone` (non-decreasing)
-    allows max-pooling before it: the same result for a quarter of the work. `quasiconvex` (it never rises
-    before it falls, so its largest value over an interval is at one of the ends) allows pooling both ends
-    first. `bounded` on both sides: it can saturate.
+    second moment from layer to layer (He et al. 2015, eq. 10, for any phi). `bounded` on both sides: it can
+    saturate.
     """
 
     make: Callable[[TrialConfig, int], nn.Module]  # (config, channels)
     gain: Callable[[float], float]
-    monotone: bool
-    quasiconvex: bool = False  # needs to be said only where it is not monotone
     has_slope: bool = False
     bounded: bool = False
 
 
-class _LeakyReLU(torch.autograd.Function):
-    """leaky_relu(x, slope) with one learnable slope; d/dslope = sum of x * dy where x < 0.
+def leaky(x: Tensor, slope: Tensor) -> Tensor:
+    """x where x > 0, slope * x elsewhere: x (N, C) or (N, C, H, W), slope () or one per channel (C,).
 
-    `F.prelu` with one shared weight does the same more slowly: backward 24 against 9 ms in bf16, 20 against
-    7 ms in float32, on (128, 32, 28, 28), channels-last, one thread (AMD EPYC, medians of 15, 2026-11-23).
+    A bf16 map meets the slope in float32: rounded to bf16, as autocast would, it would move in steps of half
+    a percent, while fixed slopes are not rounded.
     """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.slope = float(slope)
-        return F.leaky_relu(x, ctx.slope)
-
-    @staticmethod
-    def backward(ctx: Any, *dys: Tensor) -> tuple[Tensor, Tensor]:
-        (x,), (dy,) = ctx.saved_tensors, dys
-        dx = torch.ops.aten.leaky_relu_backward(dy, x, ctx.slope, False)
-        # The product of two bf16 numbers is summed in float32.
-        exact = torch.promote_types(x.dtype, torch.float32)
-        dslope = torch.sum(x.clamp(max=0) * dy, dtype=exact)
-        return dx, dslope
-
-
-class _PReLU(torch.autograd.Function):
-    """prelu(x, slope) with a slope per channel; d/dslope = sum of x * dy where x <= 0.
-
-    torch's backward does the same more slowly: a step of the CNN with the norm after the activation takes
-    53 against 33 ms (bf16, one thread of a Zen 4, medians of 50, n = 2, 2026-11-24).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
-        ctx.save_for_backward(x, slope)
-        return torch.prelu(x, slope.to(x.dtype))
-
-    @staticmethod
-    def backward(ctx: Any, *dys: Tensor) -> tuple[Tensor, Tensor]:
-        (x, slope), (dy,) = ctx.saved_tensors, dys
-        straight = torch.ops.aten.leaky_relu_backward(dy, x, 0.0, False)  # dy where x > 0
-        bent = dy - straight
-        dx = torch.addcmul(straight, bent, slope.to(x.dtype).view(-1, *[1] * (x.dim() - 2)))
-        # The product of two bf16 numbers is summed in float32.
-        exact = torch.promote_types(x.dtype, torch.float32)
-        dslope = torch.sum(x * bent, dim=(0, *range(2, x.dim())), dtype=exact)
-        return dx, dslope
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    with torch.autocast(x.device.type, enabled=False):
+        return F.prelu(wide, slope.to(wide.dtype).reshape(-1)).to(x.dtype)
 
 
 class PReLU(nn.PReLU):
-    """torch's, with a faster backward on a CPU."""
+    """torch's, one slope per channel, but under autocast too the slopes are used as they are; see `leaky`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x where x > 0, the channel's slope times x elsewhere: (N, C) or (N, C, H, W)."""
-        y: Tensor = _PReLU.apply(x, self.weight) if x.device.type == "cpu" else super().forward(x)
-        return y
+        return leaky(x, self.weight)
 
 
 class LearnableLeakyReLU(nn.Module):
@@ -108,8 +66,7 @@ class LearnableLeakyReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x where x > 0, slope * x elsewhere; any shape."""
-        y: Tensor = _LeakyReLU.apply(x, self.effective_slope())
-        return y
+        return leaky(x, self.effective_slope())
 
     @torch.no_grad()
     def project(self) -> None:
@@ -133,28 +90,16 @@ def _leaky_gain(slope: float) -> float:
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "relu": Activation(lambda config, channels: nn.ReLU(), lambda slope: sqrt(2), monotone=True),
-    "leaky_relu": Activation(_leaky_relu, _leaky_gain, monotone=True, has_slope=True),
-    # Nothing keeps a PReLU slope above zero, so it may stop being monotone while it trains.
+    "relu": Activation(lambda config, channels: nn.ReLU(), lambda slope: sqrt(2)),
+    "leaky_relu": Activation(_leaky_relu, _leaky_gain, has_slope=True),
     "prelu": Activation(
-        lambda config, channels: PReLU(channels, PRELU_START),
-        lambda slope: _leaky_gain(PRELU_START),
-        monotone=False,
-        quasiconvex=True,
+        lambda config, channels: PReLU(channels, PRELU_START), lambda slope: _leaky_gain(PRELU_START)
     ),
-    "elu": Activation(lambda config, channels: nn.ELU(), lambda slope: 1.24520, monotone=True),
-    "gelu": Activation(
-        lambda config, channels: nn.GELU(), lambda slope: 1.53353, monotone=False, quasiconvex=True
-    ),
-    "silu": Activation(
-        lambda config, channels: nn.SiLU(), lambda slope: 1.67653, monotone=False, quasiconvex=True
-    ),
-    "tanh": Activation(
-        lambda config, channels: nn.Tanh(), lambda slope: 1.59254, monotone=True, bounded=True
-    ),
-    "sigmoid": Activation(
-        lambda config, channels: nn.Sigmoid(), lambda slope: 1.84623, monotone=True, bounded=True
-    ),
+    "elu": Activation(lambda config, channels: nn.ELU(), lambda slope: 1.24520),
+    "gelu": Activation(lambda config, channels: nn.GELU(), lambda slope: 1.53353),
+    "silu": Activation(lambda config, channels: nn.SiLU(), lambda slope: 1.67653),
+    "tanh": Activation(lambda config, channels: nn.Tanh(), lambda slope: 1.59254, bounded=True),
+    "sigmoid": Activation(lambda config, channels: nn.Sigmoid(), lambda slope: 1.84623, bounded=True),
 }
 
 

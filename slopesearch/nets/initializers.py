@@ -47,16 +47,17 @@ INITS: dict[str, Fill] = {
 
 
 @torch.no_grad()
-def initialize(model: nn.Sequential, init: str, gain: float, seed: int) -> None:
+def initialize(model: nn.Sequential, init: str, gain: float, output_gain: float, seed: int) -> None:
     """Fill every Linear and Conv2d of the model; each layer draws from its own seed.
 
-    So two models of one seed share their draws, whatever their gains. Biases are zero, but torch's own
-    U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for "default". BatchNorm and slopes keep torch's start.
+    So two models of one seed share their draws, whatever their gains: `gain` for the hidden layers, before
+    an activation, `output_gain` for the last one. Biases are zero, but torch's own U(-1/sqrt(fan_in),
+    1/sqrt(fan_in)) for "default". BatchNorm and slopes keep torch's start.
     """
-    for name, layer in model.named_modules():
-        if not isinstance(layer, (nn.Linear, nn.Conv2d)):
-            continue
-        INITS[init](layer.weight, gain, torch.Generator().manual_seed(derive(seed, name, "weight")))
+    weighted = [(name, m) for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    for name, layer in weighted:
+        generator = torch.Generator().manual_seed(derive(seed, name, "weight"))
+        INITS[init](layer.weight, output_gain if layer is weighted[-1][1] else gain, generator)
         if layer.bias is not None and init == "default":
             generator = torch.Generator().manual_seed(derive(seed, name, "bias"))
             _uniform(layer.bias, 1 / sqrt(fans(layer.weight)[0]), generator)

@@ -9,9 +9,7 @@ from torch import Tensor, nn
 
 from slopesearch.config import TrialConfig
 from slopesearch.nets.activations import ACTIVATIONS, gain_of
-from slopesearch.nets.fused import Net
 from slopesearch.nets.initializers import initialize, scale_to_unit_variance
-from slopesearch.nets.pooling import MaxPool2x2
 
 CLASSES = 10
 PIXELS = 28 * 28
@@ -31,25 +29,19 @@ class Model:
 def _block(
     config: TrialConfig, i: int, linear: nn.Module, norm: nn.Module, pools: bool, channels: int
 ) -> Layers:
-    """The layers around one hidden weight: linear, norm and activation in the config's order, maybe a pool.
+    """The layers around one hidden weight, as the tutorial writes them: linear, norm, activation, pool.
 
     BatchNorm before the activation makes the bias of `linear` redundant; the caller leaves it out.
     """
-    kind = ACTIVATIONS[config.activation]
-    activation = kind.make(config, channels)
+    activation = ACTIVATIONS[config.activation].make(config, channels)
     layers: Layers = OrderedDict({f"linear{i}": linear})
     if config.norm == "before":
         layers[f"norm{i}"] = norm
-    # max(phi(x)) = phi(max(x)) for a non-decreasing phi. BatchNorm has to see the full map, so it stays
-    # before the pool, and a norm after the activation keeps the activation there too.
-    pool_first = pools and kind.monotone and config.norm != "after"
-    if pool_first:
-        layers[f"pool{i}"] = MaxPool2x2()
     layers[f"act{i}"] = activation
     if config.norm == "after":
         layers[f"norm{i}"] = norm
-    if pools and not pool_first:
-        layers[f"pool{i}"] = MaxPool2x2(after_quasiconvex=kind.quasiconvex and config.norm != "after")
+    if pools:
+        layers[f"pool{i}"] = nn.MaxPool2d(2)
     return layers
 
 
@@ -104,8 +96,11 @@ def build_model(config: TrialConfig, images: Tensor | None = None) -> nn.Sequent
     `images` (N, 1, 28, 28), float32 on the CPU: training images, which "lsuv" scales its weights on; without
     them they stay orthonormal. The forward pass takes images (N, 1, 28, 28) and returns logits (N, 10).
     """
-    model = Net(MODELS[config.model].build(config))
-    initialize(model, config.init, gain_of(config), config.init_seed)
+    model = nn.Sequential(MODELS[config.model].build(config))
+    gain = gain_of(config)
+    # No activation follows the output layer, so that its theory has a gain of 1.
+    output_gain = 1.0 if config.output_gain == "one" else gain
+    initialize(model, config.init, gain, output_gain, config.init_seed)
     if config.init == "lsuv" and images is not None:
         scale_to_unit_variance(model, images)
     return model

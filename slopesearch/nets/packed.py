@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slopesearch.nets.activations import LearnableLeakyReLU, PReLU
+from slopesearch.nets.activations import LearnableLeakyReLU, PReLU, leaky
 
 
 def _stack(layers: Sequence[Any], name: str) -> Tensor:
@@ -93,19 +93,15 @@ class _BatchNorm(nn.Module):
         return F.batch_norm(x, mean, var, weight, bias, self.training, self.momentum, self.eps)
 
 
-def _prelu(x: Tensor, slope: Tensor) -> Tensor:
+def _leaky(x: Tensor, slope: Tensor) -> Tensor:
     """Leaky ReLU with a slope per member (G,) or per member and channel (G, C)."""
     if slope.dim() == 1:
         slope = slope[:, None].expand(-1, x.shape[1] // len(slope))
-    slope = slope.flatten()
-    if x.dtype == torch.bfloat16:  # a slope rounded to bf16 would move in steps of half a percent
-        slope = slope.view(1, -1, *[1] * (x.dim() - 2))
-        return torch.where(x > 0, x, (slope * x.float()).to(x.dtype))
-    return F.prelu(x, slope.to(x.dtype))
+    return leaky(x, slope.flatten())
 
 
 class _LeakyReLU(nn.Module):
-    """A fixed slope (G,) per member."""
+    """A fixed slope (G,) per member; in float64 as in torch's layer, whose maps do not become wider by it."""
 
     slope: Tensor
 
@@ -115,7 +111,7 @@ class _LeakyReLU(nn.Module):
         self.register_buffer("slope", torch.tensor(slopes, dtype=torch.float64))
 
     def forward(self, x: Tensor) -> Tensor:
-        return _prelu(x, self.slope)
+        return _leaky(x, self.slope.to(torch.promote_types(x.dtype, torch.float32)))
 
 
 class _LearnableLeakyReLU(nn.Module):
@@ -134,7 +130,7 @@ class _LearnableLeakyReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         clamped = self.slope.clamp(self.low, self.high)
-        return _prelu(x, torch.where(self.forward_clamp, clamped, self.slope))
+        return _leaky(x, torch.where(self.forward_clamp, clamped, self.slope))
 
     @torch.no_grad()
     def project(self) -> None:
@@ -151,7 +147,7 @@ class _PReLU(nn.Module):
         self.weight = nn.Parameter(_stack(layers, "weight"))
 
     def forward(self, x: Tensor) -> Tensor:
-        return _prelu(x, self.weight)
+        return _leaky(x, self.weight)
 
 
 _WEIGHTS: dict[type[nn.Module], Callable[[Sequence[Any], bool], nn.Module]] = {

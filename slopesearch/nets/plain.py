@@ -5,7 +5,6 @@ from collections import OrderedDict
 from torch import nn
 
 from slopesearch.nets.activations import LearnableLeakyReLU, PReLU
-from slopesearch.nets.pooling import MaxPool2x2
 
 
 def as_torch(model: nn.Sequential) -> nn.Sequential:
@@ -17,8 +16,6 @@ def as_torch(model: nn.Sequential) -> nn.Sequential:
 
 
 def _as_torch(layer: nn.Module) -> nn.Module:
-    if isinstance(layer, MaxPool2x2):
-        return nn.MaxPool2d(2)
     if isinstance(layer, LearnableLeakyReLU):
         prelu = nn.PReLU(1)
         nn.init.constant_(prelu.weight, layer.effective_slope().item())

@@ -136,7 +136,7 @@ def sample(spec: StudySpec, trial: Trial) -> TrialConfig:
     return TrialConfig(
         **spec.model_dump(
             include={"dataset", "split_seed", "train_size", "val_size", "batch_size", "epochs"}
-            | {"model", "depth", "width", "precision", "warmup", "weight_decay"}
+            | {"model", "depth", "width", "precision", "warmup", "weight_decay", "output_gain"}
         ),
         order_seed=derive(spec.seed, "order"),
         init_seed=derive(spec.seed, "init"),

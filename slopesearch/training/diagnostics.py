@@ -1,6 +1,7 @@
 """What a trained network looks like inside: dead units, saturation, gradient flow, the size of updates."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from math import isfinite
 
 import numpy as np
@@ -67,94 +68,107 @@ def _derivative(activation: nn.Module, z: Tensor) -> Tensor:
     return derivative
 
 
-class UnitWatch:
-    """Inside this context, each image that passes through the network is looked at for units that are alive.
+class _Units:
+    """Which units of each layer have shown that they are alive, over all the images that were looked at.
 
     A unit is a neuron, or a channel at every position. Of what goes into its activation only the smallest
-    and the largest are kept: `alive` takes phi' there and where z came nearest to 0, which is enough for
-    every phi whose derivative is 0 only on the outer sides.
+    and the largest are kept: phi' there and where z came nearest to 0 is enough for every phi whose
+    derivative is 0 only on the outer sides.
     """
 
-    def __init__(self, model: nn.Sequential) -> None:
-        self.layers = hidden_layers(model)
+    def __init__(self, activations: Sequence[nn.Module]) -> None:
+        self._activations = activations
+        self._ends: list[tuple[Tensor, Tensor]] = []
         self.images = 0
-        self._ends: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-
-    def __enter__(self) -> "UnitWatch":
-        self._hooks = [layer.register_forward_pre_hook(self._look) for layer in self.layers.values()]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
 
     @torch.no_grad()
-    def _look(self, layer: nn.Module, inputs: tuple[Tensor]) -> None:
-        (z,) = inputs
-        if layer is next(iter(self.layers.values())):
-            self.images += len(z)
-        dims = [0, *range(2, z.dim())]
+    def look(self, inputs: Sequence[Tensor]) -> None:
+        """See what goes into each activation, (N, units) or (N, units, H, W), for N more images."""
         # torch reduces float32 four times as fast as bf16, with the conversion.
-        low, high = z.float().amin(dims), z.float().amax(dims)
-        if layer in self._ends:
-            low, high = low.minimum(self._ends[layer][0]), high.maximum(self._ends[layer][1])
-        self._ends[layer] = low.to(z.dtype), high.to(z.dtype)
+        wide = [z.float().transpose(0, 1).flatten(1) for z in inputs]
+        ends = [(z.amin(1), z.amax(1)) for z in wide]
+        if self._ends:
+            ends = [
+                (low.minimum(lowest), high.maximum(highest))
+                for (low, high), (lowest, highest) in zip(ends, self._ends, strict=True)
+            ]
+        self._ends = ends
+        self.images += len(inputs[0])
 
-    def alive(self) -> list[tuple[Tensor, Tensor]]:
-        """For each layer (units,): which were above 0 for some image, which had a derivative for some."""
+    def active(self) -> list[Tensor]:
+        """For each layer (units,): which were above 0 for some image."""
+        return [high > 0 for _, high in self._ends]
+
+    def passing(self) -> list[Tensor]:
+        """For each layer (units,): which had a derivative other than 0 for some image."""
         found = []
-        for layer in self.layers.values():
-            low, high = self._ends[layer]
+        for activation, (low, high) in zip(self._activations, self._ends, strict=True):
             places = torch.stack([low, high, torch.zeros_like(low).clamp(low, high)])
-            found.append((high > 0, (_derivative(layer, places) != 0).any(0)))
+            found.append((_derivative(activation, places) != 0).any(0))
         return found
+
+    def all_alive(self) -> bool:
+        """Whether every unit has been active and had a derivative: no image can change that."""
+        return all(bool(units.all()) for units in [*self.active(), *self.passing()])
+
+
+@contextmanager
+def _inputs_of(activations: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """The list of what goes into each of these layers while images pass through the network."""
+    inputs: list[Tensor] = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0])) for layer in activations
+    ]
+    try:
+        yield inputs
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def diagnose(
-    model: nn.Sequential,
-    config: TrialConfig,
-    images: Tensor,
-    labels: Tensor,
-    watch: UnitWatch | None = None,
+    model: nn.Sequential, config: TrialConfig, images: Tensor, labels: Tensor, further: Tensor | None = None
 ) -> Diagnostics | None:
     """What `Diagnostics` says of a network in evaluation mode, on images (N, 1, 28, 28) and labels (N,).
 
-    `watch` has seen more images, those of the last validation: dead units are then the ones that are dead on
-    all of them. None where a gradient is not finite.
+    The network as it is defined, not an accelerated one: z is what goes into the activation in the tutorial's
+    order. `further` images are looked at for dead units alone, as long as there may be one. None where a
+    gradient is not finite.
     """
     model.eval()
-    kept: list[Tensor] = []
     layers = hidden_layers(model)
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0])) for layer in layers.values()
-    ]
+    activations = list(layers.values())
     autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=config.precision == "bf16")
-    with torch.enable_grad(), autocast, UnitWatch(model) as short:
+    with torch.enable_grad(), autocast, _inputs_of(activations) as inputs:
         loss = F.cross_entropy(model(images).float(), labels, reduction="sum")
-    for hook in hooks:
-        hook.remove()
-    gradients = [g.double().square().mean().sqrt().item() for g in torch.autograd.grad(loss, kept)]
+    gradients = [g.double().square().mean().sqrt().item() for g in torch.autograd.grad(loss, inputs)]
     if not all(map(isfinite, gradients)):
         return None
 
-    watch = watch or short
-    with autocast:  # as in the forward pass, where PReLU's weight meets its input in one precision
-        alive = watch.alive()
-        saturated = []
-        if ACTIVATIONS[config.activation].bounded:
-            for layer, z in zip(layers.values(), kept, strict=True):
-                steepest = _derivative(layer, torch.zeros(1, device=z.device))
-                saturated.append(_share(_derivative(layer, z) < SATURATED * steepest))
-    dead = torch.cat([~passes for _, passes in alive])
+    units = _Units(activations)
+    units.look(inputs)
+    for batch in torch.split(further, len(images)) if further is not None and len(further) else ():
+        if units.all_alive():
+            break
+        with torch.no_grad(), autocast, _inputs_of(activations) as more:
+            model(batch)
+        units.look(more)
+    saturated = []
+    if ACTIVATIONS[config.activation].bounded:
+        for activation, z in zip(activations, inputs, strict=True):
+            steepest = _derivative(activation, torch.zeros(1, device=z.device))
+            saturated.append(_share(_derivative(activation, z) < SATURATED * steepest))
+    passing = units.passing()
     return Diagnostics(
-        images=watch.images,
+        order="tutorial",
+        images=units.images,
         layers=tuple(layers),
-        never_active=_rounded(_share(~active) for active, _ in alive),
-        zero_gradient=_rounded(_share(~passes) for _, passes in alive),
-        inactive=_rounded(_share(z <= 0) for z in kept),
+        never_active=_rounded(_share(~active) for active in units.active()),
+        zero_gradient=_rounded(_share(~passes) for passes in passing),
+        inactive=_rounded(_share(z <= 0) for z in inputs),
         saturated=_rounded(saturated),
         gradient_rms=_rounded(gradients),
-        dead_fraction=_share(dead),
+        dead_fraction=_share(~torch.cat(passing)),
         grad_attenuation=attenuation(list(layers), gradients),
     )
 

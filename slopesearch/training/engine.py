@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Collection, Generator, Sequence
-from contextlib import nullcontext
 from math import isfinite, log
 
 import torch
@@ -11,12 +10,13 @@ from torch import Tensor, nn
 
 from slopesearch.config import REPORTS, Ended, Report, TrialConfig, TrialResult
 from slopesearch.nets.activations import LearnableLeakyReLU
+from slopesearch.nets.cpu import accelerate
 from slopesearch.nets.models import build_model
 from slopesearch.nets.packed import PackedModel
 from slopesearch.seeds import derive
 from slopesearch.training.data import Data
-from slopesearch.training.diagnostics import UnitWatch, diagnose, hidden_weights, slopes_of, update_ratios
-from slopesearch.training.optimizers import PackedAdamW
+from slopesearch.training.diagnostics import diagnose, hidden_weights, slopes_of, update_ratios
+from slopesearch.training.optimizers import PackedAdamW, SingleAdamW
 
 QUICK_VALIDATION = 1000  # images for all reports but the last: 5,000 cost 30 % of an epoch
 VALIDATION_BATCH = 250
@@ -45,16 +45,20 @@ def lr_factor(step: int, total: int, warmup: float) -> float:
 
 
 class Member:
-    """One run: its network, which is as it is now at every report, its curve, and what it cost."""
+    """One run: its network, which is as it is now at every report, its curve, and what it cost.
+
+    `model` is the network as it is defined, `fast` the same function on the same parameters: the first is
+    looked at inside, the second trains and is validated.
+    """
 
     def __init__(self, config: TrialConfig, data: Data, device: torch.device) -> None:
         started = time.perf_counter()
         images = data.train_images[: config.batch_size].cpu()
         self.config = config
         self.model = build_model(config, images).to(device).to(memory_format=torch.channels_last)
+        self.fast = accelerate(self.model)
         self.curve: list[Report] = []
         self.weights_before: list[Tensor] = []  # of the hidden layers, before the last step to a report
-        self.watch: UnitWatch | None = None  # of the last validation
         self.steps = 0
         self.train_seconds = 0.0
         self.seconds = time.perf_counter() - started  # of the whole run: building, training, validation
@@ -63,10 +67,7 @@ class Member:
         """Validate; a run that has diverged reports chance level instead, as the design says."""
         count = len(data.val_labels) if step == REPORTS else QUICK_VALIDATION
         images, labels = data.val_images[:count], data.val_labels[:count]
-        if step == REPORTS:
-            self.watch = UnitWatch(self.model)
-        with self.watch or nullcontext():
-            val_loss, val_accuracy = evaluate(self.model, self.config, images, labels)
+        val_loss, val_accuracy = evaluate(self.fast, self.config, images, labels)
         chance = log(data.classes)
         if not (isfinite(train_loss) and isfinite(val_loss)) or train_loss > 10 * chance:
             report = Report(
@@ -99,7 +100,8 @@ class Member:
         else:
             count = DIAGNOSED if ended == "completed" else QUICK_DIAGNOSED
             images, labels = data.val_images[:count], data.val_labels[:count]
-            diagnostics = diagnose(self.model, self.config, images, labels, self.watch)
+            further = data.val_images[count:] if ended == "completed" else None
+            diagnostics = diagnose(self.model, self.config, images, labels, further)
         return TrialResult(
             ended=ended,
             curve=tuple(self.curve),
@@ -111,34 +113,24 @@ class Member:
 
 
 class Alone:
-    """Trains one member with the plain model and torch's optimizer: what a pack is tested against."""
+    """Trains one member with its own network and torch's optimizer: what a pack is tested against."""
 
     def __init__(self, members: Sequence[Member], device: torch.device) -> None:
         (self.member,) = members
-        self.model = self.member.model
+        config, self.model = self.member.config, self.member.model
         self.slopes = [layer for layer in self.model if isinstance(layer, LearnableLeakyReLU)]
-        self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=self.member.config.lr, fused=True)
+        self.optimizer = SingleAdamW(self.model.parameters(), config.lr, config.weight_decay)
         self._loss_sum = torch.zeros((), device=device)  # since the last report; kept there, so no waiting
-
-    def _parameter_groups(self) -> list[dict[str, object]]:
-        """Weights decay; slopes, BatchNorm and biases, which have fewer than two dimensions, do not."""
-        parameters = list(self.model.parameters())
-        decay = self.member.config.weight_decay
-        return [
-            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": decay},
-            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-        ]
 
     def step(self, x: Tensor, y: Tensor, factor: float) -> None:
         """One optimizer step on a batch: x (B, 1, 28, 28), y (B,)."""
-        self.model.train()
+        if not self.member.fast.training:
+            self.member.fast.train()
         with _autocast(self.member.config, x.device):
-            loss = F.cross_entropy(self.model(x), y)
-        self.optimizer.zero_grad()
+            logits = self.member.fast(x)
+        loss = F.cross_entropy(logits.float(), y)
         loss.backward()  # type: ignore[no-untyped-call]
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.member.config.lr * factor
-        self.optimizer.step()
+        self.optimizer.update(factor)
         for slope in self.slopes:
             slope.project()
         self._loss_sum += loss.detach()

@@ -41,14 +41,15 @@ class Fit:
     def __init__(self, config: TrialConfig, data: Data, device: torch.device) -> None:
         self.config = config
         self.curve: list[Epoch] = []
-        self._trainer = Alone([Member(config, data, device)], device)
+        self._member = Member(config, data, device)
+        self._trainer = Alone([self._member], device)
         self._data, self._device = data, device
         self._steps = total_steps(config.train_size, config.batch_size, 1)
 
     @property
     def model(self) -> nn.Sequential:
         """The network as it is now."""
-        return self._trainer.model
+        return self._member.model
 
     def epochs(self, stepped: Callable[[int], None]) -> Iterator[Epoch]:
         """Train the epochs that are left, one for each that is asked for; `stepped` is told the steps so far.
@@ -80,7 +81,7 @@ class Fit:
     def _validate(self) -> tuple[float, float] | tuple[None, None]:
         if not len(self._data.val_labels):
             return None, None
-        return evaluate(self.model, self.config, self._data.val_images, self._data.val_labels)
+        return evaluate(self._member.fast, self.config, self._data.val_images, self._data.val_labels)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, aside and then renamed."""

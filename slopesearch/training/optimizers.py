@@ -1,12 +1,62 @@
-"""PackedAdamW: AdamW on parameters with a leading K, each member with its own learning rate and decay."""
+"""AdamW for one network, and for a pack in which each member has its own learning rate and decay."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import sqrt
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from slopesearch.nets.packed import PackedModel
+
+
+class SingleAdamW(torch.optim.AdamW):
+    """torch's AdamW with the learning rate as a factor of the start's, and all parameters in one call.
+
+    What `Optimizer.step` does around the update takes longer than the update of a small network: 1.05 against
+    0.25 ms a step of the CNN (one thread of a Zen 4, profiled, 2026-11-25). Weights decay; slopes, BatchNorm
+    and biases, which have fewer than two dimensions, do not.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        parameters = list(parameters)
+        weights = [p for p in parameters if p.dim() > 1]
+        others = [p for p in parameters if p.dim() <= 1]
+        groups = [
+            {"params": weights, "weight_decay": weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        super().__init__(groups, lr=lr, fused=True)
+        for p in parameters:
+            zeros = [torch.zeros_like(p, memory_format=torch.preserve_format) for _ in range(2)]
+            step = torch.zeros((), dtype=torch.float32, device=p.device)
+            self.state[p] = {"step": step, "exp_avg": zeros[0], "exp_avg_sq": zeros[1]}
+        self._lr = lr
+        self._together = [(weight_decay, weights), (0.0, others)] if weight_decay else [(0.0, parameters)]
+
+    def update(self, factor: float) -> None:
+        """One update with the learning rate multiplied by `factor`; the gradients are used up."""
+        for decay, parameters in self._together:
+            states: list[dict[str, Tensor]] = [self.state[p] for p in parameters]
+            with torch.no_grad():
+                adamw(
+                    list(parameters),
+                    [p.grad for p in parameters if p.grad is not None],
+                    [state["exp_avg"] for state in states],
+                    [state["exp_avg_sq"] for state in states],
+                    [],
+                    [state["step"] for state in states],
+                    fused=True,
+                    amsgrad=False,
+                    beta1=0.9,
+                    beta2=0.999,
+                    eps=1e-8,
+                    lr=self._lr * factor,
+                    weight_decay=decay,
+                    maximize=False,
+                )
+            for p in parameters:
+                p.grad = None
 
 
 class PackedAdamW:
