@@ -24,12 +24,12 @@ EvaluatedOn = Literal["validation", "test"]
 REPORTS = 9  # of a run; steps 1 to 9, so that successive halving by 3 has its rungs at 1, 3 and 9
 
 
-class _Noun(BaseModel):
+class Noun(BaseModel):
     # Not-a-number would not survive JSON, and compares unequal to itself: refused everywhere.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Range(_Noun):
+class Range(Noun):
     """An interval to search, both ends included; `log` searches the exponent evenly."""
 
     low: float
@@ -65,7 +65,7 @@ SlopeModes = Annotated[tuple[SlopeMode, ...], BeforeValidator(_as_choices), Fiel
 Norms = Annotated[tuple[Norm, ...], BeforeValidator(_as_choices), Field(min_length=1)]
 
 
-class Space(_Noun):
+class Space(Noun):
     """What is searched. A list is a choice, a table a range, and a single value fixes the parameter.
 
     `activation` and `init` left out mean every one that is registered.
@@ -107,7 +107,7 @@ def values_of(axis: Range | tuple[float, ...]) -> tuple[float, ...]:
     return (axis.low, axis.high) if isinstance(axis, Range) else axis
 
 
-class StudySpec(_Noun):
+class StudySpec(Noun):
     """What is asked. Fields left at None take the data set's, the model's or the machine's default.
 
     Sizes are counts of images, `warmup` is a share of all steps, `seed` drives the sampler, the init and
@@ -140,7 +140,7 @@ class StudySpec(_Noun):
         return self.objective == "val_accuracy"
 
 
-class TrialConfig(_Noun):
+class TrialConfig(Noun):
     """One run, complete: every choice that reaches the network or its training, none left open.
 
     `negative_slope` is the start value of a learnable slope; the slope fields are None for activations
@@ -185,7 +185,7 @@ class TrialConfig(_Noun):
         return tuple(value for name, value in self if name not in self.member_fields)
 
 
-class Report(_Noun):
+class Report(Noun):
     """One validation of a run. Losses in nats.
 
     Per layer: `slopes` holds the mean effective slope, `raw_slopes` that of the parameter behind it,
@@ -202,7 +202,7 @@ class Report(_Noun):
     diverged: bool = False
 
 
-class Diagnostics(_Noun):
+class Diagnostics(Noun):
     """What a network looks like inside when its run ends. A list has a number per hidden layer in `layers`.
 
     A unit is a neuron or a channel, z what goes into its activation phi; shares lie in [0, 1].
@@ -215,6 +215,7 @@ class Diagnostics(_Noun):
     phi'(z) is below 5 % of phi'(0) (Glorot and Bengio 2010, section 3).
     `gradient_rms`: the root mean square of d(loss of an image, in nats)/dz; `grad_attenuation`: the slope of
     its log10 over the layers, in decades per layer, above 0 where the gradient shrinks towards the input.
+    `order`: None for what earlier versions stored, which looked behind a pool that had jumped the activation.
     """
 
     images: int
@@ -226,9 +227,10 @@ class Diagnostics(_Noun):
     gradient_rms: tuple[float, ...]
     dead_fraction: float
     grad_attenuation: float | None = None
+    order: Literal["tutorial"] | None = None
 
 
-class TrialResult(_Noun):
+class TrialResult(Noun):
     """What one run gave: its curve, why it ended, what it cost, and what the network looks like inside.
 
     `seconds` are those of the whole run; `images_per_second` is the rate of training, without validation.

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from slopesearch.config import Range, StudySpec
+from slopesearch.config import Range, StudySpec, TrialConfig
 
 LARGEST_TOML = 2**14  # bytes; a study file has a few hundred, and 64 kB of dots take 20 s to refuse
 
@@ -57,8 +57,8 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from None
 
 
-def mistakes(error: ValidationError, noun: type[BaseModel] = StudySpec) -> list[str]:
-    """Every mistake of a spec, or of another noun, as a sentence that names the field and what was given."""
+def mistakes(error: ValidationError, noun: type[BaseModel]) -> list[str]:
+    """Every mistake in data for a noun, as a sentence that names the field and the value given."""
     return [_sentence(dict(detail), noun) for detail in error.errors(include_url=False)]
 
 
@@ -116,6 +116,17 @@ def printable(text: str, keep: str = "") -> str:
 def unknown(kind: str, given: str, choices: Mapping[str, object] | list[str]) -> str:
     """The one sentence for a name that nothing answers to."""
     return f"unknown {kind} {_short(given)}; choose from {', '.join(choices)}"
+
+
+def describe(config: TrialConfig) -> str:
+    """A config in a few words: the searched parameters alone."""
+    words = [config.activation]
+    if config.negative_slope is not None:
+        words.append(f"{config.negative_slope:.3g}")
+    if config.slope_mode == "learnable":
+        words.append(f"learned to {config.slope_max:g}")
+    words += [f"norm {config.norm}", config.init, f"lr {config.lr:.2g}"]
+    return " ".join(words)
 
 
 def differences(stored: StudySpec, given: StudySpec) -> list[str]:

@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from slopesearch.cli.main import _parse_set, _seconds, main
+from slopesearch.cli.main import main
+from slopesearch.cli.options import parse_seconds, parse_set
 from slopesearch.wording import RequestError
 from tests.conftest import QUICK, CommandLine
 
@@ -219,18 +220,18 @@ def test_a_data_folder_without_mnist_is_an_error_for_mnist(slopesearch: CommandL
     ],
 )
 def test_set_reads_toml_values_and_bare_words(text: str, parsed: object) -> None:
-    assert _parse_set(text) == parsed
+    assert parse_set(text) == parsed
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("1.5h", 5400)])
 def test_timeouts_have_units(text: str, seconds: float) -> None:
-    assert _seconds(text, "timeout") == seconds
+    assert parse_seconds(text, "timeout") == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0", "-3m", "m", "3 weeks"])
 def test_other_timeouts_are_refused(text: str) -> None:
     with pytest.raises(RequestError):
-        _seconds(text, "timeout")
+        parse_seconds(text, "timeout")
 
 
 def test_a_killed_worker_is_replaced_and_a_killed_study_leaves_no_worker_behind(

@@ -84,10 +84,10 @@ def test_all_mistakes_are_told_at_once() -> None:
     [
         (
             {"model": "cnn", "depth": 3},
-            "model 'cnn' takes no depth, given 3; leave it out or choose model 'mlp'",
+            "depth: model 'cnn' takes none, given 3; leave it out or choose model 'mlp'",
         ),
-        ({"train_size": 5000}, "train_size: digits has 1,000 training images, given 5,000"),
-        ({"val_size": 5000}, "val_size: digits has 397 validation images, given 5,000"),
+        ({"train_size": 5000}, "train_size: at most 1,000 for digits, given 5,000"),
+        ({"val_size": 5000}, "val_size: at most 397 for digits, given 5,000"),
         ({"train_size": 100}, "batch_size: at most train_size, which is 100, given 128"),
         ({"train_size": 128, "epochs": 8}, "epochs: a run of 8 steps is too short for its 9 reports"),
         ({"slope_min": 0.2}, "space.slope_max: must lie above slope_min, which is 0.2, given 0.1"),

@@ -1,6 +1,6 @@
 """Studies, run folders and config files of version 0.1.0, before diagnostics had an order, still serve.
 
-`made_before/` holds them as text: a database as SQL (of the confirmation's runs without their curves), weights
+`made_before/` holds them as text: a database as SQL (without the curves of the confirmation's runs), weights
 and a checkpoint as JSON whose numbers are exact. The tests turn them back into the files that were written.
 """
 

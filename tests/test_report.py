@@ -10,10 +10,10 @@ import optuna
 import pytest
 from optuna_dashboard import get_note, save_note
 
-from slopesearch.cli.tables import describe
 from slopesearch.config import REPORTS
-from slopesearch.evidence import statistics as verdict
-from slopesearch.evidence.statistics import Arm, Confirmed, Estimate, Opening
+from slopesearch.evidence.arms import Arm
+from slopesearch.evidence.results import ConfirmedArm, Opening, TestedArm
+from slopesearch.evidence.statistics import Estimate
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.report.dashboard import annotate, study_note
 from slopesearch.report.network_plots import SHAPES
@@ -23,6 +23,7 @@ from slopesearch.report.run_plots import expected_best
 from slopesearch.report.style import COLOURS, activations_of, better_up, colour_of, distance, log_axis
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.store import database, read_study
+from slopesearch.wording import describe
 from tests.conftest import InProcess, make_config
 from tests.synthetic import spec_of, store, study_of
 
@@ -396,7 +397,7 @@ def test_what_was_confirmed_stands_first() -> None:
     value = study.ranked()[0].value
     assert value is not None
     arm = Arm(roles=("top 1", "<b>"), config=study.ranked()[0].config or make_config(), searched=value)
-    losing = Confirmed(
+    losing = ConfirmedArm(
         arm=arm,
         runs=10,
         diverged=0,
@@ -416,7 +417,7 @@ def test_what_was_confirmed_stands_first() -> None:
     assert "On the test set" not in html
     assert html.index("On fresh seeds") < html.index("The best trials")
     assert "On fresh seeds" not in page(study, tables_of(study))
-    tested = verdict.Tested(arm=arm, runs=10, accuracy=losing.val_accuracy, loss=losing.val_loss)
+    tested = TestedArm(arm=arm, runs=10, accuracy=losing.val_accuracy, loss=losing.val_loss)
     opening = Opening(opened="2026-01-01", arms=(arm,), seeds=10, tested=(tested,))
     attributes["openings"] = [opening.model_dump(mode="json")]
     html = page(study, tables_of(study), confirmation)

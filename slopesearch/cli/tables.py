@@ -10,25 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from slopesearch.config import Report, TrialConfig
-from slopesearch.evidence.statistics import Confirmed, Estimate, Opening, confirmed_of, openings_of, pick
-from slopesearch.search.records import VERDICTS, StudyRecord, StudySummary, TrialRecord
-from slopesearch.search.textbook import textbook
-from slopesearch.wording import printable
+from slopesearch.config import Report
+from slopesearch.evidence.results import ConfirmedArm, Opening, confirmed_of, openings_of, pick
+from slopesearch.evidence.statistics import Estimate
+from slopesearch.report.summary import TOP, textbook_rows
+from slopesearch.search.records import StudyRecord, StudySummary, TrialRecord
+from slopesearch.wording import describe, printable
 
-TOP = 5
 LINES = "\n\t"  # what a traceback may keep
-
-
-def describe(config: TrialConfig) -> str:
-    """A config in a few words: what was searched, and nothing else."""
-    words = [config.activation]
-    if config.negative_slope is not None:
-        words.append(f"{config.negative_slope:.3g}")
-    if config.slope_mode == "learnable":
-        words.append(f"learned to {config.slope_max:g}")
-    words += [f"norm {config.norm}", config.init, f"lr {config.lr:.2g}"]
-    return " ".join(words)
 
 
 def say(console: Console, text: str) -> None:
@@ -100,24 +89,7 @@ def study_table(console: Console, study: StudyRecord) -> None:
         say(console, "One run each; the winner is the luckiest of many, so expect less of its lead.")
 
 
-def textbook_rows(study: StudyRecord) -> list[dict[str, Any]]:
-    """For each textbook recipe that has run: its trial, its value, and the winner's lead on it (above 0)."""
-    if study.name.endswith(VERDICTS):  # whose first trials are others
-        return []
-    ranked = study.ranked()
-    rows = []
-    for number, recipe in enumerate(textbook(study.spec)):
-        if number >= len(study.trials) or study.trials[number].value is None or not ranked:
-            continue
-        value, best = study.trials[number].value, ranked[0].value
-        assert value is not None
-        assert best is not None
-        lead = best - value if study.spec.maximize else value - best
-        rows.append({"recipe": recipe, "trial": number, "value": value, "lead": lead})
-    return rows
-
-
-def verdict_table(console: Console, confirmed: Sequence[Confirmed], openings: Sequence[Opening]) -> None:
+def verdict_table(console: Console, confirmed: Sequence[ConfirmedArm], openings: Sequence[Opening]) -> None:
     """Every arm on fresh seeds, best first; then what the test set said of the pick and the baselines."""
     numbers = {row.arm.config: number for number, row in enumerate(confirmed, start=1)}
     names = _table("", "config", "why")
@@ -161,7 +133,7 @@ def _cells(estimate: Estimate) -> tuple[str, float]:
     return f"{estimate.mean:.4f} ± {(estimate.high - estimate.low) / 2:.4f}", estimate.sd
 
 
-def verdict_json(confirmed: Sequence[Confirmed], openings: Sequence[Opening]) -> str:
+def verdict_json(confirmed: Sequence[ConfirmedArm], openings: Sequence[Opening]) -> str:
     """The verdict for programs; `openings` holds the test results, the last one valid."""
     return json.dumps(
         {

@@ -10,13 +10,15 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from scipy.stats import binomtest
 
-from slopesearch.cli.tables import TOP, describe, textbook_rows
 from slopesearch.config import Range, StudySpec
-from slopesearch.evidence.statistics import Estimate, confirmed_of, openings_of, pick
+from slopesearch.evidence.results import confirmed_of, openings_of, pick
+from slopesearch.evidence.statistics import Estimate
 from slopesearch.files import write_aside
 from slopesearch.report.plots import PLOTS
 from slopesearch.report.style import Rows, completed, few, objective_name
+from slopesearch.report.summary import TOP, textbook_rows
 from slopesearch.search.records import StudyRecord
+from slopesearch.wording import describe
 
 
 def tables_of(study: StudyRecord, names: Iterable[str] = PLOTS) -> dict[str, Rows]:
