@@ -76,6 +76,7 @@ def trial_of(number: int, spec: StudySpec, draw: random.Random) -> TrialRecord:
         gradient_rms=(1e-3, 3e-3, 1e-2),
         dead_fraction=dead,
         grad_attenuation=0.5,
+        order="tutorial",
     )
     attributes = {
         "config": config.model_dump(mode="json"),

@@ -71,11 +71,14 @@ def test_a_study_is_listed_shown_and_reported(command_line: InProcess, tmp_path:
     learned = command_line("show", "digits-mlp", "--trial", "4", *HERE)
     assert learned.code == 0, learned.err
     assert "slope_mode        learnable" in learned.out
+    assert "the diagnostics were made by an earlier version" in learned.out
     assert "pruned" in command_line("show", "digits-mlp", "--trial", "5", *HERE).out
     for name in ("digits-mlp", "digits-cnn"):
         told = command_line("report", name, "-o", f"{name}.html", "--data-out", name, *HERE)
         assert told.code == 0, told.err
-        assert "The gradient, layer by layer" in (tmp_path / f"{name}.html").read_text()
+        page = (tmp_path / f"{name}.html").read_text()
+        assert "The gradient, layer by layer" in page
+        assert page.count("made by an earlier version, which looked behind the pool") == 2
         assert (tmp_path / name / "dead.csv").is_file()
 
 

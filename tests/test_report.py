@@ -21,6 +21,7 @@ from slopesearch.report.page import belief, page, tables_of, write_page
 from slopesearch.report.plots import PLOTS, trial_rows, write_tables
 from slopesearch.report.run_plots import expected_best
 from slopesearch.report.style import COLOURS, activations_of, better_up, colour_of, distance, log_axis
+from slopesearch.report.summary import NOT_COMPARABLE
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.store import database, read_study
 from slopesearch.wording import describe
@@ -274,6 +275,30 @@ def test_a_study_from_before_diagnostics_is_read() -> None:
         PLOTS["dead"].rows(study) == PLOTS["gradients"].rows(study) == PLOTS["slope_paths"].rows(study) == []
     )
     assert PLOTS["dead"].missing in page(study, tables_of(study))
+
+
+def test_diagnostics_of_an_earlier_version_stand_alone_and_are_marked() -> None:
+    def trial(number: int, order: str | None) -> TrialRecord:
+        layers = {
+            "images": 9,
+            "layers": [1],
+            "never_active": [0.5],
+            "zero_gradient": [0.5],
+            "inactive": [0.5],
+        }
+        layers |= {"gradient_rms": [0.1], "dead_fraction": 0.5} | ({"order": order} if order else {})
+        return record(number, "COMPLETE", 0.8, activation="relu", attributes={"layers": layers})
+
+    old, mixed = study_with(trial(0, None)), study_with(trial(0, None), trial(1, "tutorial"))
+    for name in ("dead", "gradients"):
+        rows = PLOTS[name].rows(old)
+        assert [row["trial"] for row in rows] == [0]
+        assert NOT_COMPARABLE in PLOTS[name].say(rows, old.spec)
+        rows = PLOTS[name].rows(mixed)
+        assert [row["trial"] for row in rows] == [1]
+        assert NOT_COMPARABLE not in PLOTS[name].say(rows, mixed.spec)
+    assert NOT_COMPARABLE in page(old, tables_of(old))
+    assert [row["diagnostics_order"] for row in trial_rows(mixed)] == [None, "tutorial"]
 
 
 def test_shapes_are_those_of_the_networks() -> None:

@@ -11,8 +11,8 @@ from slopesearch.cli.tables import (
     summaries_table,
     trial_view,
 )
-from slopesearch.config import Report, StudySpec, TrialConfig
-from slopesearch.report.summary import textbook_rows
+from slopesearch.config import Diagnostics, Report, StudySpec, TrialConfig
+from slopesearch.report.summary import NOT_COMPARABLE, textbook_rows
 from slopesearch.search.records import StudyRecord, StudySummary, TrialRecord
 from slopesearch.search.space import check, resolve
 from slopesearch.wording import describe
@@ -100,7 +100,22 @@ def test_a_trial_shows_its_config_and_curve() -> None:
         {1: 0.5},
         {"ended": "pruned", "curves": [row.model_dump() for row in curve]},
     )
-    text = render(trial_view, record)
+    inside = Diagnostics(
+        images=9,
+        layers=(1, 2),
+        never_active=(0.5, 0.5),
+        zero_gradient=(0.5, 0.5),
+        inactive=(0.5, 0.5),
+        gradient_rms=(0.1, 0.2),
+        dead_fraction=0.25,
+        grad_attenuation=0.5,
+        order="tutorial",
+    )
+    for order, remark in (("tutorial", False), (None, True)):
+        record.attributes["layers"] = inside.model_copy(update={"order": order}).model_dump(mode="json")
+        text = render(trial_view, record)
+        assert "dead_fraction     0.2500\n  grad_attenuation  0.5000" in text
+        assert (NOT_COMPARABLE in text) == remark
     for words in ("trial 3: pruned, 0.5000", "slope_max         0.1", "1.2500", "0.0100 0.0200"):
         assert words in text
 

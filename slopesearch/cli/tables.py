@@ -13,7 +13,7 @@ from rich.text import Text
 from slopesearch.config import Report
 from slopesearch.evidence.results import ConfirmedArm, Opening, confirmed_of, openings_of, pick
 from slopesearch.evidence.statistics import Estimate
-from slopesearch.report.summary import TOP, textbook_rows
+from slopesearch.report.summary import NOT_COMPARABLE, TOP, textbook_rows
 from slopesearch.search.records import StudyRecord, StudySummary, TrialRecord
 from slopesearch.wording import describe, printable
 
@@ -195,6 +195,13 @@ def trial_view(console: Console, trial: TrialRecord) -> None:
     for name in ("seconds", "images_per_second", "device"):
         if name in trial.attributes:
             say(console, f"  {name:<17} {trial.attributes[name]}")
+    inside = trial.diagnostics
+    if inside is not None:
+        say(console, f"  {'dead_fraction':<17} {inside.dead_fraction:.4f}")
+        if inside.grad_attenuation is not None:
+            say(console, f"  {'grad_attenuation':<17} {inside.grad_attenuation:.4f} decades per layer")
+        if inside.order is None:
+            say(console, f"  the diagnostics were {NOT_COMPARABLE}")
     if trial.curve:
         table = _table("report", "train_loss", "val_loss", "val_accuracy", "slopes")
         for row in trial.curve:

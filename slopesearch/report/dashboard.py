@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import optuna
 from optuna.trial import Trial
 
+from slopesearch.report.network_plots import caution
 from slopesearch.report.page import belief, counts, tables_of
 from slopesearch.report.plots import PLOTS
 from slopesearch.search.records import VERDICTS, StudyRecord
@@ -44,7 +45,10 @@ def annotate(url: str, study: StudyRecord) -> None:
         for name, rows in tables_of(study, ATTACHED).items():
             if rows:
                 figure = PLOTS[name].draw(rows, study.spec)
-                figure.update_layout(title={"text": PLOTS[name].title}, margin={"t": 110}, height=445)
+                title = PLOTS[name].title + (
+                    f"<br><sup>{caution(rows).strip()}</sup>" if caution(rows) else ""
+                )
+                figure.update_layout(title={"text": title}, margin={"t": 110}, height=445)
                 save_plotly_graph_object(stored, figure, graph_object_id=f"slopesearch-{name}")
 
 

@@ -7,7 +7,7 @@ from statistics import median
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from slopesearch.config import StudySpec
+from slopesearch.config import Diagnostics, StudySpec, TrialConfig
 from slopesearch.report.style import (
     FADED,
     SEQUENCE,
@@ -25,7 +25,30 @@ from slopesearch.report.style import (
     symbol_of,
     text,
 )
-from slopesearch.search.records import StudyRecord
+from slopesearch.report.summary import NOT_COMPARABLE
+from slopesearch.search.records import StudyRecord, TrialRecord
+
+Diagnosed = tuple[TrialRecord, TrialConfig, Diagnostics]
+
+
+def diagnosed(study: StudyRecord) -> list[Diagnosed]:
+    """The completed trials that have comparable diagnostics, with their config and these.
+
+    Where any were made in the tutorial's order, those alone; else the ones of an earlier version.
+    """
+    found = [
+        (trial, trial.config, inside)
+        for trial in completed(study)
+        if trial.config is not None and (inside := trial.diagnostics) is not None
+    ]
+    return [one for one in found if one[2].order == "tutorial"] or found
+
+
+def caution(rows: Rows) -> str:
+    """A sentence for a figure of diagnostics that an earlier version made; else nothing."""
+    is_earlier = rows[0].get("order", "tutorial") is None
+    return f" These numbers were {NOT_COMPARABLE}." if is_earlier else ""
+
 
 # --- dead units
 
@@ -36,13 +59,11 @@ def dead_rows(study: StudyRecord) -> Rows:
     Each layer counts alike, however many units it has (`dead_fraction` of a trial counts units).
     """
     rows: Rows = []
-    for trial in completed(study):
-        inside, config = trial.diagnostics, trial.config
-        if inside is None or config is None:
-            continue
+    for trial, config, inside in diagnosed(study):
         rows.append(
             {
                 "trial": trial.number,
+                "order": inside.order,
                 "activation": config.activation,
                 "negative_slope": config.negative_slope,
                 "lr": config.lr,
@@ -116,7 +137,7 @@ def say_dead(rows: Rows, spec: StudySpec) -> str:
         f"{len(rows)} completed trials; units whose derivative is zero for every validation image, so that "
         f"they cannot learn, means over layers: {words or 'none in any activation'}. For leaky ReLU (above "
         "slope 0) this is 0 by construction: its units can be never active (above zero for no image), but "
-        f"they still pass a gradient.{few(len(rows), 10)}{adaptive(spec)}"
+        f"they still pass a gradient.{few(len(rows), 10)}{adaptive(spec)}{caution(rows)}"
     )
 
 
@@ -126,13 +147,11 @@ def say_dead(rows: Rows, spec: StudySpec) -> str:
 def gradient_rows(study: StudyRecord) -> Rows:
     """The rms of the gradient at each layer of each completed trial."""
     rows: Rows = []
-    for trial in completed(study):
-        inside, config = trial.diagnostics, trial.config
-        if inside is None or config is None:
-            continue
+    for trial, config, inside in diagnosed(study):
         rows += [
             {
                 "trial": trial.number,
+                "order": inside.order,
                 "activation": config.activation,
                 "norm": config.norm,
                 "layer": layer,
@@ -191,7 +210,7 @@ def say_gradients(rows: Rows, spec: StudySpec) -> str:
         told += "None has a gradient at every layer, so there is no attenuation to tell."
     else:
         told += "One hidden layer has no attenuation."
-    return told.rstrip() + few(len(known) or len(per_trial), 10) + adaptive(spec)
+    return told.rstrip() + few(len(known) or len(per_trial), 10) + adaptive(spec) + caution(rows)
 
 
 # --- the tutorial's two pictures, which need no trial

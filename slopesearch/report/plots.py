@@ -34,6 +34,7 @@ def trial_rows(study: StudyRecord) -> Rows:
             "reports": len(trial.reports),
             **{name: getattr(trial.config, name, None) for name in parameters},
             **{name: trial.attributes.get(name) for name in results},
+            "diagnostics_order": trial.diagnostics and trial.diagnostics.order,  # None: not comparable
         }
         for trial in study.trials
     ]

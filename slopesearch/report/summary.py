@@ -1,11 +1,14 @@
-"""A study in short, for the terminal and the page: how many of the best are shown, and the textbook's lag."""
+"""What the terminal and the page both say of a study: its best few, the textbook, a caution."""
 
 from typing import Any
 
 from slopesearch.search.records import VERDICTS, StudyRecord
 from slopesearch.search.textbook import textbook
 
-TOP = 5  # of the completed trials so many are shown
+TOP = 5  # how many of the completed trials are shown
+
+# Of diagnostics without an order: the share of dead units and the gradients came out otherwise there.
+NOT_COMPARABLE = "made by an earlier version, which looked behind the pool: not comparable with newer ones"
 
 
 def textbook_rows(study: StudyRecord) -> list[dict[str, Any]]:
