@@ -79,7 +79,7 @@ def dead_rows(study: StudyRecord) -> Rows:
 
 
 def draw_dead(rows: Rows, spec: StudySpec) -> go.Figure:
-    """Zero-gradient share over learning rate for all; below, never active share over slope for leaky ReLU."""
+    """Zero-gradient share over learning rate; below, never active share over slope for leaky ReLU."""
     leaky = [row for row in rows if row["negative_slope"]]
     drawn = make_subplots(rows=2 if leaky else 1, cols=1, vertical_spacing=0.2)
     drawn.update_layout(figure("", "").layout)
@@ -126,7 +126,7 @@ def draw_dead(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_dead(rows: Rows, spec: StudySpec) -> str:
-    """The median shares of the worst activation, and what is so by construction."""
+    """The largest and the median share of each activation, and what holds by construction."""
     told = [
         (name, median(row["zero_gradient"] for row in some), max(row["zero_gradient"] for row in some))
         for name, some in grouped(rows, "activation").items()
@@ -145,7 +145,7 @@ def say_dead(rows: Rows, spec: StudySpec) -> str:
 
 
 def gradient_rows(study: StudyRecord) -> Rows:
-    """The rms of the gradient at each layer of each completed trial."""
+    """The root mean square of the gradient at each layer of each completed trial."""
     rows: Rows = []
     for trial, config, inside in diagnosed(study):
         rows += [
@@ -164,7 +164,7 @@ def gradient_rows(study: StudyRecord) -> Rows:
 
 
 def draw_gradients(rows: Rows, spec: StudySpec) -> go.Figure:
-    """A line per activation: at each layer, the median over its trials, without gradients of zero."""
+    """A line per activation: the median over its trials at each layer, without gradients of zero."""
     drawn = figure("hidden layer, from the input on", "rms of the gradient", 420)
     groups = grouped([row for row in rows if row["gradient_rms"] > 0], "activation")
     for activation in (name for name in activations_of(spec) if name in groups):
@@ -185,7 +185,7 @@ def draw_gradients(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_gradients(rows: Rows, spec: StudySpec) -> str:
-    """Attenuation per activation: the most and the least."""
+    """The activations whose gradient shrinks the most and the least towards the input."""
     per_trial = {row["trial"]: row for row in rows}
     known = [row for row in per_trial.values() if row["attenuation"] is not None]
     zero = sum(row["gradient_rms"] <= 0 for row in rows)
@@ -207,7 +207,7 @@ def say_gradients(rows: Rows, spec: StudySpec) -> str:
         if spec.model == "cnn":
             told += "Convolutions and the linear layer differ in size, so compare lines, not layers."
     elif len(grouped(rows, "layer")) > 1:
-        told += "None has a gradient at every layer, so there is no attenuation to tell."
+        told += "No trial has a gradient at every layer, so there is no attenuation to tell."
     else:
         told += "One hidden layer has no attenuation."
     return told.rstrip() + few(len(known) or len(per_trial), 10) + adaptive(spec) + caution(rows)
@@ -215,7 +215,7 @@ def say_gradients(rows: Rows, spec: StudySpec) -> str:
 
 # --- the tutorial's two pictures, which need no trial
 
-# What slopesearch.nets.activations makes with torch, in plain numbers; a test holds them together.
+# The functions of slopesearch.nets.activations in plain numbers; a test holds the two together.
 SHAPES: dict[str, Callable[[float], float]] = {
     "relu": lambda z: max(z, 0.0),
     "leaky_relu": lambda z: z if z > 0 else 0.1 * z,
@@ -230,7 +230,7 @@ _GRID = [i / 10 for i in range(-40, 31)]
 
 
 def shape_rows(study: StudyRecord) -> Rows:
-    """phi(z) of each searched activation from -4 to 3; leaky ReLU with slope 0.1, PReLU where it starts."""
+    """phi(z) of each searched activation from -4 to 3; leaky ReLU has slope 0.1, PReLU its start of 0.25."""
     return [
         {"activation": name, "z": z, "phi": SHAPES[name](z)}
         for name in activations_of(study.spec)
@@ -254,7 +254,7 @@ def draw_shapes(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_shapes(rows: Rows, spec: StudySpec) -> str:
-    """What is drawn, and what is not."""
+    """Which activations are drawn, and which are not."""
     names = list(grouped(rows, "activation"))
     told = f"The {len(names)} activations of this study" if len(names) > 1 else "The activation of this study"
     unknown = [name for name in activations_of(spec) if name not in names]
@@ -297,7 +297,7 @@ def draw_slope_shapes(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_slope_shapes(rows: Rows, spec: StudySpec) -> str:
-    """Where the study's best slope lies among the tutorial's."""
+    """The slope of the study's best leaky ReLU, beside the tutorial's slopes."""
     best = [name for name in grouped(rows, "slope") if "best" in name]
     if not best:
         return "The tutorial's slopes beside ReLU; no trial of leaky ReLU has run to its end in this study."
