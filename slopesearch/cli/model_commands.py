@@ -122,7 +122,7 @@ def replay_stored(
     data: DataFolder = None,
     device: Device = "auto",
 ) -> None:
-    """Train a stored trial again, and compare."""
+    """Train the config of a stored trial again, and compare the curves."""
     from slopesearch.training.devices import checked_torch_pair
 
     with checked_torch_pair():
@@ -139,11 +139,7 @@ def replay_stored(
         say(console, "bit-equal")
         return
     worst = largest_difference(stored.curve, curve)
-    how = (
-        f"the curves differ by up to {worst:.2g}"
-        if worst < inf
-        else "one curve has numbers that the other lacks"
-    )
+    how = f"the curves differ by up to {worst:.2g}" if worst < inf else "one curve lacks numbers of the other"
     say(console, f"not equal: {how}; what differs between then and now:")
     unknown = "nothing that is stored; another processor, or other trials in the pack, would explain it"
     for line in what_differs(study, stored, where) or [unknown]:

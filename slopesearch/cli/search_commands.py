@@ -23,7 +23,7 @@ from slopesearch.cli.options import (
     parse_seconds,
     parse_set,
 )
-from slopesearch.cli.tables import say, study_table, verdict_json, verdict_table
+from slopesearch.cli.tables import confirmation_json, confirmation_table, say, study_table
 from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.wording import RequestError, read_toml
 
@@ -169,7 +169,7 @@ def confirm_study(
         from slopesearch.search.optimize import choose_machine
 
     progress = Console(stderr=as_json)
-    verdict = confirm(
+    found = confirm(
         name,
         folder=data_folder(data),
         machine=choose_machine(devices, workers, pack, launcher),
@@ -180,10 +180,10 @@ def confirm_study(
         note=lambda text: say(progress, text),
         display=lambda: display_on(progress),
     )
-    if verdict.confirmed and as_json:
-        print(verdict_json(verdict.confirmed, verdict.openings))
-    elif verdict.confirmed:
-        verdict_table(Console(), verdict.confirmed, verdict.openings)
-    if verdict.interrupted:
-        say(progress, "not done; the same command goes on")
+    if found.confirmed and as_json:
+        print(confirmation_json(found.confirmed, found.openings))
+    elif found.confirmed:
+        confirmation_table(Console(), found.confirmed, found.openings)
+    if found.interrupted:
+        say(progress, "the confirmation is not done; the same command goes on with it")
         raise typer.Exit(130)
