@@ -13,6 +13,7 @@ from slopesearch.report.search_plots import _distribution
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.space import check, resolve
 from slopesearch.search.store import create_or_resume, database
+from tests.conftest import make_config
 
 LAYERS = 3
 
@@ -126,3 +127,17 @@ def store(study: StudyRecord, path: Path) -> None:
                     intermediate_values=trial.reports,
                 )
             )
+
+
+def record(number: int, state: str, value: float | None, **fields: object) -> TrialRecord:
+    """A trial that stores as little as possible; `attributes` and `reports` may be given."""
+    attributes = dict(fields.pop("attributes", {}))  # type: ignore[call-overload]
+    ended = {"COMPLETE": "completed", "PRUNED": "pruned"}.get(state, "running")
+    reports = fields.pop("reports", {1: 0.5, REPORTS: value} if state == "COMPLETE" else {1: 0.5})
+    config = make_config(**fields)
+    return TrialRecord(number, state, value, config, reports, {"ended": ended, **attributes})  # type: ignore[arg-type]
+
+
+def study_with(*trials: TrialRecord, **fields: object) -> StudyRecord:
+    """A study of the given trials; `fields` are those of its spec."""
+    return StudyRecord("s", spec_of(**fields), list(trials))

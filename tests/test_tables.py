@@ -15,7 +15,6 @@ from slopesearch.config import Diagnostics, Report, StudySpec, TrialConfig
 from slopesearch.report.summary import NOT_COMPARABLE, textbook_rows
 from slopesearch.search.records import StudyRecord, StudySummary, TrialRecord
 from slopesearch.search.space import check, resolve
-from slopesearch.wording import describe
 from tests.conftest import make_config
 
 SPEC: StudySpec = resolve(check({"dataset": "digits"}), "float32")
@@ -118,8 +117,3 @@ def test_a_trial_shows_its_config_and_curve() -> None:
         assert (NOT_COMPARABLE in text) == remark
     for words in ("trial 3: pruned, 0.5000", "slope_max         0.1", "1.2500", "0.0100 0.0200"):
         assert words in text
-
-
-def test_describe_names_what_was_searched() -> None:
-    assert describe(LONGEST) == "leaky_relu 0.0123 learned to 0.1 norm before kaiming_uniform lr 0.001"
-    assert describe(make_config(activation="elu")) == "elu norm none kaiming_normal lr 0.001"
