@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 
 from slopesearch.config import REPORTS, Diagnostics, Report, StudySpec, TrialConfig
-from slopesearch.report.search_plots import _distribution
+from slopesearch.report.search_plots import distribution_of
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.space import check, resolve
 from slopesearch.search.store import create_or_resume, database
@@ -122,7 +122,7 @@ def store(study: StudyRecord, path: Path) -> None:
                     state=optuna.trial.TrialState[trial.state],
                     value=trial.value,
                     params=params,
-                    distributions={n: _distribution(getattr(study.spec.space, n)) for n in params},
+                    distributions={n: distribution_of(getattr(study.spec.space, n)) for n in params},
                     user_attrs=trial.attributes,
                     intermediate_values=trial.reports,
                 )

@@ -159,6 +159,19 @@ def test_a_folder_of_another_run_is_refused_and_ones_own_is_done(tmp_path: Path)
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["mine.txt"]
 
 
+def test_a_run_does_not_go_on_with_other_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, asked = tmp_path / "x", for_training(exported(), 2, None, None, hold_out=True)
+    monkeypatch.setattr(Fit, "epochs", lambda fit, stepped: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train_in(run, asked)
+    monkeypatch.undo()
+    monkeypatch.setattr("slopesearch.runs.train.content_hash", lambda dataset, folder: "another")
+    with pytest.raises(RequestError, match="the digits images differ from those that the run in .* began"):
+        train_in(run, asked)
+    monkeypatch.undo()
+    assert train_in(run, asked)["epochs"] == 2
+
+
 def test_ctrl_c_stops_and_says_how_to_go_on(
     command_line: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -243,7 +243,8 @@ def _correlation(rows: Rows, step: int, name: str) -> str:
 # --- importances
 
 
-def _distribution(axis: Range | tuple[Any, ...]) -> BaseDistribution:
+def distribution_of(axis: Range | tuple[Any, ...]) -> BaseDistribution:
+    """An axis of the space as Optuna's distribution."""
     if isinstance(axis, Range):
         return FloatDistribution(axis.low, axis.high, log=axis.log)
     return CategoricalDistribution(axis)
@@ -282,7 +283,7 @@ def _importances(spec: StudySpec, trials: list[Any], axes: dict[str, Any]) -> di
     from optuna.importance import get_param_importances  # it loads scikit-learn, which takes a second
 
     within = optuna.create_study(direction="maximize" if spec.maximize else "minimize")
-    distributions = {name: _distribution(axis) for name, axis in axes.items()}
+    distributions = {name: distribution_of(axis) for name, axis in axes.items()}
     within.add_trials(
         [
             optuna.trial.create_trial(

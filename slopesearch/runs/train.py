@@ -23,11 +23,12 @@ from slopesearch.files import write_aside
 from slopesearch.nets.models import count_parameters
 from slopesearch.nets.plain import as_code, as_torch
 from slopesearch.seeds import derive
-from slopesearch.training.data import DATASETS, load_for, load_test
+from slopesearch.training.data import DATASETS, content_hash, load_for, load_test
 from slopesearch.training.engine import evaluate, total_steps
 from slopesearch.training.fit import Epoch, Fit
 
-CONFIG, CHECKPOINT, WEIGHTS = "config.toml", "checkpoint.pt", "weights.safetensors"
+CONFIG, WEIGHTS = "config.toml", "weights.safetensors"
+CHECKPOINT, IMAGES = "checkpoint.pt", "images.sha256"  # of an unfinished run alone
 METRICS, CURVE, PICTURE, README, LOCK = "metrics.json", "curve.csv", "curve.svg", "README.md", ".lock"
 
 
@@ -116,10 +117,11 @@ def train_run(
 
     `stepped` is told the number of steps so far, `told` each epoch, the stored ones first. The test set is
     opened once, after the last epoch. A finished run is not trained again: its stored metrics are returned.
-    Raises RequestError where these are damaged.
+    Raises RequestError where these are damaged, or where the run began with other images.
     """
     if (run / METRICS).is_file():
         return _stored_metrics(run / METRICS)
+    _refuse_other_images(run, asked.config.dataset, folder)
     fit = Fit(asked.config, load_for(asked.config, folder).to(device), device)
     if (run / CHECKPOINT).is_file():
         fit.restore(run / CHECKPOINT)
@@ -133,6 +135,20 @@ def train_run(
     metrics = _metrics(asked, fit, tested, device)
     _write(run, asked, fit, metrics)
     return metrics
+
+
+def _refuse_other_images(run: Path, dataset: str, folder: Path) -> None:
+    """Store the hash of the images when a run begins; raise RequestError where it is another one later."""
+    given = content_hash(dataset, folder)
+    if not (run / IMAGES).is_file():
+        write_aside(run / IMAGES, given.encode())
+    stored = (run / IMAGES).read_bytes().decode(errors="replace")
+    if stored != given:
+        raise RequestError(
+            f"the {dataset} images differ from those that the run in '{run}' began with:",
+            f"  SHA-256: stored {stored}, given {given}",
+            "name the folder that holds the first ones with --data, or another run folder with -o",
+        )
 
 
 def _stored_metrics(path: Path) -> dict[str, Any]:
@@ -184,7 +200,8 @@ def _write(run: Path, asked: ConfigFile, fit: Fit, metrics: dict[str, Any]) -> N
     write_aside(run / PICTURE, curve_picture(fit.curve).encode())
     write_aside(run / README, readme(asked, model, metrics).encode())
     write_aside(run / METRICS, json.dumps(metrics, indent=2).encode() + b"\n")
-    (run / CHECKPOINT).unlink(missing_ok=True)
+    for name in (CHECKPOINT, IMAGES):
+        (run / name).unlink(missing_ok=True)
 
 
 def curve_table(curve: list[Epoch]) -> str:
