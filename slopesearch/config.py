@@ -25,7 +25,11 @@ REPORTS = 9  # of a run; steps 1 to 9, so that successive halving by 3 has its r
 
 
 class Noun(BaseModel):
-    # Not-a-number would not survive JSON, and compares unequal to itself: refused everywhere.
+    """What every noun is: frozen, strict in types, closed to unknown fields, and finite in its numbers.
+
+    Not-a-number would not survive JSON, and compares unequal to itself.
+    """
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
