@@ -128,7 +128,10 @@ def test_a_finished_run_predicts_and_tells_its_metrics(command_line: InProcess, 
     run_folder("finished", tmp_path)
     Image.new("L", (28, 28), 128).save(tmp_path / "grey.png")
     done = command_line("predict", "finished", "grey.png")
-    assert (done.code, done.out.startswith("grey.png: ")) == (0, True), done.err
+    assert done.code == 0, done.err
+    digit, probability = done.out.removeprefix("grey.png: ").split()
+    assert digit == "9"  # as version 0.1.0 said
+    assert float(probability) == pytest.approx(0.1593, abs=2e-4)
     again = ("--epochs", "2", "--train-size", "256", "--device", "cpu", "-o", "finished")
     done = command_line("train", "finished/config.toml", *again)
     assert done.code == 0, done.err

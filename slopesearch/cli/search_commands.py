@@ -68,15 +68,9 @@ def optimize_study(
         from slopesearch.search.optimize import optimize
         from slopesearch.search.space import check
 
-    flags = {
-        "dataset": dataset,
-        "model": model,
-        "epochs": epochs,
-        "train_size": train_size,
-        "val_size": val_size,
-        "seed": seed,
-    }
-    spec = check(_asked(study, flags, sets or []))
+    names = {"dataset": dataset, "model": model}
+    sizes = {"epochs": epochs, "train_size": train_size, "val_size": val_size, "seed": seed}
+    spec = check(_asked(study, {**names, **sizes}, sets or []))
     console = Console()
     with display_on(console) as listen:
         outcome = optimize(

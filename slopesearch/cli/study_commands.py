@@ -15,7 +15,7 @@ from slopesearch.wording import RequestError
 
 
 def list_studies(storage: Storage = DEFAULT_URL, as_json: Json = False) -> None:
-    """The studies of a storage."""
+    """List the studies of a storage."""
     summaries = read_summaries(storage)
     if as_json:
         print(json.dumps([vars(summary) for summary in summaries], indent=2))
@@ -29,7 +29,7 @@ def show_study(
     storage: Storage = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
-    """One study: its best configs, and how far ahead of the textbook they are. Or one trial."""
+    """Show a study, its best configs and their lead over the textbook; or one trial."""
     from slopesearch.search.store import read_study
 
     record = read_study(storage, name)

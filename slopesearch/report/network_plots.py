@@ -58,24 +58,22 @@ def dead_rows(study: StudyRecord) -> Rows:
 
     Each layer counts alike, however many units it has (`dead_fraction` of a trial counts units).
     """
-    rows: Rows = []
-    for trial, config, inside in diagnosed(study):
-        rows.append(
-            {
-                "trial": trial.number,
-                "order": inside.order,
-                "activation": config.activation,
-                "negative_slope": config.negative_slope,
-                "lr": config.lr,
-                "norm": config.norm,
-                "zero_gradient": sum(inside.zero_gradient) / len(inside.layers),
-                "never_active": sum(inside.never_active) / len(inside.layers),
-                "inactive": sum(inside.inactive) / len(inside.layers),
-                "saturated": sum(inside.saturated) / len(inside.layers) if inside.saturated else None,
-                "value": trial.value,
-            }
-        )
-    return rows
+    return [
+        {
+            "trial": trial.number,
+            "order": inside.order,
+            "activation": config.activation,
+            "negative_slope": config.negative_slope,
+            "lr": config.lr,
+            "norm": config.norm,
+            "zero_gradient": sum(inside.zero_gradient) / len(inside.layers),
+            "never_active": sum(inside.never_active) / len(inside.layers),
+            "inactive": sum(inside.inactive) / len(inside.layers),
+            "saturated": sum(inside.saturated) / len(inside.layers) if inside.saturated else None,
+            "value": trial.value,
+        }
+        for trial, config, inside in diagnosed(study)
+    ]
 
 
 def draw_dead(rows: Rows, spec: StudySpec) -> go.Figure:
@@ -146,21 +144,19 @@ def say_dead(rows: Rows, spec: StudySpec) -> str:
 
 def gradient_rows(study: StudyRecord) -> Rows:
     """The root mean square of the gradient at each layer of each completed trial."""
-    rows: Rows = []
-    for trial, config, inside in diagnosed(study):
-        rows += [
-            {
-                "trial": trial.number,
-                "order": inside.order,
-                "activation": config.activation,
-                "norm": config.norm,
-                "layer": layer,
-                "gradient_rms": rms,
-                "attenuation": inside.grad_attenuation,
-            }
-            for layer, rms in zip(inside.layers, inside.gradient_rms, strict=True)
-        ]
-    return rows
+    return [
+        {
+            "trial": trial.number,
+            "order": inside.order,
+            "activation": config.activation,
+            "norm": config.norm,
+            "layer": layer,
+            "gradient_rms": rms,
+            "attenuation": inside.grad_attenuation,
+        }
+        for trial, config, inside in diagnosed(study)
+        for layer, rms in zip(inside.layers, inside.gradient_rms, strict=True)
+    ]
 
 
 def draw_gradients(rows: Rows, spec: StudySpec) -> go.Figure:
