@@ -45,15 +45,15 @@ from slopesearch.training.devices import best_precision, resolve_devices, usable
 DEFAULT_THREADS = torch.get_num_threads()  # before anything sets it
 BATCH_SIZE = 128
 IMAGES = 10_000
-TRIAL_IMAGES = 3 * (IMAGES // BATCH_SIZE) * BATCH_SIZE  # of a trial of the default study that is not pruned
+TRIAL_IMAGES = 3 * (IMAGES // BATCH_SIZE) * BATCH_SIZE  # of an unpruned trial of the default study
 PACKS = (1, 4, 16, 64)
-BUSY = 0.25  # of the cores at work before the start: then the numbers mean little
+BUSY = 0.25  # share of the cores at work before the start, from which the numbers mean little
 
 
 def copied_loop(folder: Path, norm: str, threads: int) -> float:
     """Images a second of the usual Optuna objective: DataLoader, float32, on the GPU if there is one.
 
-    Of the second trial of a study: the first one also pays for what torch does only once.
+    The rate is that of a study's second trial, since the first also pays for what torch does only once.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -91,20 +91,20 @@ def copied_loop(folder: Path, norm: str, threads: int) -> float:
 
 
 def in_a_new_process(measure: Callable[[], float]) -> float:
-    """What it gives where nothing else has run, since what ran before decides how memory is reused."""
+    """The measured value in a fresh process, since earlier work decides how memory is reused."""
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
         return pool.submit(measure).result()
 
 
 def config_of(norm: str, precision: Precision) -> TrialConfig:
-    """The tutorial's CNN for an epoch of the default study."""
+    """The config of the tutorial's CNN for one epoch of the default study."""
     space = {"activation": "leaky_relu", "slope_mode": "fixed", "negative_slope": 0.01, "init": "default"}
     asked = {"dataset": "mnist", "epochs": 1, "val_size": 1000, "space": {**space, "norm": norm, "lr": 1e-3}}
     return sample(resolve(check(asked), precision), optuna.trial.FixedTrial({}))  # type: ignore[arg-type]
 
 
 def workers_rate(launcher: ProcessLauncher, configs: list[TrialConfig], slots: int) -> float:
-    """Training images a second of the first `slots` workers together, each at one pack of these configs."""
+    """Training images a second of the first `slots` workers together, each with one pack of these configs."""
     rate, done = 0.0, 0
     for slot in range(slots):
         launcher.start(slot, configs)
@@ -116,7 +116,7 @@ def workers_rate(launcher: ProcessLauncher, configs: list[TrialConfig], slots: i
         if isinstance(message, Reported):
             launcher.answer(slot, [])
         elif isinstance(message, Finished):
-            # A member's rate is that of its share of the pack's time, so the pack's is their mean.
+            # A member's rate counts its share of the pack's time, so their mean is the pack's rate.
             rate += statistics.mean(result.images_per_second for result in message.results)
             done += 1
     return rate
@@ -125,8 +125,8 @@ def workers_rate(launcher: ProcessLauncher, configs: list[TrialConfig], slots: i
 def bound(device: torch.device, precision: Precision, threads: int) -> float:
     """Images a second if training were nothing but its matrix products, at the rate of a large product.
 
-    Of the layers as torch has them: what the package leaves out of a pooled convolution's backward counts, so
-    that a share of the bound may exceed 1.
+    The products are those of torch's own layers. The package leaves some out of a pooled convolution's
+    backward, so its share of the bound may exceed 1.
     """
     config = config_of("none", precision)
     images = torch.zeros(BATCH_SIZE, 1, 28, 28)
@@ -137,7 +137,7 @@ def bound(device: torch.device, precision: Precision, threads: int) -> float:
     size = 8192 if device.type == "cuda" else 1024
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a = torch.ones(size, size, device=device, dtype=dtype)
-    # The same product as a 1x1 convolution: on some CPUs another library computes it, and faster.
+    # The same product as a 1x1 convolution, which on some CPUs a faster library computes.
     rows = a.view(1, size, size // 32, 32).contiguous(memory_format=torch.channels_last)
     kernels = a[..., None, None]
     ways: list[Callable[[], Tensor]] = [lambda: a @ a, lambda: F.conv2d(rows, kernels)]
@@ -155,7 +155,7 @@ def bound(device: torch.device, precision: Precision, threads: int) -> float:
 
 
 def overhead(trials: int) -> float:
-    """Seconds a trial outside training: ask, report, prune, tell, process traffic; one worker."""
+    """Seconds a trial that are not training (ask, report, prune, tell, process traffic), with one worker."""
     times: list[float] = []
     training = 0.0
 
@@ -164,7 +164,7 @@ def overhead(trials: int) -> float:
         if isinstance(event, (Started, Told)):
             times.append(time.perf_counter())
         if isinstance(event, Told) and event.result is not None and len(times) > 2:
-            training += event.result.seconds  # without the first trial, which loads the data
+            training += event.result.seconds  # the first trial is left out: it loads the data
 
     spec = check({"dataset": "digits", "model": "mlp", "epochs": 2})
     with tempfile.TemporaryDirectory() as folder:
@@ -197,7 +197,7 @@ def default_study(folder: Path, trials: int, deterministic: bool) -> dict[str, f
 def contenders(
     launcher: ProcessLauncher, devices: list[str], fast: Precision, folder: Path, norm: str
 ) -> dict[str, Callable[[], float]]:
-    """What is measured in each round, the first being what the others are compared with."""
+    """The measurements of a round by name; the others are compared with the first."""
     count = len(devices)
     precisions: list[Precision] = list(dict.fromkeys((fast, "float32")))
     found: dict[str, Callable[[], float]] = {
@@ -226,9 +226,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("SLOPESEARCH_DATA", "data")))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--trials", type=int, default=200, help="of the overhead study, and of --study")
-    parser.add_argument("--study", action="store_true", help="run the default study too, as it comes")
-    parser.add_argument("--deterministic", action="store_true", help="and with --deterministic")
+    parser.add_argument("--trials", type=int, default=200, help="trials of the overhead study and of --study")
+    parser.add_argument("--study", action="store_true", help="run the default study too")
+    parser.add_argument("--deterministic", action="store_true", help="run it with --deterministic as well")
     parser.add_argument("--json", type=Path, default=Path("benchmark.json"))
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

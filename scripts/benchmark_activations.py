@@ -2,9 +2,9 @@
 
     python scripts/benchmark_activations.py                           about 3 min
 
-Rounds are interleaved; a number is the median over the rounds of the ratio to ReLU in the same round. On a
-CPU it is one thread, as in a worker. The step is the CNN's, batch 128, without BatchNorm, where an activation
-that never falls comes after the pool, on a quarter of the numbers.
+Rounds are interleaved; a number is the median over the rounds of the ratio to ReLU in the same round. A CPU
+uses one thread, as a worker does. The step is that of the CNN, batch 128, without BatchNorm; there an
+activation that never falls runs after the pool, on a quarter of the numbers.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from slopesearch.training.devices import WORKER_ENVIRONMENT, best_precision
 from slopesearch.training.engine import Alone, Member
 
 SIZES = [(128, 128), (128, 64, 14, 14), (128, 32, 28, 28)]
-CALLS = 10  # in a row, per measurement
+CALLS = 10  # calls in a row of one measurement
 
 
 def configs(precision: str) -> dict[str, TrialConfig]:
@@ -50,7 +50,7 @@ def configs(precision: str) -> dict[str, TrialConfig]:
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Of one call, from several in a row."""
+    """Seconds of one call, measured over several in a row."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     started = time.perf_counter()
@@ -62,7 +62,7 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
 
 
 def layer_calls(config: TrialConfig, x: Tensor) -> tuple[Callable[[], object], Callable[[], object]]:
-    """(forward, forward and backward) of the activation on x, as a hidden layer meets it."""
+    """The forward pass, and forward with backward, of an activation on x, as calls without arguments."""
     layer = ACTIVATIONS[config.activation].make(config, x.shape[1]).to(x.device)
     dy = torch.ones_like(x)
     x = x.detach().requires_grad_()

@@ -2,9 +2,9 @@
 
     python scripts/benchmark_regret.py --packs 1 4 8 16 --seeds 100       3 min on 2 fast cores
 
-A pack of K is asked for while the one before it trains, as on a GPU, so the sampler knows nothing of the last
+A pack of K is asked for while the pack before it trains, as on a GPU, so the sampler does not know the last
 2K - 1 trials. The objective stands in for an accuracy: it has no noise, a best learning rate and slope for
-each activation, and a cost for every other choice. Regret is the best value there is less the best one found.
+each activation, and a cost for every other choice. Regret is the best possible value minus the best found.
 """
 
 import argparse
@@ -28,7 +28,7 @@ OPTIMUM = 1.0
 
 
 def objective(config: TrialConfig) -> float:
-    """At most 1: leaky_relu, fixed slope 0.1, norm before, the last init, lr 0.003."""
+    """The value of a config; 1 is the best: leaky_relu, fixed slope 0.1, norm before, last init, lr 0.003."""
     best_lr = -2.5 - 0.1 * list(ACTIVATIONS).index(config.activation)
     if config.activation == "leaky_relu":
         best_lr = log10(3e-3)
@@ -42,7 +42,7 @@ def objective(config: TrialConfig) -> float:
 
 
 def regret(seed: int, pack: int, trials: int) -> float:
-    """The regret of one study after `trials` trials; a pack of one is asked for when the last is told."""
+    """The regret of one study after `trials` trials; packs of one are asked for when the last is told."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     spec = resolve(check({"dataset": "mnist"}), "float32")
     sampler = SeededSampler(SAMPLERS["tpe"], seed, first_trials(spec))

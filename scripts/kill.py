@@ -1,10 +1,10 @@
-"""What does kill -9 cost? A study that is killed at random moments, against one that never was.
+"""What does kill -9 cost? A study that is killed at random moments, against a study left alone.
 
     python scripts/kill.py --kills 50 --trials 70 --seed 0
 
 One worker trains small MLPs on the bundled digits. The main process or its worker is killed while it
-starts, draws, trains or tells, and the same command goes on. Ends with exit code 1 where anything was lost,
-done twice or left behind, or where the study differs from the one that was left alone.
+starts, draws, trains or tells, and the same command goes on. The exit code is 1 where a trial was lost, run
+twice or left unfinished, a worker was left behind, or the two studies differ.
 """
 
 import argparse
@@ -31,14 +31,14 @@ from slopesearch.config import REPORTS
 from slopesearch.search.sqlite import read_only
 from slopesearch.search.store import read_study
 
-ORPHAN = 10  # s that a worker may outlive its main process
-STUCK = 300  # s without progress after which something hangs
-POLL = 0.01  # s
+ORPHAN = 10  # s for which a worker may outlive its main process
+STUCK = 300  # s without progress, after which the study counts as hung
+POLL = 0.01  # s between two looks at the output
 Rows = dict[int, tuple[str, float]]
 
 
 class Run:
-    """`optimize` as a process, its output in a file."""
+    """A call of `optimize` as a process, with its output in a file."""
 
     def __init__(self, database: Path, trials: int) -> None:
         self.log = database.with_suffix(".log")
@@ -57,11 +57,11 @@ class Run:
         return self.process.poll() is not None
 
     def lines(self, start: str) -> int:
-        """How many lines of its output begin so."""
+        """How many lines of the output begin with `start`."""
         return sum(line.startswith(start) for line in self.log.read_text().splitlines())
 
     def wait_for(self, start: str, count: int) -> bool:
-        """Wait for so many lines; False where it ended before."""
+        """Wait for `count` such lines; False where the process ends before."""
         deadline = time.monotonic() + STUCK
         while self.lines(start) < count:
             if self.ended:
@@ -74,7 +74,7 @@ class Run:
 
 @dataclass
 class Findings:
-    """What was killed where, and what was wrong."""
+    """The kills by victim and stage, and every fault that was found."""
 
     kills: Counter[tuple[str, str]] = field(default_factory=Counter)
     longest_orphan: float = 0.0
@@ -83,18 +83,18 @@ class Findings:
 
 
 def told(database: Path) -> Rows:
-    """Every finished trial: its state and value."""
+    """State and value of every finished trial, by number."""
     query = """SELECT number, state, value FROM trials LEFT JOIN trial_values USING (trial_id)
                WHERE state != 'RUNNING'"""
     try:
         with closing(read_only(database)) as connection:
             return {number: (state, value) for number, state, value in connection.execute(query)}
-    except sqlite3.OperationalError:  # not made yet
+    except sqlite3.OperationalError:  # the tables are not made yet
         return {}
 
 
 def stage(run: Run, database: Path) -> str:
-    """What the study is doing at this moment."""
+    """The stage of the study at this moment, in words."""
     query = """
         SELECT (SELECT count(*) FROM trial_user_attributes AS a
                 WHERE a.trial_id = t.trial_id AND a.key = 'config'),
@@ -116,7 +116,7 @@ def stage(run: Run, database: Path) -> str:
 
 
 def check(database: Path, before: Rows, found: Findings) -> Rows:
-    """Integrity, and that nothing that was told is gone or changed. The finished trials now."""
+    """The finished trials now; a fault where the file is damaged, or a told trial is gone or changed."""
     if not database.exists():
         return before
     with closing(sqlite3.connect(database)) as connection:
@@ -130,13 +130,13 @@ def check(database: Path, before: Rows, found: Findings) -> Rows:
 
 
 def kill(run: Run, victim: str, database: Path, found: Findings) -> None:
-    """Kill the main process or its worker, and see that no worker outlives its main process."""
+    """Kill the main process or its worker, and watch that no worker outlives its main process."""
     workers = run.process.children(recursive=True)
     if victim == "worker" and workers:
         found.kills[victim, stage(run, database)] += 1
         workers[0].kill()
         return
-    run.process.send_signal(signal.SIGSTOP)  # so that the stage is that of the kill
+    run.process.send_signal(signal.SIGSTOP)  # the stage that is read is that of the kill
     found.kills["main", stage(run, database)] += 1
     run.process.kill()
     run.process.wait()
@@ -148,7 +148,7 @@ def kill(run: Run, victim: str, database: Path, found: Findings) -> None:
 
 
 def study_left_alone(database: Path, trials: int) -> tuple[float, float]:
-    """Run the study to its end: the seconds until its first trial is told, and of each further one."""
+    """Run the study to its end: the seconds until its first trial is told, and of each further trial."""
     started = time.monotonic()
     run = Run(database, trials)
     run.wait_for("[", 1)
@@ -159,11 +159,11 @@ def study_left_alone(database: Path, trials: int) -> tuple[float, float]:
 
 
 def killed_study(database: Path, arguments: argparse.Namespace, pace: tuple[float, float]) -> Findings:
-    """Run the study, killed again and again; `pace` is that of the study left alone."""
+    """Run the study and kill it again and again; `pace` holds the times of the study left alone."""
     found, rng = Findings(), random.Random(arguments.seed)
     rows: Rows = {}
     run = Run(database, arguments.trials)
-    spared = 0  # a trial whose worker dies twice is left as FAIL by design: it is told first
+    spared = 0  # a trial is told between two kills of workers: one whose worker dies twice is left as FAIL
     while sum(found.kills.values()) < arguments.kills:
         victim = rng.choice(["main", "worker"])
         if victim == "main" and rng.random() < 0.4:
@@ -174,7 +174,7 @@ def killed_study(database: Path, arguments: argparse.Namespace, pace: tuple[floa
             landed = run.wait_for("digits-mlp: to ", 1) and run.wait_for("[", wanted)
             time.sleep(rng.uniform(0, pace[1]))
         if not landed or run.ended:
-            break  # the study has ended before its last kill: it is told how many there were
+            break  # the study has ended before its last kill; the table says how many there were
         kill(run, victim, database, found)
         spared = run.lines("[") + 1
         if run.ended:
@@ -187,7 +187,7 @@ def killed_study(database: Path, arguments: argparse.Namespace, pace: tuple[floa
 
 
 def compare(database: Path, whole: Path, trials: int) -> list[str]:
-    """What is missing, too much, unfinished or different."""
+    """A sentence for each trial that is missing, superfluous, unfinished or different."""
     one, other = (read_study(f"sqlite:///{path}", None).trials for path in (database, whole))
     wrong = []
     if [trial.number for trial in one] != list(range(trials)):
@@ -205,8 +205,8 @@ def main() -> None:
     """Run both studies, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--trials", type=int, default=70, help="of the study in all")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments and the victims")
+    parser.add_argument("--trials", type=int, default=70, help="trials of the study in all")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments and the victims")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         whole, database = Path(folder, "whole.db"), Path(folder, "killed.db")
@@ -231,7 +231,7 @@ def main() -> None:
         console.print(f"wrong: {line}", markup=False)
     if found.wrong or not found.kills:
         sys.exit(1)
-    console.print("every trial that was told is there, none twice, none stuck; equal to the study left alone")
+    console.print("every told trial is there once, none is stuck, all equal those of the study left alone")
 
 
 if __name__ == "__main__":

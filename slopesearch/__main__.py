@@ -1,6 +1,11 @@
 """`python -m slopesearch`."""
 
-from slopesearch.cli.main import main
+import sys
 
 if __name__ == "__main__":
-    main()
+    try:
+        from slopesearch.cli.main import main
+
+        main()
+    except KeyboardInterrupt:  # while modules are loaded; later, typer takes it
+        sys.exit(130)

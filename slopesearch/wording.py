@@ -1,4 +1,4 @@
-"""Sentences: errors, unknown names, the mistakes of a file, differences, safe text; reading TOML."""
+"""Sentences: errors, unknown names, the mistakes of a file, configs, differences; safe text; reading TOML."""
 
 import reprlib
 import tomllib
@@ -9,13 +9,13 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from slopesearch.config import Range, StudySpec
+from slopesearch.config import Range, StudySpec, TrialConfig
 
-LARGEST_TOML = 2**14  # bytes; a study file has a few hundred, and 64 kB of dots take 20 s to refuse
+LARGEST_TOML = 2**14  # bytes; a study file has some hundred, and tomllib takes 20 s over 64 kB of dots
 
 
 class RequestError(Exception):
-    """What was asked cannot be done: one sentence each on what was wrong, what was given, what to do."""
+    """The request cannot be met: sentences on what is wrong with it, what was given and what to do."""
 
     def __init__(self, *sentences: str) -> None:
         super().__init__("\n".join(sentences))
@@ -23,17 +23,17 @@ class RequestError(Exception):
 
 
 class StudyFailedError(Exception):
-    """The work failed, trial after trial or on a broken disk: the last fault, and what to do."""
+    """The work failed (trial after trial, a broken disk, a diverged loss): the fault and what to do."""
 
 
 def read_toml(path: Path, kind: str = "study file") -> dict[str, Any]:
-    """A TOML file as a plain mapping; `kind` says in the sentences what it should be.
+    """A TOML file as a plain mapping; `kind` is the file's name in the sentences.
 
     Raises RequestError where the file is missing, unreadable, too large or no TOML.
     """
     try:
         with path.open("rb") as file:
-            content = file.read(LARGEST_TOML + 1)  # the size of what never ends is not known before
+            content = file.read(LARGEST_TOML + 1)  # not stat: /dev/zero has no size
         if len(content) > LARGEST_TOML:
             raise RequestError(
                 f"'{path}' is no {kind}: it has more than {LARGEST_TOML:,} bytes; check the path"
@@ -57,13 +57,13 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from None
 
 
-def mistakes(error: ValidationError, noun: type[BaseModel] = StudySpec) -> list[str]:
-    """Every mistake of a spec, or of another noun, as a sentence that names the field and what was given."""
+def mistakes(error: ValidationError, noun: type[BaseModel]) -> list[str]:
+    """Every mistake in data for a noun, as a sentence that names the field and the value given."""
     return [_sentence(dict(detail), noun) for detail in error.errors(include_url=False)]
 
 
 def _sentence(detail: Mapping[str, Any], owner: type[BaseModel]) -> str:
-    # The third part of a place in the space may be the tag of a union, which a user has never seen.
+    # The third part of a place in the space may be the tag of a union, which no user has seen.
     place = [
         str(part) for i, part in enumerate(detail["loc"]) if (i, part) not in ((2, "range"), (2, "choices"))
     ]
@@ -86,7 +86,7 @@ def _sentence(detail: Mapping[str, Any], owner: type[BaseModel]) -> str:
     return f"{name}: {message[0].lower()}{message[1:]}{given}"
 
 
-_REPR = reprlib.Repr()  # whose depth is limited: a file may nest as deeply as it likes
+_REPR = reprlib.Repr()  # it limits the depth: a file may nest deeply
 _REPR.maxdict = _REPR.maxlist = _REPR.maxtuple = 20
 _REPR.maxstring = _REPR.maxlong = _REPR.maxother = 60
 
@@ -94,17 +94,17 @@ _REPR.maxstring = _REPR.maxlong = _REPR.maxother = 60
 def _short(value: object) -> str:
     try:
         text = _REPR.repr(value)
-    except ValueError:  # Python writes no integer of more than 4,300 digits
+    except ValueError:  # Python refuses to write an integer of more than 4,300 digits
         text = "a number of thousands of digits"
     return printable(text if len(text) <= 60 else f"{text[:57]}...")
 
 
-# Besides the control characters (Cc), what reorders or splits a line, and what is no text (Cs).
+# These reorder the text of a line, as control characters (Cc) steer a terminal and Zl, Zp split lines.
 _BIDI = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Text with what would steer a terminal shown as its escape, but for the characters to `keep`."""
+    """Text with escapes in place of the characters that would steer a terminal, but for those to `keep`."""
     return "".join(
         char.encode("unicode_escape").decode()
         if char not in keep and (unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in _BIDI)
@@ -114,8 +114,19 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def unknown(kind: str, given: str, choices: Mapping[str, object] | list[str]) -> str:
-    """The one sentence for a name that nothing answers to."""
+    """The sentence for a name that does not exist: the given one, and those to choose from."""
     return f"unknown {kind} {_short(given)}; choose from {', '.join(choices)}"
+
+
+def describe(config: TrialConfig) -> str:
+    """A config in a few words: the searched parameters alone."""
+    words = [config.activation]
+    if config.negative_slope is not None:
+        words.append(f"{config.negative_slope:.3g}")
+    if config.slope_mode == "learnable":
+        words.append(f"learned to {config.slope_max:g}")
+    words += [f"norm {config.norm}", config.init, f"lr {config.lr:.2g}"]
+    return " ".join(words)
 
 
 def differences(stored: StudySpec, given: StudySpec) -> list[str]:
@@ -128,7 +139,7 @@ def differences(stored: StudySpec, given: StudySpec) -> list[str]:
             (f"space.{name}", getattr(stored.space, name), getattr(given.space, name))
             for name in given.space.model_fields_set
         ]
-    # None asks for a default, and the stored spec says which one that was.
+    # None asks for a default, and the stored spec holds the default of its time.
     return [
         f"{name}: stored {_plain(old)}, given {_plain(new)}"
         for name, old, new in sorted(pairs)

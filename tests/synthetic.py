@@ -9,10 +9,11 @@ from typing import Any
 import optuna
 
 from slopesearch.config import REPORTS, Diagnostics, Report, StudySpec, TrialConfig
-from slopesearch.report.search_plots import _distribution
+from slopesearch.report.search_plots import distribution_of
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.space import check, resolve
 from slopesearch.search.store import create_or_resume, database
+from tests.conftest import make_config
 
 LAYERS = 3
 
@@ -76,6 +77,7 @@ def trial_of(number: int, spec: StudySpec, draw: random.Random) -> TrialRecord:
         gradient_rms=(1e-3, 3e-3, 1e-2),
         dead_fraction=dead,
         grad_attenuation=0.5,
+        order="tutorial",
     )
     attributes = {
         "config": config.model_dump(mode="json"),
@@ -120,8 +122,22 @@ def store(study: StudyRecord, path: Path) -> None:
                     state=optuna.trial.TrialState[trial.state],
                     value=trial.value,
                     params=params,
-                    distributions={n: _distribution(getattr(study.spec.space, n)) for n in params},
+                    distributions={n: distribution_of(getattr(study.spec.space, n)) for n in params},
                     user_attrs=trial.attributes,
                     intermediate_values=trial.reports,
                 )
             )
+
+
+def record(number: int, state: str, value: float | None, **fields: object) -> TrialRecord:
+    """A trial that stores as little as possible; `attributes` and `reports` may be given."""
+    attributes = dict(fields.pop("attributes", {}))  # type: ignore[call-overload]
+    ended = {"COMPLETE": "completed", "PRUNED": "pruned"}.get(state, "running")
+    reports = fields.pop("reports", {1: 0.5, REPORTS: value} if state == "COMPLETE" else {1: 0.5})
+    config = make_config(**fields)
+    return TrialRecord(number, state, value, config, reports, {"ended": ended, **attributes})  # type: ignore[arg-type]
+
+
+def study_with(*trials: TrialRecord, **fields: object) -> StudyRecord:
+    """A study of the given trials; `fields` are those of its spec."""
+    return StudyRecord("s", spec_of(**fields), list(trials))

@@ -15,8 +15,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from slopesearch.cli.main import _parse_set, _seconds, main
-from slopesearch.wording import RequestError
+from slopesearch.cli.main import main
 from tests.conftest import QUICK, CommandLine
 
 DEFAULT_URL = "sqlite:///studies/slopesearch.db"
@@ -206,31 +205,6 @@ def test_a_data_folder_without_mnist_is_an_error_for_mnist(slopesearch: CommandL
     assert done.returncode == 2
     assert "raw/train-images-idx3-ubyte is missing" in done.stderr
     assert not (tmp_path / "studies").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "parsed"),
-    [
-        ("epochs=3", {"epochs": 3}),
-        ("model=mlp", {"model": "mlp"}),
-        ("space.lr=1e-3", {"space": {"lr": 1e-3}}),
-        ("space.norm=['none', 'before']", {"space": {"norm": ["none", "before"]}}),
-        ("space.lr={low = 1e-4, high = 1e-2}", {"space": {"lr": {"low": 1e-4, "high": 1e-2}}}),
-    ],
-)
-def test_set_reads_toml_values_and_bare_words(text: str, parsed: object) -> None:
-    assert _parse_set(text) == parsed
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("1.5h", 5400)])
-def test_timeouts_have_units(text: str, seconds: float) -> None:
-    assert _seconds(text, "timeout") == seconds
-
-
-@pytest.mark.parametrize("text", ["", "0", "-3m", "m", "3 weeks"])
-def test_other_timeouts_are_refused(text: str) -> None:
-    with pytest.raises(RequestError):
-        _seconds(text, "timeout")
 
 
 def test_a_killed_worker_is_replaced_and_a_killed_study_leaves_no_worker_behind(

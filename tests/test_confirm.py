@@ -10,8 +10,9 @@ import pytest
 
 from slopesearch.config import TrialConfig
 from slopesearch.evidence import confirm as module
+from slopesearch.evidence.arms import paired
 from slopesearch.evidence.confirm import Verdict, confirm
-from slopesearch.evidence.statistics import estimate, paired
+from slopesearch.evidence.statistics import estimate
 from slopesearch.search import store
 from slopesearch.search.events import Event, Progressed, Told
 from slopesearch.search.launchers import LAUNCHERS

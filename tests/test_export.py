@@ -9,9 +9,19 @@ import tomli_w
 
 from slopesearch import load_config
 from slopesearch.config import TrialConfig
-from slopesearch.evidence.statistics import Arm, confirm_arm, estimate
+from slopesearch.evidence.arms import Arm
+from slopesearch.evidence.results import confirm_arm
+from slopesearch.evidence.statistics import estimate
 from slopesearch.nets.activations import ACTIVATIONS
-from slopesearch.runs.export import Confirmation, Exported, Origin, as_toml, export, read_export, write_export
+from slopesearch.runs.export import (
+    ConfigFile,
+    FreshRuns,
+    Origin,
+    as_toml,
+    choose_export,
+    read_config_file,
+    write_config_file,
+)
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.space import check, resolve
 from slopesearch.wording import RequestError
@@ -20,11 +30,11 @@ from tests.conftest import make_config
 NAME = 'a study\'s "name" <script> ] [ \\ \x1b[31m \n = 3 🙂'
 
 
-def make_exported(config: TrialConfig | None = None) -> Exported:
+def make_exported(config: TrialConfig | None = None) -> ConfigFile:
     """A config file with everything in it."""
-    confirmed = Confirmation(runs=3, val_accuracy=estimate([0.9, 0.91, 0.92]), val_loss=estimate([0.1, 0.2]))
+    confirmed = FreshRuns(runs=3, val_accuracy=estimate([0.9, 0.91, 0.92]), val_loss=estimate([0.1, 0.2]))
     origin = Origin(study=NAME, trial=7, objective="val_accuracy", searched=0.95, confirmed=confirmed)
-    return Exported(config=config or make_config(), origin=origin, versions={"torch": "2.15.0"})
+    return ConfigFile(config=config or make_config(), origin=origin, versions={"torch": "2.15.0"})
 
 
 def trial(number: int, value: float | None, state: str = "COMPLETE", **changes: Any) -> TrialRecord:
@@ -64,35 +74,35 @@ def test_what_is_written_is_read_back_equal(tmp_path: Path, model: str, activati
         mode = "fixed"
     slope = {"slope_mode": mode} if ACTIVATIONS[activation].has_slope else {}
     exported = make_exported(make_config(model=model, activation=activation, lr=1 / 3e5, **slope))
-    write_export(exported, tmp_path / "x.toml", force=False)
-    assert read_export(tmp_path / "x.toml") == exported
+    write_config_file(exported, tmp_path / "x.toml", force=False)
+    assert read_config_file(tmp_path / "x.toml") == exported
     assert load_config(tmp_path / "x.toml") == exported.config
     assert [path.name for path in tmp_path.iterdir()] == ["x.toml"]  # nothing left aside
 
 
 def test_the_best_of_the_search_and_a_trial_by_its_number() -> None:
-    best = export(STUDY, None, None)
+    best = choose_export(STUDY, None, None)
     assert (best.origin.trial, best.origin.searched, best.origin.confirmed) == (1, 0.95, None)
     assert best.config == STUDY.trials[1].config
     assert best.versions == {"torch": "2.0"}
-    pruned = export(STUDY, None, 2)
+    pruned = choose_export(STUDY, None, 2)
     assert (pruned.origin.trial, pruned.origin.searched) == (2, None)  # it never ran to its end
     with pytest.raises(RequestError, match="has 3 trials, numbered from 0; given 3"):
-        export(STUDY, None, 3)
+        choose_export(STUDY, None, 3)
     with pytest.raises(RequestError, match="no trial of the study .* has run to its end yet"):
-        export(StudyRecord("x", STUDY.spec, []), None, None)
+        choose_export(StudyRecord("x", STUDY.spec, []), None, None)
 
 
 def test_the_confirmed_best_comes_before_the_luckiest() -> None:
-    picked = export(STUDY, confirmation(), None)
+    picked = choose_export(STUDY, confirmation(), None)
     assert (picked.origin.trial, picked.origin.searched) == (0, 0.90)
     assert picked.origin.confirmed is not None
     assert picked.origin.confirmed.runs == 2
     assert picked.origin.confirmed.val_loss == estimate([0.1, 0.2])
-    by_number = export(STUDY, confirmation(), 1)
+    by_number = choose_export(STUDY, confirmation(), 1)
     assert by_number.origin.confirmed is not None
     assert by_number.origin.confirmed.val_loss.mean == pytest.approx(0.35)
-    assert export(STUDY, confirmation(), 2).origin.confirmed is None
+    assert choose_export(STUDY, confirmation(), 2).origin.confirmed is None
 
 
 def test_a_file_that_is_there_is_not_overwritten_unless_forced(tmp_path: Path) -> None:
@@ -101,21 +111,21 @@ def test_a_file_that_is_there_is_not_overwritten_unless_forced(tmp_path: Path) -
     with pytest.raises(
         RequestError, match="is there already; name another with -o, or overwrite it with --f"
     ):
-        write_export(make_exported(), path, force=False)
+        write_config_file(make_exported(), path, force=False)
     assert path.read_text() == "mine"
-    write_export(make_exported(), path, force=True)
-    assert read_export(path) == make_exported()
+    write_config_file(make_exported(), path, force=True)
+    assert read_config_file(path) == make_exported()
     with pytest.raises(RequestError, match="is a folder"):
-        write_export(make_exported(), tmp_path, force=True)
+        write_config_file(make_exported(), tmp_path, force=True)
     with pytest.raises(RequestError, match="there is no folder"):
-        write_export(make_exported(), tmp_path / "no" / "x.toml", force=True)
+        write_config_file(make_exported(), tmp_path / "no" / "x.toml", force=True)
 
 
 def refused(tmp_path: Path, content: bytes) -> tuple[str, ...]:
     path = tmp_path / "x.toml"
     path.write_bytes(content)
     with pytest.raises(RequestError) as error:
-        read_export(path)
+        read_config_file(path)
     return error.value.sentences
 
 
@@ -152,7 +162,7 @@ def changed(**changes: Any) -> bytes:
             {"evaluated_on": "test"},
             "config.evaluated_on: 'validation', or left out; the test set is for the end",
         ),
-        ({"batch_size": 4096}, "config.batch_size: at most train_size, given 4,096"),
+        ({"batch_size": 4096}, "config.batch_size: at most train_size, which is 512, given 4,096"),
         ({"depth": 1000, "width": 65536}, "config.width: a network of 4,290,"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 import slopesearch
 from slopesearch import Objective, StudySpec
-from slopesearch.runs.export import Exported, Origin, write_export
+from slopesearch.runs.export import ConfigFile, Origin, write_config_file
 from slopesearch.training.data import load_test
 from slopesearch.wording import RequestError
 from tests.conftest import make_config
@@ -81,8 +81,8 @@ def test_the_readmes_example_runs(tmp_path: Path) -> None:
         code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "import optuna" in code
     )
     origin = Origin(study="digits-mlp", objective="val_accuracy")
-    write_export(
-        Exported(config=make_config(), origin=origin, versions={}), tmp_path / "best.toml", force=False
+    write_config_file(
+        ConfigFile(config=make_config(), origin=origin, versions={}), tmp_path / "best.toml", force=False
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", block + "print(model)"],

@@ -313,8 +313,8 @@ def test_a_request_that_does_not_fit_is_refused_before_a_download(
 ) -> None:
     monkeypatch.setattr("slopesearch.search.optimize.find", pytest.fail)
     for fields, sentence in (
-        ({"train_size": 60_000}, "train_size: mnist has"),
-        ({"depth": 3}, "takes no depth"),
+        ({"train_size": 60_000}, "train_size: at most 50,000 for mnist"),
+        ({"depth": 3}, "takes none, given 3"),
     ):
         with pytest.raises(RequestError, match=sentence):
             harness(5, check(fields))

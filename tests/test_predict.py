@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from slopesearch.runs.export import Exported, Origin
-from slopesearch.runs.predict import load_run, predict, read_image
+from slopesearch.runs.export import ConfigFile, Origin
+from slopesearch.runs.predict import load_run, predict_images, read_image
 from slopesearch.runs.train import for_training, open_run, train_run
 from slopesearch.training.data import load
 from slopesearch.wording import RequestError
@@ -20,7 +20,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run that has been trained on the digits."""
     path = tmp_path_factory.mktemp("runs") / "x"
     origin = Origin(study="digits-mlp", objective="val_accuracy")
-    exported = Exported(config=make_config(width=128, lr=3e-3), origin=origin, versions={})
+    exported = ConfigFile(config=make_config(width=128, lr=3e-3), origin=origin, versions={})
     exported = for_training(exported, 10, None, None, hold_out=True)
     with open_run(path, exported):
         train_run(exported, path, Path("unused"), torch.device("cpu"), lambda steps: None, lambda row: None)
@@ -67,7 +67,7 @@ def kinds(folder: Path) -> dict[str, Path]:
 def test_every_kind_of_file_holds_the_same_digit(run: Path, tmp_path: Path) -> None:
     files = kinds(tmp_path)
     assert len(files) == 12
-    for row in predict(run, list(files.values())):
+    for row in predict_images(run, list(files.values())):
         assert (row.digit, row.error) == (0, None), row
         assert row.probability is not None
         assert row.probability > 0.5
@@ -115,8 +115,8 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_read(
     assert done.err.count("cannot be read: ") == 6
     for sentence in (
         "error: 'half.png' cannot be read: ",
-        "error: 'text.png' cannot be read: no image in a format that is read; use PNG,",
-        "error: 'x.eps' cannot be read: no image in a format that is read",
+        "error: 'text.png' cannot be read: it is no image in a known format; use PNG,",
+        "error: 'x.eps' cannot be read: it is no image in a known format",
         "error: 'bomb.png' cannot be read: Image size (196000000 pixels) exceeds limit",
         "error: 'nowhere.png' cannot be read: No such file or directory",
     ):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from slopesearch.config import Report
-from slopesearch.runs.replay import largest_difference, replay, what_differs
+from slopesearch.runs.replay import largest_difference, replay_trial, what_differs
 from slopesearch.search.optimize import optimize
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.space import check
@@ -36,7 +36,7 @@ def study(url: str) -> StudyRecord:
 def test_a_stored_trial_is_bit_equal_here(study: StudyRecord) -> None:
     pruned = next(trial for trial in study.trials if trial.state == "PRUNED")
     for trial in (study.trials[2], pruned):
-        assert replay(trial, FOLDER, CPU) == trial.curve
+        assert replay_trial(trial, FOLDER, CPU) == trial.curve
         assert largest_difference(trial.curve, trial.curve) == 0
         assert what_differs(study, trial, CPU) == []
 
@@ -66,7 +66,7 @@ def test_the_difference_is_the_largest_of_all_numbers() -> None:
 def test_a_trial_without_a_curve_cannot_be_replayed() -> None:
     record = TrialRecord(4, "RUNNING", None, make_config(), {}, {})
     with pytest.raises(RequestError, match=r"trial 4 \(running\) has no stored curve"):
-        replay(record, FOLDER, CPU)
+        replay_trial(record, FOLDER, CPU)
 
 
 def test_replay_and_export_on_the_command_line(url: str, command_line: InProcess, tmp_path: Path) -> None:

@@ -1,22 +1,18 @@
-"""What a person reads: tables and the live display, at 80 columns."""
+"""The tables that a person reads, at 80 columns."""
 
 import io
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from slopesearch.cli.live import Lines, LiveDisplay
 from slopesearch.cli.tables import (
-    describe,
     study_json,
     study_table,
     summaries_table,
-    textbook_rows,
     trial_view,
 )
-from slopesearch.config import Report, StudySpec, TrialConfig, TrialResult
-from slopesearch.search.events import Began, Event, Noted, Progressed, Started, Told
+from slopesearch.config import Diagnostics, Report, StudySpec, TrialConfig
+from slopesearch.report.summary import NOT_COMPARABLE, textbook_rows
 from slopesearch.search.records import StudyRecord, StudySummary, TrialRecord
 from slopesearch.search.space import check, resolve
 from tests.conftest import make_config
@@ -103,59 +99,21 @@ def test_a_trial_shows_its_config_and_curve() -> None:
         {1: 0.5},
         {"ended": "pruned", "curves": [row.model_dump() for row in curve]},
     )
-    text = render(trial_view, record)
+    inside = Diagnostics(
+        images=9,
+        layers=(1, 2),
+        never_active=(0.5, 0.5),
+        zero_gradient=(0.5, 0.5),
+        inactive=(0.5, 0.5),
+        gradient_rms=(0.1, 0.2),
+        dead_fraction=0.25,
+        grad_attenuation=0.5,
+        order="tutorial",
+    )
+    for order, remark in (("tutorial", False), (None, True)):
+        record.attributes["layers"] = inside.model_copy(update={"order": order}).model_dump(mode="json")
+        text = render(trial_view, record)
+        assert "dead_fraction     0.2500\n  grad_attenuation  0.5000" in text
+        assert (NOT_COMPARABLE in text) == remark
     for words in ("trial 3: pruned, 0.5000", "slope_max         0.1", "1.2500", "0.0100 0.0200"):
         assert words in text
-
-
-def test_describe_names_what_was_searched() -> None:
-    assert describe(LONGEST) == "leaky_relu 0.0123 learned to 0.1 norm before kaiming_uniform lr 0.001"
-    assert describe(make_config(activation="elu")) == "elu norm none kaiming_normal lr 0.001"
-
-
-def events() -> list[Event]:
-    report = Report(step=4, train_loss=1, val_loss=1, val_accuracy=0.91)
-    result = TrialResult(ended="completed", curve=(report,), seconds=1, images_per_second=1, device="cpu")
-    return [
-        Began(StudyRecord("digits-cnn", SPEC, STUDY.trials[:2]), ["cpu", "cpu"], 10),
-        Started(0, 2, LONGEST),
-        Started(1, 3, make_config()),
-        Progressed(0, 2, report),
-        Noted("trial 3 failed (gone); it runs again"),
-        Told(1, 3, "FAIL", None, make_config(), None),
-        Told(0, 2, "COMPLETE", 0.99, LONGEST, result),
-        Started(0, 4, LONGEST),
-        Progressed(0, 4, report),
-    ]
-
-
-def test_lines_are_one_per_finished_trial() -> None:
-    console = Console(file=io.StringIO(), width=80)
-    with Lines(console) as listen:
-        for event in events():
-            listen(event)
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    assert len(lines) == 4
-    assert lines[0].startswith("digits-cnn: to 10 trials, 2 there already")
-    assert lines[3] == f"[3/10, best 0.9900] trial 2 completed 0.9900  {describe(LONGEST)}"
-
-
-def test_the_live_display_shows_everything_within_80_columns(tmp_path: Path) -> None:
-    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None, height=24)
-    display = LiveDisplay(console)
-    with display:
-        for event in events():
-            display(event)
-        picture = render(lambda console: console.print(display._draw()))
-    for words in (
-        "3/10",
-        "0 pruned",
-        "1 failed",
-        "trials/min",
-        "left",
-        "best 0.9900, #2: leaky_relu",
-        "#4 0.910",
-        "idle",
-    ):
-        assert words in picture, picture
-    assert max(map(len, picture.splitlines())) <= 80

@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: a live display on a terminal, one line per trial elsewhere."""
+"""What a person sees while a study or a long run goes on: redrawn on a terminal, else line by line."""
 
 import time
 from types import TracebackType
@@ -16,15 +16,16 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from slopesearch.cli.tables import describe, say
+from slopesearch.cli.tables import say
 from slopesearch.config import REPORTS, TrialConfig
 from slopesearch.search.events import Began, Event, Noted, Progressed, Started, Told
 from slopesearch.training.engine import total_steps
 from slopesearch.training.fit import Epoch
+from slopesearch.wording import describe
 
 
 class _Tally:
-    """The counts and the best trial of a study, kept up with its events."""
+    """The counts and the best trial of a study, kept up to date by its events."""
 
     def __init__(self) -> None:
         self.counts = {"COMPLETE": 0, "PRUNED": 0, "FAIL": 0}
@@ -57,7 +58,7 @@ class _Tally:
             self.best = value, number, config
 
     def rate(self) -> float:
-        """Trials a minute, of this call."""
+        """Finished trials a minute, of this call alone."""
         return 60 * self._told / max(time.monotonic() - self._started, 1e-9)
 
     def time_left(self) -> str:
@@ -95,7 +96,7 @@ class Lines:
         """Nothing to clean up."""
 
     def __call__(self, event: Event) -> None:
-        """Print what the event says, if it says that a trial is over."""
+        """Print a line where the study begins, a note is made, or a trial is over."""
         match event:
             case Began():
                 self._tally.begin(event)
@@ -127,8 +128,9 @@ class LiveDisplay:
             TextColumn("{task.description}", markup=False),
             console=console,
         )
-        self._lines: dict[int, TaskID] = {}
-        self._running: dict[int, dict[int, TrialConfig]] = {}  # by slot: number and config of each trial
+        self._lines: list[TaskID] = []  # by slot
+        self._packs: list[dict[int, TrialConfig]] = []  # by slot: number and config of each running trial
+        self._starting: int | None = None  # the slot whose pack is being announced, trial by trial
         self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=4)
 
     def __enter__(self) -> "LiveDisplay":
@@ -143,28 +145,50 @@ class LiveDisplay:
         """Take the event into the picture."""
         match event:
             case Began():
-                self._tally.begin(event)
-                self._total.update(self._bar, total=self._tally.target, completed=self._tally.finished)
-                self._live.start()
-                say(self._live.console, _opening(event))
-                for slot, device in enumerate(event.devices):
-                    self._lines[slot] = self._workers.add_task("starting", total=REPORTS, device=device)
+                self._begin(event)
             case Noted():
                 say(self._live.console, event.text)
             case Started():
-                self._running.setdefault(event.slot, {})[event.number] = event.config
-                self._show(event.slot, 0, "")
+                self._start(event)
             case Progressed():
                 self._show(event.slot, event.report.step, f"{event.report.val_accuracy:.3f} ")
             case Told():
                 self._tally.tell(event)
-                self._running[event.slot].pop(event.number, None)
-                if not self._running[event.slot]:
-                    self._workers.update(self._lines[event.slot], description="idle", completed=0)
+                self._packs[event.slot].pop(event.number, None)
+                if not self._packs[event.slot]:
+                    self._show_idle(event.slot)
+        self._starting = event.slot if isinstance(event, Started) else None
         self._total.update(self._bar, completed=self._tally.finished)
 
+    def _begin(self, event: Began) -> None:
+        self._tally.begin(event)
+        self._total.update(self._bar, total=self._tally.target)
+        self._live.start()
+        say(self._live.console, _opening(event))
+        self._packs = [{} for _ in event.devices]
+        self._lines = [
+            self._workers.add_task("starting", total=REPORTS, device=device) for device in event.devices
+        ]
+
+    def _start(self, event: Started) -> None:
+        """Show a trial in its slot. No event says that a pack has failed, but two things give it away.
+
+        A failed trial starts again, in any slot; and whatever else a slot starts, its former pack is gone.
+        """
+        if self._starting != event.slot:
+            self._packs[event.slot] = {}
+        for slot, pack in enumerate(self._packs):
+            if event.number in pack:
+                pack.clear()
+                self._show_idle(slot)
+        self._packs[event.slot][event.number] = event.config
+        self._show(event.slot, 0, "")
+
+    def _show_idle(self, slot: int) -> None:
+        self._workers.update(self._lines[slot], description="idle", completed=0)
+
     def _show(self, slot: int, step: int, accuracy: str) -> None:
-        trials = self._running[slot]
+        trials = self._packs[slot]
         first, last = min(trials), max(trials)
         if first == last:
             text = f"#{first} {accuracy}{describe(trials[first])}"
@@ -188,8 +212,13 @@ class LiveDisplay:
         return Group(self._total, facts, Text(best, no_wrap=True, overflow="ellipsis"), self._workers)
 
 
+def display_on(console: Console) -> LiveDisplay | Lines:
+    """The display of a study that suits the console: redrawn on a terminal, lines elsewhere."""
+    return LiveDisplay(console) if console.is_terminal else Lines(console)
+
+
 class FitDisplay:
-    """A training for long: a line per epoch, and on a terminal a bar of its steps under them."""
+    """The display of a long run: a line per epoch, and on a terminal a bar of its steps below."""
 
     def __init__(self, console: Console, config: TrialConfig) -> None:
         columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn())
@@ -209,7 +238,7 @@ class FitDisplay:
         self._bar.stop()
 
     def stepped(self, steps: int) -> None:
-        """So many steps are done in all."""
+        """Take in how many steps are done in all."""
         self._bar.update(self._steps, completed=steps)
 
     def told(self, row: Epoch) -> None:

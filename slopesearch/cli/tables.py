@@ -1,7 +1,7 @@
 """Stored studies as tables for people and JSON for programs; without torch."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 from typing import Any
@@ -11,28 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from slopesearch.config import Report, TrialConfig
-from slopesearch.evidence.statistics import Confirmed, Estimate, Opening, confirmed_of, openings_of, pick
-from slopesearch.search.records import VERDICTS, StudyRecord, StudySummary, TrialRecord
-from slopesearch.search.textbook import textbook
-from slopesearch.wording import printable
+from slopesearch.evidence.results import ConfirmedArm, Opening, confirmed_of, openings_of, pick
+from slopesearch.evidence.statistics import Estimate
+from slopesearch.report.summary import NOT_COMPARABLE, TOP, textbook_rows
+from slopesearch.search.records import StudyRecord, StudySummary, TrialRecord
+from slopesearch.wording import describe, printable
 
-TOP = 5
-LINES = "\n\t"  # what a traceback may keep
-
-
-def describe(config: TrialConfig) -> str:
-    """A config in a few words: what was searched, and nothing else."""
-    words = [config.activation]
-    if config.negative_slope is not None:
-        words.append(f"{config.negative_slope:.3g}")
-    if config.slope_mode == "learnable":
-        words.append(f"learned to {config.slope_max:g}")
-    words += [f"norm {config.norm}", config.init, f"lr {config.lr:.2g}"]
-    return " ".join(words)
+LINES = "\n\t"  # the control characters that a traceback needs
 
 
 def say(console: Console, text: str) -> None:
-    """Print text as it is: names and configs are data, without markup, emoji codes, control or wrapping."""
+    """Print text as data: no markup, emoji code or control character takes effect, no line is wrapped."""
     text = printable(text, keep=LINES)
     console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
@@ -50,7 +39,7 @@ def _table(*headers: str) -> Table:
 
 
 def summaries_table(console: Console, summaries: list[StudySummary]) -> None:
-    """A line per study."""
+    """Print a line per study."""
     table = _table("study", "complete", "pruned", "running", "failed", "best")
     for row in summaries:
         table.add_row(*map(_cell, asdict(row).values()))
@@ -58,9 +47,9 @@ def summaries_table(console: Console, summaries: list[StudySummary]) -> None:
 
 
 def study_table(console: Console, study: StudyRecord) -> None:
-    """The best config, the top five, and how far the winner is ahead of the textbook; or the verdict."""
+    """Print the best config, the top five, and the winner's lead over the textbook; or the confirmation."""
     if confirmed := confirmed_of(study):
-        verdict_table(console, confirmed, openings_of(study))
+        confirmation_table(console, confirmed, openings_of(study))
         return
     complete, pruned, failed = (study.count(state) for state in ("COMPLETE", "PRUNED", "FAIL"))
     running = study.count("RUNNING")
@@ -100,38 +89,18 @@ def study_table(console: Console, study: StudyRecord) -> None:
         say(console, "One run each; the winner is the luckiest of many, so expect less of its lead.")
 
 
-def textbook_rows(study: StudyRecord) -> list[dict[str, Any]]:
-    """For each textbook recipe that has run: its trial, its value, and the winner's lead on it (above 0)."""
-    if study.name.endswith(VERDICTS):  # whose first trials are others
-        return []
-    ranked = study.ranked()
-    rows = []
-    for number, recipe in enumerate(textbook(study.spec)):
-        if number >= len(study.trials) or study.trials[number].value is None or not ranked:
-            continue
-        value, best = study.trials[number].value, ranked[0].value
-        assert value is not None
-        assert best is not None
-        lead = best - value if study.spec.maximize else value - best
-        rows.append({"recipe": recipe, "trial": number, "value": value, "lead": lead})
-    return rows
-
-
-def verdict_table(console: Console, confirmed: Sequence[Confirmed], openings: Sequence[Opening]) -> None:
-    """Every arm on fresh seeds, best first; then what the test set said of the pick and the baselines."""
+def confirmation_table(
+    console: Console, confirmed: Sequence[ConfirmedArm], openings: Sequence[Opening]
+) -> None:
+    """Print every arm on fresh seeds, best first; then the last test of the pick and the baselines."""
     numbers = {row.arm.config: number for number, row in enumerate(confirmed, start=1)}
-    names = _table("", "config", "why")
-    table = _table("", "val_loss", "sd", "val_accuracy", "sd", "searched", "shrinkage")
-    for number, row in enumerate(confirmed, start=1):
-        names.add_row(_cell(number), _cell(describe(row.arm.config)), _cell(", ".join(row.arm.roles)))
-        cells = (*_cells(row.val_loss), *_cells(row.val_accuracy), row.arm.searched, row.shrinkage)
-        table.add_row(*map(_cell, (number, *cells)))
-    console.print(names)
-    console.print()
-    console.print(table)
+    _confirmed_table(console, confirmed, numbers)
     best = pick(confirmed)
     diverged = sum(row.diverged for row in confirmed)
-    say(console, f"Means of {best.runs} fresh seeds, ± 95 %; shrinkage: by how much the search saw too well.")
+    say(
+        console,
+        f"Means of {best.runs} fresh seeds, ± 95 %; shrinkage: how much better the search saw it.",
+    )
     if diverged:
         say(console, f"{diverged} runs diverged and count as chance.")
     say(console, "The intervals are over seeds, on the same validation images that chose the configs.")
@@ -145,24 +114,44 @@ def verdict_table(console: Console, confirmed: Sequence[Confirmed], openings: Se
         return
     opening = openings[-1]
     console.print()
-    table = _table("", "test_accuracy", "sd", "test_loss", "sd", "why")
-    for place, tested in enumerate(opening.tested):
-        why = ", ".join([*(["the pick"] if place == 0 else []), *tested.arm.roles])
-        numbered = (numbers.get(tested.arm.config), *_cells(tested.accuracy), *_cells(tested.loss), why)
-        table.add_row(*map(_cell, numbered))
-    console.print(table)
+    _tested_table(console, opening, numbers)
     times = "once, on" if len(openings) == 1 else f"{len(openings)} times, last on"
     say(console, f"The test set was opened {times} {opening.opened}; {opening.seeds} runs each.")
     if opening.arms[0].config != best.arm.config:
         say(console, "The pick has changed since; --open-test-again tests the new one.")
 
 
+def _confirmed_table(
+    console: Console, confirmed: Sequence[ConfirmedArm], numbers: Mapping[TrialConfig, int]
+) -> None:
+    names = _table("", "config", "why")
+    table = _table("", "val_loss", "sd", "val_accuracy", "sd", "searched", "shrinkage")
+    for row in confirmed:
+        number = _cell(numbers[row.arm.config])
+        names.add_row(number, _cell(describe(row.arm.config)), _cell(", ".join(row.arm.roles)))
+        cells = (*_cells(row.val_loss), *_cells(row.val_accuracy), row.arm.searched, row.shrinkage)
+        table.add_row(number, *map(_cell, cells))
+    console.print(names)
+    console.print()
+    console.print(table)
+
+
+def _tested_table(console: Console, opening: Opening, numbers: Mapping[TrialConfig, int]) -> None:
+    table = _table("", "test_accuracy", "sd", "test_loss", "sd", "why")
+    for place, tested in enumerate(opening.tested):
+        why = ", ".join([*(["the pick"] if place == 0 else []), *tested.arm.roles])
+        numbered = (numbers.get(tested.arm.config), *_cells(tested.accuracy), *_cells(tested.loss), why)
+        table.add_row(*map(_cell, numbered))
+    console.print(table)
+
+
 def _cells(estimate: Estimate) -> tuple[str, float]:
+    """Mean with its interval, and standard deviation."""
     return f"{estimate.mean:.4f} ± {(estimate.high - estimate.low) / 2:.4f}", estimate.sd
 
 
-def verdict_json(confirmed: Sequence[Confirmed], openings: Sequence[Opening]) -> str:
-    """The verdict for programs; `openings` holds the test results, the last one valid."""
+def confirmation_json(confirmed: Sequence[ConfirmedArm], openings: Sequence[Opening]) -> str:
+    """A confirmation for programs; the last of the `openings` is the valid test."""
     return json.dumps(
         {
             "confirmed": [row.model_dump(mode="json") for row in confirmed],
@@ -174,7 +163,7 @@ def verdict_json(confirmed: Sequence[Confirmed], openings: Sequence[Opening]) ->
 
 
 def replay_table(console: Console, stored: Sequence[Report], new: Sequence[Report]) -> None:
-    """Both curves, side by side."""
+    """Print both curves, side by side."""
     table = _table("report", "train_loss", "again", "val_loss", "again", "val_accuracy", "again")
     for old, here in zip_longest(stored, new):
         cells: list[object] = [(old or here).step]
@@ -185,9 +174,9 @@ def replay_table(console: Console, stored: Sequence[Report], new: Sequence[Repor
 
 
 def study_json(study: StudyRecord) -> str:
-    """The study for programs."""
+    """A study for programs."""
     if confirmed := confirmed_of(study):
-        return verdict_json(confirmed, openings_of(study))
+        return confirmation_json(confirmed, openings_of(study))
     return json.dumps(
         {
             "name": study.name,
@@ -208,12 +197,12 @@ def _trial_data(trial: TrialRecord) -> dict[str, Any]:
 
 
 def trial_json(trial: TrialRecord) -> str:
-    """The trial for programs."""
+    """A trial for programs."""
     return json.dumps(_trial_data(trial), indent=2)
 
 
 def trial_view(console: Console, trial: TrialRecord) -> None:
-    """Everything that is stored of a trial: its config, what it gave, its curve."""
+    """Print a stored trial: its config, its cost, its diagnostics in short, its curve, its traceback."""
     value = "" if trial.value is None else f", {trial.value:.4f}"
     say(console, f"trial {trial.number}: {trial.ended}{value}")
     if trial.config is not None:
@@ -223,6 +212,13 @@ def trial_view(console: Console, trial: TrialRecord) -> None:
     for name in ("seconds", "images_per_second", "device"):
         if name in trial.attributes:
             say(console, f"  {name:<17} {trial.attributes[name]}")
+    inside = trial.diagnostics
+    if inside is not None:
+        say(console, f"  {'dead_fraction':<17} {inside.dead_fraction:.4f}")
+        if inside.grad_attenuation is not None:
+            say(console, f"  {'grad_attenuation':<17} {inside.grad_attenuation:.4f} decades per layer")
+        if inside.order is None:
+            say(console, f"  the diagnostics were {NOT_COMPARABLE}")
     if trial.curve:
         table = _table("report", "train_loss", "val_loss", "val_accuracy", "slopes")
         for row in trial.curve:

@@ -12,19 +12,16 @@ from statistics import median
 from optuna.trial import Trial, TrialState
 
 from slopesearch.config import TrialConfig
-from slopesearch.evidence.statistics import (
-    Arm,
-    Confirmed,
+from slopesearch.evidence.arms import Arm, all_arms, choose_arms, paired
+from slopesearch.evidence.results import (
+    ConfirmedArm,
     Opening,
-    Tested,
-    all_arms,
-    choose_arms,
-    compare,
+    TestedArm,
+    compare_with_pick,
     confirm_arm,
     confirmed_of,
     estimate_runs,
     openings_of,
-    paired,
     pick,
 )
 from slopesearch.search import store
@@ -48,7 +45,7 @@ class Verdict:
     """
 
     study: StudyRecord
-    confirmed: list[Confirmed]
+    confirmed: list[ConfirmedArm]
     openings: list[Opening]
     interrupted: bool
 
@@ -115,13 +112,13 @@ class _Confirmation:
         after = self._stored(CONFIRM)
         runs = {arm.config: _of(after, self._plan([arm], seeds)) for arm in arms}
         confirmed = [confirm_arm(arm, runs[arm.config], self.search.spec.objective) for arm in arms]
-        confirmed = compare(sorted(confirmed, key=lambda row: row.val_loss.mean), runs)
+        confirmed = compare_with_pick(sorted(confirmed, key=lambda row: row.val_loss.mean), runs)
         self._store(confirmed=[row.model_dump(mode="json") for row in confirmed])
         openings, interrupted = self._test(openings_of(after), confirmed, seeds, open_again)
         return Verdict(self.search, confirmed, openings, interrupted)
 
     def _test(
-        self, openings: list[Opening], confirmed: list[Confirmed], seeds: int, open_again: bool
+        self, openings: list[Opening], confirmed: list[ConfirmedArm], seeds: int, open_again: bool
     ) -> tuple[list[Opening], bool]:
         """Open the test set, unless it has been; or go on with an opening that was interrupted."""
         finished = _is_tested(openings)
@@ -141,7 +138,7 @@ class _Confirmation:
         tested = []
         for arm in opening.arms:
             accuracy, loss = estimate_runs(_of(runs, self._plan([arm], opening.seeds, TEST)))
-            tested.append(Tested(arm=arm, runs=opening.seeds, accuracy=accuracy, loss=loss))
+            tested.append(TestedArm(arm=arm, runs=opening.seeds, accuracy=accuracy, loss=loss))
         openings = [*before, opening.model_copy(update={"tested": tuple(tested)})]
         self._store(openings=[row.model_dump(mode="json") for row in openings])
         return openings, False

@@ -44,7 +44,7 @@ def activation_rows(study: StudyRecord) -> Rows:
 
 
 def draw_activations(rows: Rows, spec: StudySpec) -> go.Figure:
-    """A line of marks per activation, best activation on top; the best trial is named with its rate."""
+    """A line of marks per activation, the best on top; its best trial bears value and learning rate."""
     groups = grouped(rows, "activation")
     order = sorted(groups, key=lambda name: distance(best_of(groups[name], spec)["value"], spec))
     drawn = figure(objective_name(spec), "", 110 + 44 * len(order))
@@ -77,7 +77,7 @@ def draw_activations(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_activations(rows: Rows, spec: StudySpec) -> str:
-    """The best of each, and how far apart they are."""
+    """The best trial of the best activation and of the last."""
     groups = grouped(rows, "activation")
     order = sorted(groups, key=lambda name: distance(best_of(groups[name], spec)["value"], spec))
     best = {name: best_of(groups[name], spec) for name in order}
@@ -108,7 +108,7 @@ def norm_rows(study: StudyRecord) -> Rows:
 
 
 def draw_norm(rows: Rows, spec: StudySpec) -> go.Figure:
-    """A cell per pair: its best value and, in brackets, how many trials it is the best of."""
+    """A cell per pair: its best value and, in brackets, the number of its trials."""
     found = {row["activation"] for row in rows}
     activations = [name for name in activations_of(spec) if name in found]
     norms = [name for name in ("none", "before", "after") if name in {row["norm"] for row in rows}]
@@ -133,7 +133,7 @@ def draw_norm(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_norm(rows: Rows, spec: StudySpec) -> str:
-    """The best placement for how many activations."""
+    """For how many activations each placement is best."""
     wins: dict[str, int] = {}
     for some in grouped(rows, "activation").values():
         if len(some) > 1:

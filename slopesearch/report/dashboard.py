@@ -1,4 +1,4 @@
-"""What optuna-dashboard shows of a study beyond its trials: notes and figures; and the server itself."""
+"""Notes and figures that optuna-dashboard shows beside the trials of a study; and the server itself."""
 
 import logging
 import shlex
@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import optuna
 from optuna.trial import Trial
 
+from slopesearch.report.network_plots import caution
 from slopesearch.report.page import belief, counts, tables_of
 from slopesearch.report.plots import PLOTS
 from slopesearch.search.records import VERDICTS, StudyRecord
@@ -16,14 +17,14 @@ from slopesearch.search.sqlite import DEFAULT_URL, existing_database, only_write
 from slopesearch.search.store import database, read_study
 from slopesearch.wording import RequestError
 
-INSTALLED = find_spec("optuna_dashboard") is not None  # an extra
-ATTACHED = ("activations", "slope", "lr_slope", "norm", "expected_best", "gradients")  # 2 kB a row
+INSTALLED = find_spec("optuna_dashboard") is not None  # it is an optional dependency
+ATTACHED = ("activations", "slope", "lr_slope", "norm", "expected_best", "gradients")  # each row costs 2 kB
 
 
 def annotate(url: str, study: StudyRecord) -> None:
     """Write notes on the study and its best trial, and the main figures, where the dashboard finds them.
 
-    Does nothing without optuna-dashboard, and for the runs of a verdict, which are no search. Raises
+    Nothing is written without optuna-dashboard, or for a study of a verdict, which is no search. Raises
     RequestError where another process writes the study.
     """
     if not INSTALLED or study.name.endswith(VERDICTS):
@@ -44,20 +45,21 @@ def annotate(url: str, study: StudyRecord) -> None:
         for name, rows in tables_of(study, ATTACHED).items():
             if rows:
                 figure = PLOTS[name].draw(rows, study.spec)
-                figure.update_layout(title={"text": PLOTS[name].title}, margin={"t": 110}, height=445)
+                small = f"<br><sup>{caution(rows).strip()}</sup>" if caution(rows) else ""
+                figure.update_layout(title={"text": PLOTS[name].title + small}, margin={"t": 110}, height=445)
                 save_plotly_graph_object(stored, figure, graph_object_id=f"slopesearch-{name}")
 
 
 def _trial(study: optuna.Study, number: int) -> Trial:
-    """One trial to write to, without reading the others."""
+    """A trial to write to, opened without reading the other trials."""
     return Trial(study, study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
 
 
 def study_note(url: str, study: StudyRecord) -> str:
-    """What the study is, and how to go on with it; Markdown, with the name inside of code."""
+    """A note in Markdown: the question of the study and the commands that go on; its name inside code."""
     spec, where = study.spec, "" if url == DEFAULT_URL else f" --storage {shlex.quote(url)}"
     name = shlex.quote(" ".join(study.name.splitlines()))
-    command = "    python -m slopesearch"  # indented, so that nothing in a name is read as markup
+    command = "    python -m slopesearch"  # the indent makes it code: no part of a name is read as markup
     return "\n".join(
         [
             f"A search over activation, slope, BatchNorm, init and learning rate: {spec.model} on "
@@ -77,7 +79,7 @@ def study_note(url: str, study: StudyRecord) -> str:
 
 
 def _note(of: optuna.Study | Trial, body: str) -> None:
-    """Save a note, unless somebody has written one of their own, or changed a letter of ours."""
+    """Save a note, unless a person has written another one, or has changed a letter of ours."""
     from optuna_dashboard import get_note, save_note
 
     there, new = get_note(of), _signed(body) if body else ""
@@ -86,7 +88,7 @@ def _note(of: optuna.Study | Trial, body: str) -> None:
 
 
 def _signed(body: str) -> str:
-    """A note whose last line tells whether it still is what was written."""
+    """The note with a last line that tells whether a person has changed it since."""
     digest = sha256(body.encode()).hexdigest()[:8]
     return f"{body}\n\n*Written by slopesearch ({digest}); change anything, and the note is yours.*"
 
@@ -94,7 +96,7 @@ def _signed(body: str) -> str:
 def serve(url: str, host: str, port: int) -> None:
     """Run optuna-dashboard on the storage until Ctrl-C.
 
-    Raises RequestError without the package, or where there is no such storage or the port is taken.
+    Raises RequestError where the package or the storage is missing, or the port is taken.
     """
     if not INSTALLED:
         raise RequestError("the dashboard is a package of its own; install it: pip install optuna-dashboard")
@@ -102,7 +104,7 @@ def serve(url: str, host: str, port: int) -> None:
 
     path = existing_database(url)
     for summary in read_summaries(url):
-        with suppress(RequestError):  # not ours, or being written: its writer does this at its end
+        with suppress(RequestError):  # made by another program, or its writer will annotate it
             annotate(url, read_study(url, summary.name))
     logging.getLogger("optuna").setLevel(logging.WARNING)
     with database(path) as storage:

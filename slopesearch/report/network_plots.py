@@ -7,7 +7,7 @@ from statistics import median
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from slopesearch.config import StudySpec
+from slopesearch.config import Diagnostics, StudySpec, TrialConfig
 from slopesearch.report.style import (
     FADED,
     SEQUENCE,
@@ -25,7 +25,30 @@ from slopesearch.report.style import (
     symbol_of,
     text,
 )
-from slopesearch.search.records import StudyRecord
+from slopesearch.report.summary import NOT_COMPARABLE
+from slopesearch.search.records import StudyRecord, TrialRecord
+
+Diagnosed = tuple[TrialRecord, TrialConfig, Diagnostics]
+
+
+def diagnosed(study: StudyRecord) -> list[Diagnosed]:
+    """The completed trials that have comparable diagnostics, with their config and these.
+
+    Where any were made in the tutorial's order, those alone; else the ones of an earlier version.
+    """
+    found = [
+        (trial, trial.config, inside)
+        for trial in completed(study)
+        if trial.config is not None and (inside := trial.diagnostics) is not None
+    ]
+    return [one for one in found if one[2].order == "tutorial"] or found
+
+
+def caution(rows: Rows) -> str:
+    """A sentence for a figure of diagnostics that an earlier version made; else nothing."""
+    is_earlier = rows[0].get("order", "tutorial") is None
+    return f" These numbers were {NOT_COMPARABLE}." if is_earlier else ""
+
 
 # --- dead units
 
@@ -35,30 +58,26 @@ def dead_rows(study: StudyRecord) -> Rows:
 
     Each layer counts alike, however many units it has (`dead_fraction` of a trial counts units).
     """
-    rows: Rows = []
-    for trial in completed(study):
-        inside, config = trial.diagnostics, trial.config
-        if inside is None or config is None:
-            continue
-        rows.append(
-            {
-                "trial": trial.number,
-                "activation": config.activation,
-                "negative_slope": config.negative_slope,
-                "lr": config.lr,
-                "norm": config.norm,
-                "zero_gradient": sum(inside.zero_gradient) / len(inside.layers),
-                "never_active": sum(inside.never_active) / len(inside.layers),
-                "inactive": sum(inside.inactive) / len(inside.layers),
-                "saturated": sum(inside.saturated) / len(inside.layers) if inside.saturated else None,
-                "value": trial.value,
-            }
-        )
-    return rows
+    return [
+        {
+            "trial": trial.number,
+            "order": inside.order,
+            "activation": config.activation,
+            "negative_slope": config.negative_slope,
+            "lr": config.lr,
+            "norm": config.norm,
+            "zero_gradient": sum(inside.zero_gradient) / len(inside.layers),
+            "never_active": sum(inside.never_active) / len(inside.layers),
+            "inactive": sum(inside.inactive) / len(inside.layers),
+            "saturated": sum(inside.saturated) / len(inside.layers) if inside.saturated else None,
+            "value": trial.value,
+        }
+        for trial, config, inside in diagnosed(study)
+    ]
 
 
 def draw_dead(rows: Rows, spec: StudySpec) -> go.Figure:
-    """Zero-gradient share over learning rate for all; below, never active share over slope for leaky ReLU."""
+    """Zero-gradient share over learning rate; below, never active share over slope for leaky ReLU."""
     leaky = [row for row in rows if row["negative_slope"]]
     drawn = make_subplots(rows=2 if leaky else 1, cols=1, vertical_spacing=0.2)
     drawn.update_layout(figure("", "").layout)
@@ -105,7 +124,7 @@ def draw_dead(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_dead(rows: Rows, spec: StudySpec) -> str:
-    """The median shares of the worst activation, and what is so by construction."""
+    """The largest and the median share of each activation, and what holds by construction."""
     told = [
         (name, median(row["zero_gradient"] for row in some), max(row["zero_gradient"] for row in some))
         for name, some in grouped(rows, "activation").items()
@@ -116,7 +135,7 @@ def say_dead(rows: Rows, spec: StudySpec) -> str:
         f"{len(rows)} completed trials; units whose derivative is zero for every validation image, so that "
         f"they cannot learn, means over layers: {words or 'none in any activation'}. For leaky ReLU (above "
         "slope 0) this is 0 by construction: its units can be never active (above zero for no image), but "
-        f"they still pass a gradient.{few(len(rows), 10)}{adaptive(spec)}"
+        f"they still pass a gradient.{few(len(rows), 10)}{adaptive(spec)}{caution(rows)}"
     )
 
 
@@ -124,28 +143,24 @@ def say_dead(rows: Rows, spec: StudySpec) -> str:
 
 
 def gradient_rows(study: StudyRecord) -> Rows:
-    """The rms of the gradient at each layer of each completed trial."""
-    rows: Rows = []
-    for trial in completed(study):
-        inside, config = trial.diagnostics, trial.config
-        if inside is None or config is None:
-            continue
-        rows += [
-            {
-                "trial": trial.number,
-                "activation": config.activation,
-                "norm": config.norm,
-                "layer": layer,
-                "gradient_rms": rms,
-                "attenuation": inside.grad_attenuation,
-            }
-            for layer, rms in zip(inside.layers, inside.gradient_rms, strict=True)
-        ]
-    return rows
+    """The root mean square of the gradient at each layer of each completed trial."""
+    return [
+        {
+            "trial": trial.number,
+            "order": inside.order,
+            "activation": config.activation,
+            "norm": config.norm,
+            "layer": layer,
+            "gradient_rms": rms,
+            "attenuation": inside.grad_attenuation,
+        }
+        for trial, config, inside in diagnosed(study)
+        for layer, rms in zip(inside.layers, inside.gradient_rms, strict=True)
+    ]
 
 
 def draw_gradients(rows: Rows, spec: StudySpec) -> go.Figure:
-    """A line per activation: at each layer, the median over its trials, without gradients of zero."""
+    """A line per activation: the median over its trials at each layer, without gradients of zero."""
     drawn = figure("hidden layer, from the input on", "rms of the gradient", 420)
     groups = grouped([row for row in rows if row["gradient_rms"] > 0], "activation")
     for activation in (name for name in activations_of(spec) if name in groups):
@@ -166,7 +181,7 @@ def draw_gradients(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_gradients(rows: Rows, spec: StudySpec) -> str:
-    """Attenuation per activation: the most and the least."""
+    """The activations whose gradient shrinks the most and the least towards the input."""
     per_trial = {row["trial"]: row for row in rows}
     known = [row for row in per_trial.values() if row["attenuation"] is not None]
     zero = sum(row["gradient_rms"] <= 0 for row in rows)
@@ -188,15 +203,15 @@ def say_gradients(rows: Rows, spec: StudySpec) -> str:
         if spec.model == "cnn":
             told += "Convolutions and the linear layer differ in size, so compare lines, not layers."
     elif len(grouped(rows, "layer")) > 1:
-        told += "None has a gradient at every layer, so there is no attenuation to tell."
+        told += "No trial has a gradient at every layer, so there is no attenuation to tell."
     else:
         told += "One hidden layer has no attenuation."
-    return told.rstrip() + few(len(known) or len(per_trial), 10) + adaptive(spec)
+    return told.rstrip() + few(len(known) or len(per_trial), 10) + adaptive(spec) + caution(rows)
 
 
 # --- the tutorial's two pictures, which need no trial
 
-# What slopesearch.nets.activations makes with torch, in plain numbers; a test holds them together.
+# The functions of slopesearch.nets.activations in plain numbers; a test holds the two together.
 SHAPES: dict[str, Callable[[float], float]] = {
     "relu": lambda z: max(z, 0.0),
     "leaky_relu": lambda z: z if z > 0 else 0.1 * z,
@@ -211,7 +226,7 @@ _GRID = [i / 10 for i in range(-40, 31)]
 
 
 def shape_rows(study: StudyRecord) -> Rows:
-    """phi(z) of each searched activation from -4 to 3; leaky ReLU with slope 0.1, PReLU where it starts."""
+    """phi(z) of each searched activation from -4 to 3; leaky ReLU has slope 0.1, PReLU its start of 0.25."""
     return [
         {"activation": name, "z": z, "phi": SHAPES[name](z)}
         for name in activations_of(study.spec)
@@ -235,7 +250,7 @@ def draw_shapes(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_shapes(rows: Rows, spec: StudySpec) -> str:
-    """What is drawn, and what is not."""
+    """Which activations are drawn, and which are not."""
     names = list(grouped(rows, "activation"))
     told = f"The {len(names)} activations of this study" if len(names) > 1 else "The activation of this study"
     unknown = [name for name in activations_of(spec) if name not in names]
@@ -278,7 +293,7 @@ def draw_slope_shapes(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_slope_shapes(rows: Rows, spec: StudySpec) -> str:
-    """Where the study's best slope lies among the tutorial's."""
+    """The slope of the study's best leaky ReLU, beside the tutorial's slopes."""
     best = [name for name in grouped(rows, "slope") if "best" in name]
     if not best:
         return "The tutorial's slopes beside ReLU; no trial of leaky ReLU has run to its end in this study."

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page from a stored study, without torch and without a network."""
+"""The report: one self-contained HTML page of a stored study, made without torch or a network."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,13 +10,15 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from scipy.stats import binomtest
 
-from slopesearch.cli.tables import TOP, describe, textbook_rows
 from slopesearch.config import Range, StudySpec
-from slopesearch.evidence.statistics import Estimate, confirmed_of, openings_of, pick
+from slopesearch.evidence.results import confirmed_of, openings_of, pick
+from slopesearch.evidence.statistics import Estimate
 from slopesearch.files import write_aside
 from slopesearch.report.plots import PLOTS
 from slopesearch.report.style import Rows, completed, few, objective_name
+from slopesearch.report.summary import TOP, textbook_rows
 from slopesearch.search.records import StudyRecord
+from slopesearch.wording import describe
 
 
 def tables_of(study: StudyRecord, names: Iterable[str] = PLOTS) -> dict[str, Rows]:
@@ -27,14 +29,14 @@ def tables_of(study: StudyRecord, names: Iterable[str] = PLOTS) -> dict[str, Row
 def write_page(
     study: StudyRecord, tables: dict[str, Rows], path: Path, confirmation: StudyRecord | None = None
 ) -> None:
-    """Write the page aside, then rename it. Raises OSError where the place cannot be written to."""
+    """Write the page in one step. Raises OSError where the folder cannot be written to."""
     write_aside(path, page(study, tables, confirmation).encode())
 
 
 def page(study: StudyRecord, tables: dict[str, Rows], confirmation: StudyRecord | None = None) -> str:
     """The page as HTML; `confirmation` is the study that `confirm` made of it.
 
-    Whatever comes from the study is escaped: as text, and inside of scripts.
+    All text of the study is escaped, on the page and inside its scripts.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
@@ -69,13 +71,13 @@ def _figure(name: str, rows: Rows, spec: StudySpec) -> dict[str, Any]:
 
 
 def _for_script(figure: go.Figure) -> Markup:
-    """A figure as JSON that cannot end the script element that it stands in."""
+    """A figure as JSON that cannot end the script element around it."""
     json: str = figure.to_json()
     return Markup(json.replace("<", "\\u003c"))
 
 
 def counts(study: StudyRecord) -> str:
-    """How many trials, by how they ended."""
+    """The number of trials by how they ended, in a sentence."""
     names = {"COMPLETE": "completed", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "unfinished"}
     found = {state: study.count(state) for state in names}
     told = ", ".join(f"{found[state]} {name}" for state, name in names.items() if found[state])
@@ -83,7 +85,7 @@ def counts(study: StudyRecord) -> str:
 
 
 def asked(study: StudyRecord) -> list[tuple[str, str]]:
-    """What was asked, on what data and what kind of device, as names and values."""
+    """The question of a study, its data, devices and versions, as pairs of a name and a value."""
     spec = study.spec
     size = f", depth {spec.depth}, width {spec.width}" if spec.depth else ""
     devices = sorted({str(t.attributes["device"]) for t in study.trials if "device" in t.attributes})
@@ -116,7 +118,7 @@ def _axis(axis: Range | tuple[Any, ...] | None) -> str:
 
 
 def belief(study: StudyRecord) -> list[str]:
-    """The best config in a sentence, and what speaks against taking its value at its word."""
+    """The best config in a sentence, and the reasons to expect less of it, in one sentence each."""
     ranked, spec = completed(study), study.spec
     if not ranked:
         return ["No trial has run to its end yet, so there is no best config."]
@@ -144,7 +146,7 @@ def belief(study: StudyRecord) -> list[str]:
 
 
 def _picked(confirmation: StudyRecord | None) -> list[str]:
-    """The pick of the confirmation in a sentence, where there is one."""
+    """The pick of the confirmation in a sentence; nothing without one."""
     confirmed = confirmed_of(confirmation)
     if not confirmed:
         return []
@@ -156,7 +158,7 @@ def _picked(confirmation: StudyRecord | None) -> list[str]:
 
 
 def _confirmed_table(confirmation: StudyRecord | None) -> dict[str, Any]:
-    """What fresh seeds gave, best first."""
+    """The table of the confirmed arms, best first."""
     rows = [
         (
             ", ".join(row.arm.roles),
@@ -180,7 +182,7 @@ def _confirmed_table(confirmation: StudyRecord | None) -> dict[str, Any]:
 
 
 def _tested_table(confirmation: StudyRecord | None) -> dict[str, Any]:
-    """What the test set said when it was last opened, the pick of then first."""
+    """The table of the last opening of the test set; the pick of that time comes first."""
     openings = openings_of(confirmation)
     times = "once" if len(openings) == 1 else f"{len(openings)} times, here the last"
     rows = [

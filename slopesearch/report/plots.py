@@ -1,4 +1,4 @@
-"""PLOTS: every figure of the report, in the order in which questions come up; and the tables behind them."""
+"""PLOTS: every figure of the report, in the order in which questions come up; and their tables as CSV."""
 
 import csv
 from pathlib import Path
@@ -14,12 +14,12 @@ _ORDER = (
     *("slope_mode", "slope_paths", "dead", "gradients", "curves", "expected_best", "speed", "audit"),
     *("shapes", "slope_shapes"),
 )
-# One that the order does not name stands at the end, so that no figure is lost.
+# A figure that the order does not name stands at the end, so that none is lost.
 PLOTS: dict[str, Plot] = {name: _ALL[name] for name in dict.fromkeys((*_ORDER, *_ALL))}
 
 
 def trial_rows(study: StudyRecord) -> Rows:
-    """A row per trial: state, value, results, and parameters, empty where their condition did not hold."""
+    """A row per trial with its state, value, results and parameters; None where a condition did not hold."""
     parameters = ("activation", "slope_mode", "negative_slope", "slope_max", "norm", "init", "lr")
     results = (
         *("val_accuracy", "val_loss", "train_loss", "seconds", "images_per_second", "device"),
@@ -34,13 +34,17 @@ def trial_rows(study: StudyRecord) -> Rows:
             "reports": len(trial.reports),
             **{name: getattr(trial.config, name, None) for name in parameters},
             **{name: trial.attributes.get(name) for name in results},
+            "diagnostics_order": trial.diagnostics and trial.diagnostics.order,  # None: not comparable
         }
         for trial in study.trials
     ]
 
 
 def write_tables(study: StudyRecord, tables: dict[str, Rows], folder: Path) -> list[Path]:
-    """A CSV file per figure that has rows, and `trials.csv`; the folder is made, files are overwritten."""
+    """Write `trials.csv` and a CSV file per figure that has rows; the paths. Existing files are overwritten.
+
+    The folder is made where it is missing. Raises OSError where it cannot be written to.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, rows in {"trials": trial_rows(study), **tables}.items():

@@ -1,4 +1,4 @@
-"""Figures of the runs: learning curves, the best to expect for so many trials, speed per device."""
+"""Figures of the runs: learning curves, the best value to expect of k trials, speed per device."""
 
 from statistics import median
 
@@ -46,7 +46,7 @@ def curve_rows(study: StudyRecord) -> Rows:
 
 
 def _lines(rows: Rows, spec: StudySpec) -> tuple[list[int | None], list[float | None]]:
-    """One line per trial, as one trace with gaps: thousands of traces would take a browser seconds."""
+    """The lines of all trials as one trace with gaps, since thousands of traces take a browser seconds."""
     x: list[int | None] = []
     y: list[float | None] = []
     for some in grouped(rows, "trial").values():
@@ -97,12 +97,12 @@ def draw_curves(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_curves(rows: Rows, spec: StudySpec) -> str:
-    """How fast the best one learned."""
+    """How fast the best trial learned."""
     trials = len(grouped(rows, "trial"))
     best = [row for row in rows if row["rank"] == 1]
     told = f"{trials} runs, each validated up to {REPORTS} times (the last time on more images). "
     if not best:
-        return told + "Not one has run to its end."
+        return told + "No run has gone to its end."
     place = {row["report"]: row["value"] for row in best}
     rivals = sorted((row["value"] for row in rows if row["report"] == 1), reverse=spec.maximize)
     first = best[0]
@@ -117,10 +117,11 @@ def say_curves(rows: Rows, spec: StudySpec) -> str:
 
 
 def expected_best_rows(study: StudyRecord) -> Rows:
-    """For each activation, the best value to expect of k of its trials, drawn from those that were made.
+    """For each activation, the best value to expect of k of its trials, drawn from the trials of the study.
 
     Dodge et al. 2019, "Show your work", eq. 8: the mean of the maximum of k draws with replacement. A pruned
-    trial counts with its last value, mostly worse than what it would have given; a diverged one with chance.
+    trial counts with its last value, which is mostly worse than its final value would be; a diverged trial
+    counts as chance.
     """
     values: dict[str, list[float]] = {}
     for trial in study.trials:
@@ -135,12 +136,12 @@ def expected_best_rows(study: StudyRecord) -> Rows:
 
 
 def _counts(n: int) -> list[int]:
-    """1 to n, thinned out where a line would not show it."""
+    """The numbers 1 to 20, then at most 40 even steps to n, since a line shows no more."""
     return sorted({*range(1, min(n, 20) + 1), *(round(n * i / 40) for i in range(1, 41) if n * i / 40 >= 20)})
 
 
 def expected_best(values: list[float], k: int, maximize: bool) -> float:
-    """The mean of the best of k draws, with replacement, from values."""
+    """The mean of the best of k draws from the values, with replacement."""
     ordered, n = sorted(values, reverse=not maximize), len(values)
     return sum(value * ((i / n) ** k - ((i - 1) / n) ** k) for i, value in enumerate(ordered, start=1))
 
@@ -164,7 +165,7 @@ def draw_expected_best(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_expected_best(rows: Rows, spec: StudySpec) -> str:
-    """Who leads at an equal, small number of trials."""
+    """Which activations lead and trail at five trials each."""
     groups = grouped(rows, "activation")
     shared = [name for name, some in groups.items() if some[0]["trials"] >= 5]
     told = f"{sum(some[0]['trials'] for some in groups.values())} trials of {len(groups)} activations. "
@@ -184,7 +185,7 @@ def say_expected_best(rows: Rows, spec: StudySpec) -> str:
 
 
 def speed_rows(study: StudyRecord) -> Rows:
-    """What each finished trial cost, on which device."""
+    """The device, seconds and images a second of each finished trial."""
     return [
         {
             "trial": trial.number,
@@ -201,7 +202,7 @@ def speed_rows(study: StudyRecord) -> Rows:
 
 
 def draw_speed(rows: Rows, spec: StudySpec) -> go.Figure:
-    """The spread of training rates, per device and BatchNorm placement, which changes the work."""
+    """The spread of training rates per device and BatchNorm placement, which changes the work of a step."""
     groups = grouped(rows, "device")
     drawn = figure("training images per second", "", 140 + 90 * len(groups))
     colours = {"none": "#5E6B73", "before": ACCENT, "after": "#C2702E"}
@@ -222,7 +223,7 @@ def draw_speed(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_speed(rows: Rows, spec: StudySpec) -> str:
-    """Seconds of a whole run and images a second, per device."""
+    """The seconds of a whole run and the images a second, per device."""
     told = []
     for device, some in grouped(rows, "device").items():
         whole = [row["seconds"] for row in some if row["ended"] == "completed"]

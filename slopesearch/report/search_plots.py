@@ -1,4 +1,4 @@
-"""Figures of the search itself: its history, what it pruned and how rightly, importances, curves, speed."""
+"""Figures of the search itself: its history, where runs ended, how rightly it pruned, importances."""
 
 import warnings
 from statistics import median
@@ -35,7 +35,7 @@ from slopesearch.search.textbook import textbook
 
 
 def history_rows(study: StudyRecord) -> Rows:
-    """A row per finished trial: its value, the best so far, the textbook's recipe if it is one."""
+    """A row per finished trial: its value, the best value so far, the name of its textbook recipe if any."""
     recipes = list(textbook(study.spec))
     better = max if study.spec.maximize else min
     best, rows = None, []
@@ -58,7 +58,7 @@ def history_rows(study: StudyRecord) -> Rows:
 
 
 def draw_history(rows: Rows, spec: StudySpec) -> go.Figure:
-    """Values over trial numbers, and the best so far as a line."""
+    """The values over the trial numbers, and the best so far as a line."""
     drawn = figure("trial", objective_name(spec))
     kinds = {
         "pruned or diverged": ([r for r in rows if r["ended"] != "completed"], FADED, "circle", 5),
@@ -93,7 +93,7 @@ def draw_history(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_history(rows: Rows, spec: StudySpec) -> str:
-    """When the best was found, and whether it still improves."""
+    """When the best trial was found, and how many trials since then did not beat it."""
     done = [row for row in rows if row["ended"] == "completed"]
     if not done:
         return f"Trials that have finished: {len(rows)}; none has run to its end."
@@ -110,7 +110,7 @@ def say_history(rows: Rows, spec: StudySpec) -> str:
 
 
 def ended_rows(study: StudyRecord) -> Rows:
-    """How many runs ended after each report, by how they ended."""
+    """The number of runs that ended after each report, by how they ended."""
     counts: dict[tuple[int, str], int] = {}
     for trial in study.trials:
         if trial.state == "RUNNING":
@@ -122,7 +122,7 @@ def ended_rows(study: StudyRecord) -> Rows:
 
 
 def draw_ended(rows: Rows, spec: StudySpec) -> go.Figure:
-    """Bars over the reports."""
+    """Bars of runs over the reports, stacked by how they ended."""
     drawn = figure("report after which the run ended, of 9", "trials", 320)
     colours = {"completed": ACCENT, "pruned": "#9AA5AD", "diverged": WARNING, "failed": "#B2182B"}
     for ended, colour in colours.items():
@@ -140,7 +140,7 @@ def draw_ended(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_ended(rows: Rows, spec: StudySpec) -> str:
-    """The share of the training that pruning left over; a run that diverged or failed was not pruned."""
+    """The share of their training that pruned and completed runs took; no diverged or failed run counts."""
     of = {ended: sum(row["trials"] for row in some) for ended, some in grouped(rows, "ended").items()}
     told = ", ".join(f"{count} {ended}" for ended, count in of.items())
     judged = [row for row in rows if row["ended"] in ("completed", "pruned")]
@@ -160,9 +160,9 @@ def say_ended(rows: Rows, spec: StudySpec) -> str:
 
 
 def audit_rows(study: StudyRecord) -> Rows:
-    """Every run that the pruner let go on: its early values, its final one, where it would have been stopped.
+    """Every run that went on to its end: its early values, its final value, where the pruner would stop it.
 
-    A run that diverged is there where the pruner would have stopped it, as it was right to.
+    A run that diverged counts where the pruner would have stopped it, since that was right.
     """
     recipes = len(textbook(study.spec))
     return [
@@ -173,7 +173,7 @@ def audit_rows(study: StudyRecord) -> Rows:
             "final": trial.value,
             "ended": trial.ended,
             "would_prune_at": trial.attributes.get("would_prune_at"),
-            "textbook": trial.number < recipes,  # the pruner is not asked about these
+            "textbook": trial.number < recipes,  # the pruner is not asked about recipes
         }
         for trial in study.trials
         if trial.value is not None and 1 in trial.reports
@@ -182,7 +182,7 @@ def audit_rows(study: StudyRecord) -> Rows:
 
 
 def draw_audit(rows: Rows, spec: StudySpec) -> go.Figure:
-    """Final over first value; the audited runs stand out."""
+    """The final values over the first; the audited runs stand out."""
     drawn = figure("after the first of 9 reports", f"final {objective_name(spec)}")
     kinds = {
         "let through": ([r for r in rows if r["would_prune_at"] is None], ACCENT, "circle", 7),
@@ -203,7 +203,7 @@ def draw_audit(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_audit(rows: Rows, spec: StudySpec) -> str:
-    """The rate of wrong stops with its 95 % interval (Wilson); the rank correlation of early and final."""
+    """The rate of wrong stops with its 95 % interval (Wilson); how early values rank the final ones."""
     ranks = [_correlation(rows, step, name) for step, name in ((1, "first"), (3, "third"))]
     if spec.pruner == "none":
         return "This study has no pruner, so no run was stopped." + "".join(ranks)
@@ -212,7 +212,7 @@ def say_audit(rows: Rows, spec: StudySpec) -> str:
     passed = [row["final"] for row in judged if row["would_prune_at"] is None]
     told = "One in twenty runs that the pruner would stop goes on to its end. "
     if not audited or not passed:
-        told += "There is none yet, so how often pruning is wrong is not known."
+        told += "No such run has ended yet, so how often pruning is wrong is not known."
     else:
         typical = median(passed)
         ends = [row["final"] for row in audited if row["ended"] != "diverged"]
@@ -243,7 +243,8 @@ def _correlation(rows: Rows, step: int, name: str) -> str:
 # --- importances
 
 
-def _distribution(axis: Range | tuple[Any, ...]) -> BaseDistribution:
+def distribution_of(axis: Range | tuple[Any, ...]) -> BaseDistribution:
+    """An axis of the space as Optuna's distribution."""
     if isinstance(axis, Range):
         return FloatDistribution(axis.low, axis.high, log=axis.log)
     return CategoricalDistribution(axis)
@@ -252,8 +253,8 @@ def _distribution(axis: Range | tuple[Any, ...]) -> BaseDistribution:
 def importance_rows(study: StudyRecord) -> Rows:
     """PED-ANOVA importances (Watanabe et al. 2023), of each parameter within the branch that has it.
 
-    A branch is the trials that share a condition; its importances sum to 1, and are not comparable with
-    those of another branch. Where all values are equal there is nothing to tell.
+    A branch holds the trials that share a condition; its importances sum to 1 and are not comparable with
+    those of another branch. A branch whose values are all equal has none.
     """
     trials = completed(study)
     always, slope = ["activation", "norm", "init", "lr"], ["slope_mode", "negative_slope"]
@@ -279,10 +280,10 @@ def importance_rows(study: StudyRecord) -> Rows:
 
 
 def _importances(spec: StudySpec, trials: list[Any], axes: dict[str, Any]) -> dict[str, float]:
-    from optuna.importance import get_param_importances  # a second of scikit-learn
+    from optuna.importance import get_param_importances  # it loads scikit-learn, which takes a second
 
     within = optuna.create_study(direction="maximize" if spec.maximize else "minimize")
-    distributions = {name: _distribution(axis) for name, axis in axes.items()}
+    distributions = {name: distribution_of(axis) for name, axis in axes.items()}
     within.add_trials(
         [
             optuna.trial.create_trial(
@@ -299,7 +300,7 @@ def _importances(spec: StudySpec, trials: list[Any], axes: dict[str, Any]) -> di
 
 
 def draw_importances(rows: Rows, spec: StudySpec) -> go.Figure:
-    """A bar per parameter and branch, the branches under one another."""
+    """A bar per parameter, branch below branch."""
     drawn = figure("share of the importance within the branch", "", 130 + 26 * len(rows))
     order = []
     for (branch, some), colour in zip(grouped(rows, "branch").items(), SEQUENCE, strict=False):

@@ -1,4 +1,4 @@
-"""Figures of the negative slope: its value, with the learning rate, fixed or learned, its learned paths."""
+"""Figures of the negative slope: its value, beside the learning rate, fixed or learned, paths of learning."""
 
 from math import log10
 from statistics import median
@@ -32,7 +32,7 @@ TUTORIAL_SLOPES = (0.01, 0.1, 0.2)
 
 
 def slope_rows(study: StudyRecord) -> Rows:
-    """The completed trials of leaky ReLU: slope (where it starts, when learnable), mode and value."""
+    """The completed trials of leaky ReLU: slope (the start value of a learnable one), mode and value."""
     return [
         {
             "trial": trial.number,
@@ -49,7 +49,7 @@ def slope_rows(study: StudyRecord) -> Rows:
 
 
 def draw_slope(rows: Rows, spec: StudySpec) -> go.Figure:
-    """Value over slope, with the tutorial's slopes marked."""
+    """The values over the slopes, with the tutorial's slopes marked."""
     drawn = figure("negative slope", objective_name(spec))
     colours = {"none": "#5E6B73", "before": "#0072B2", "after": "#E69F00"}
     for norm, some in grouped(rows, "norm").items():
@@ -68,10 +68,10 @@ def draw_slope(rows: Rows, spec: StudySpec) -> go.Figure:
             },
         )
     slopes = [row["negative_slope"] for row in rows]
-    is_log = min(slopes) > 0  # a slope of 0 can be searched
+    is_log = min(slopes) > 0  # a space may hold the slope 0
     for slope in TUTORIAL_SLOPES:
         drawn.add_vline(x=slope, line={"dash": "dot", "width": 1, "color": FADED})
-        # On a logarithmic axis an annotation wants the exponent, where a line wants the number.
+        # On a logarithmic axis plotly takes the exponent for an annotation, but the number for a line.
         x = log10(slope) if is_log else slope
         drawn.add_annotation(
             x=x, y=1, yref="paper", text=f"{slope:g}", showarrow=False, xshift=-14, yshift=-8
@@ -81,7 +81,7 @@ def draw_slope(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_slope(rows: Rows, spec: StudySpec) -> str:
-    """Where the best slopes lie."""
+    """The range of the best quarter's slopes."""
     best = sorted(rows, key=lambda row: float(row["value"]), reverse=spec.maximize)[: max(1, len(rows) // 4)]
     low, high = (end(row["negative_slope"] for row in best) for end in (min, max))
     told = (
@@ -98,7 +98,7 @@ def say_slope(rows: Rows, spec: StudySpec) -> str:
 
 
 def draw_lr_slope(rows: Rows, spec: StudySpec) -> go.Figure:
-    """A map of where the trials of leaky ReLU fell, coloured by value."""
+    """The trials of leaky ReLU by learning rate and slope, coloured by the rank of their value."""
     drawn = figure("learning rate", "negative slope", 420)
     gaps = [distance(row["value"], spec) for row in rows]
     places = sorted(range(len(rows)), key=lambda i: gaps[i])
@@ -132,7 +132,7 @@ def draw_lr_slope(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_lr_slope(rows: Rows, spec: StudySpec) -> str:
-    """Where the best quarter lies."""
+    """The range of the best quarter's learning rates."""
     best = sorted(rows, key=lambda row: float(row["value"]), reverse=spec.maximize)[: max(1, len(rows) // 4)]
     rates = [row["lr"] for row in best]
     told = f"{len(rows)} completed trials of leaky ReLU, coloured by their rank (blue is best). "
@@ -145,7 +145,7 @@ def say_lr_slope(rows: Rows, spec: StudySpec) -> str:
 
 
 def draw_mode(rows: Rows, spec: StudySpec) -> go.Figure:
-    """The spread of values for a fixed slope, and for a learnable one up to each bound."""
+    """The spread of values for a fixed slope, and for a learnable slope up to each bound."""
     drawn = figure(objective_name(spec), "", 330)
     groups = grouped([row | {"group": _mode(row)} for row in rows], "group")
     for name, colour in zip(sorted(groups), SEQUENCE, strict=False):
@@ -171,7 +171,7 @@ def _mode(row: dict[str, object]) -> str:
 
 
 def say_mode(rows: Rows, spec: StudySpec) -> str:
-    """Best and median of both."""
+    """The best and the median value of each mode."""
     told = []
     for mode, some in sorted(grouped(rows, "slope_mode").items()):
         values = [row["value"] for row in some]
@@ -194,7 +194,7 @@ def path_rows(study: StudyRecord) -> Rows:
             continue
         start, low, high = config.negative_slope or 0, config.slope_min or 0, config.slope_max or 1
         start = 0.25 if config.activation == "prelu" else min(max(start, low), high)
-        inside = trial.diagnostics  # names the layers, where there are too many to tell of all
+        inside = trial.diagnostics  # of a deep network it names the layers that are reported
         layers = inside.layers if inside else range(1, len(curve[-1].slopes) + 1)
         points = [(0, [start] * len(layers), [start] * len(layers))]
         points += [(report.step, list(report.slopes), list(report.raw_slopes)) for report in curve]
@@ -213,11 +213,11 @@ def path_rows(study: StudyRecord) -> Rows:
     return rows
 
 
-MOST_PATHS = 40  # trials in the figure; the table has them all
+MOST_PATHS = 40  # trials in the figure; the table holds every trial
 
 
 def draw_paths(rows: Rows, spec: StudySpec) -> go.Figure:
-    """A line per trial and layer in the layer's colour, of the first trials; PReLU's are dotted."""
+    """A line per trial and layer in the layer's colour, for the first trials; PReLU's lines are dotted."""
     shown = {trial for trial, _ in list(grouped(rows, "trial").items())[:MOST_PATHS]}
     drawn = figure("report", "negative slope", 420)
     for layer, some in grouped([row for row in rows if row["trial"] in shown], "layer").items():
@@ -243,7 +243,7 @@ def draw_paths(rows: Rows, spec: StudySpec) -> go.Figure:
 
 
 def say_paths(rows: Rows, spec: StudySpec) -> str:
-    """Where each layer's slopes ended."""
+    """The median of each layer's slopes at the end."""
     trials = len(grouped(rows, "trial"))
     told = []
     for activation, some in grouped([r for r in rows if r["report"] == REPORTS], "activation").items():

@@ -1,4 +1,4 @@
-"""What every figure shares: the noun Plot, a colour per activation, an axis on which higher is better."""
+"""The parts that figures share: the noun Plot, a colour per activation, an axis on which higher is better."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ import plotly.graph_objects as go
 from slopesearch.config import StudySpec
 from slopesearch.search.records import StudyRecord, TrialRecord
 
-Row = dict[str, Any]  # text, numbers and None: a line of a CSV file
+Row = dict[str, Any]  # a line of a CSV file: text, numbers and None
 Rows = list[Row]
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure: records -> rows -> figure, and a sentence on what the rows say.
+    """A figure: records -> rows -> figure, and a sentence that says what the rows show.
 
     `missing` stands in the figure's place where there are no rows.
     """
@@ -41,19 +41,19 @@ COLOURS = {
     "tanh": "#94813A",
     "sigmoid": "#8A8A8A",
 }
-SPARE = ("#7A5CC4", "#B3446C", "#2A8F9C", "#A0522D")  # for activations that were added since
+SPARE = ("#7A5CC4", "#B3446C", "#2A8F9C", "#A0522D")  # for activations that the palette does not name
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "pentagon")
 FADED = "rgba(128,128,128,0.45)"
 ACCENT = "#0072B2"
 WARNING = "#D55E00"
-SEQUENCE = ("#2E9E4F", "#2E8FB5", "#9B6BC4", "#C2702E", "#5E6B73", "#B2356B")  # of layers
+SEQUENCE = ("#2E9E4F", "#2E8FB5", "#9B6BC4", "#C2702E", "#5E6B73", "#B2356B")  # for layers and other lists
 
 _TICKS = ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9))
 _NAMES = {"val_accuracy": "validation accuracy", "val_loss": "validation loss (nats)"}
 
 
 def activations_of(spec: StudySpec) -> list[str]:
-    """The activations of a study in the palette's order; others after them, in the study's."""
+    """The activations of a study in the palette's order, and then the others in the study's order."""
     searched = spec.space.activation or ()
     return [name for name in COLOURS if name in searched] + [n for n in searched if n not in COLOURS]
 
@@ -67,7 +67,7 @@ def colour_of(activation: str, spec: StudySpec) -> str:
 
 
 def symbol_of(activation: str, spec: StudySpec) -> str:
-    """The activation's own marker, for those to whom colours say little."""
+    """The activation's own marker, for readers who cannot tell the colours apart."""
     known = [*COLOURS, *(name for name in activations_of(spec) if name not in COLOURS)]
     return SYMBOLS[known.index(activation) % len(SYMBOLS)] if activation in known else "circle"
 
@@ -83,14 +83,14 @@ def text(value: object) -> str:
 
 
 def distance(value: float, spec: StudySpec) -> float:
-    """How far a value is from perfect, above 0: the loss, or 1 - accuracy, half an image at least."""
+    """How far a value is from perfect, above 0: the loss in nats, or 1 - accuracy, half an image at least."""
     if spec.maximize:
         return max(1 - value, 0.5 / (spec.val_size or 1000))
     return max(value, 1e-9)
 
 
 def figure(x_title: str, y_title: str, height: int = 380) -> go.Figure:
-    """An empty figure in the house's style; its colours of text and grid are the page's."""
+    """An empty figure in the report's style; the page sets the colours of its text and grid."""
     return go.Figure(
         layout={
             "template": "none",
@@ -116,7 +116,7 @@ def better_up(spec: StudySpec, values: Iterable[float]) -> dict[str, Any]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers of a logarithmic axis: 1, 2 and 5 of each decade, more where these are under three."""
+    """Round numbers on a logarithmic axis: 1, 2 and 5 of each decade, more where these are under three."""
     ticks: list[float] = []
     for digits in _TICKS:
         ticks = [d * 10.0**e for e in range(-9, 7) for d in digits if low <= d * 10.0**e <= high]
@@ -138,7 +138,7 @@ def log_axis(values: Iterable[float]) -> dict[str, Any]:
 
 
 def completed(study: StudyRecord) -> list[TrialRecord]:
-    """The trials that ran to their end and can be shown: with a value and a config."""
+    """The trials that ran to their end, with a value and a config."""
     return [t for t in study.trials if t.state == "COMPLETE" and t.value is not None and t.config is not None]
 
 
@@ -156,7 +156,7 @@ def grouped(rows: Rows, key: str) -> dict[Any, Rows]:
 
 
 def hover(rows: Rows, *columns: str) -> list[str]:
-    """What is shown of a row under the pointer."""
+    """The text under the pointer for each row: the named columns with their values."""
     return ["<br>".join(f"{c} {_short(row[c])}" for c in columns if row[c] is not None) for row in rows]
 
 
@@ -165,12 +165,12 @@ def _short(value: object) -> str:
 
 
 def few(n: int, enough: int) -> str:
-    """A caution, where there are too few trials behind a figure."""
+    """A caution where fewer than `enough` trials are behind a figure; else nothing."""
     return f" Only {n}: too few to go by." if n < enough else ""
 
 
 def adaptive(spec: StudySpec) -> str:
-    """A caution where choices stand side by side, of trials that were not drawn at random."""
+    """A caution for choices side by side whose trials were not drawn at random; else nothing."""
     if spec.sampler == "random":
         return ""
     return " The sampler chose these trials: they say where to look, they do not compare."

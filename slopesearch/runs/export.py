@@ -1,59 +1,56 @@
-"""A config as a TOML file, with where it comes from: written, and read back to an equal object."""
+"""A config and its origin as a TOML file: chosen from a study, written, and read back to an equal object."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from slopesearch.config import Objective, TrialConfig
-from slopesearch.wording import RequestError, mistakes, read_toml, unknown
+from slopesearch.checks import size_misfits, unknown_names
+from slopesearch.config import Noun, Objective, TrialConfig
+from slopesearch.wording import RequestError, mistakes, read_toml
 from slopesearch.files import write_aside
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
 from slopesearch.nets.models import MODELS, count_parameters
 from slopesearch.search.records import StudyRecord
-from slopesearch.evidence.statistics import Estimate, confirmed_of, pick
+from slopesearch.evidence.results import confirmed_of, pick
+from slopesearch.evidence.statistics import Estimate
 from slopesearch.training.data import DATASETS
 
-MOST_PARAMETERS = 10**8  # 400 MB of weights, as much again twice for Adam: a typing error beyond
+MOST_PARAMETERS = 10**8  # 400 MB of weights and 800 MB for Adam: more is a typing error
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Confirmation(_Table):
-    """What fresh seeds gave: of `runs` runs, on the validation images."""
+class FreshRuns(Noun):
+    """The means over a config's `runs` runs on fresh seeds, on the validation images; the loss in nats."""
 
     runs: int
     val_accuracy: Estimate
     val_loss: Estimate
 
 
-class Origin(_Table):
-    """Where a config comes from. `searched` is the one value that the search saw, and too good.
+class Origin(Noun):
+    """Where a config comes from: the study, its trial, and its value there.
 
-    `trial` is None for a baseline that the search did not run.
+    `trial` is None for a baseline that the search did not run. `searched` is the trial's value of the
+    objective, which is too good: the trial was chosen for it.
     """
 
     study: str
     trial: int | None = None
     objective: Objective
     searched: float | None = None
-    confirmed: Confirmation | None = None
+    confirmed: FreshRuns | None = None
 
 
-class Exported(_Table):
-    """A config file: the whole config, its origin, and the versions that the study was made with."""
+class ConfigFile(Noun):
+    """The content of a config file: the config, its origin, and the versions that the study was made with."""
 
     config: TrialConfig
     origin: Origin
     versions: dict[str, str] = Field(max_length=100)
 
 
-def export(study: StudyRecord, confirmation: StudyRecord | None, number: int | None) -> Exported:
+def choose_export(study: StudyRecord, confirmation: StudyRecord | None, number: int | None) -> ConfigFile:
     """A trial of a study as a config file; without a number the confirmed best, else the best of the search.
 
     `confirmation` is the study that `confirm` made. Raises RequestError where there is no such trial.
@@ -66,21 +63,22 @@ def export(study: StudyRecord, confirmation: StudyRecord | None, number: int | N
         trial = study.trial(number) if number is not None else study.best()
         if trial.config is None:
             raise RequestError(
-                f"trial {number} of the study '{study.name}' has no config yet; choose another"
+                f"trial {trial.number} of the study '{study.name}' has no config yet; choose another"
             )
         number, config = trial.number, trial.config
         searched = trial.value if trial.state == "COMPLETE" else None
-    of_it = [row for row in confirmed if row.arm.config == config]
-    return Exported(
+    row = next((row for row in confirmed if row.arm.config == config), None)
+    fresh = None
+    if row is not None:
+        fresh = FreshRuns(runs=row.runs, val_accuracy=row.val_accuracy, val_loss=row.val_loss)
+    return ConfigFile(
         config=config,
         origin=Origin(
             study=study.name,
             trial=number,
             objective=study.spec.objective,
             searched=searched,
-            confirmed=Confirmation(**of_it[0].model_dump(include=set(Confirmation.model_fields)))
-            if of_it
-            else None,
+            confirmed=fresh,
         ),
         versions=study.attributes.get("versions", {}),
     )
@@ -88,25 +86,27 @@ def export(study: StudyRecord, confirmation: StudyRecord | None, number: int | N
 
 _MAY_BE_NONE = ("depth", "width", "negative_slope", "slope_mode", "slope_min", "slope_max", "slope_clamp")
 
+_KNOWN: dict[str, Iterable[str]] = {"dataset": DATASETS, "model": MODELS, "activation": ACTIVATIONS, "init": INITS}
+
 _HEAD = "# A network and its training, for `python -m slopesearch train FILE`; what is left out is none.\n"
 
 
-def as_toml(exported: Exported) -> str:
+def as_toml(content: ConfigFile) -> str:
     """The text of a config file."""
-    return f"{_HEAD}\n{tomli_w.dumps(exported.model_dump(mode='json', exclude_none=True))}"
+    return f"{_HEAD}\n{tomli_w.dumps(content.model_dump(mode='json', exclude_none=True))}"
 
 
-def write_export(exported: Exported, path: Path, force: bool) -> None:
+def write_config_file(content: ConfigFile, path: Path, force: bool) -> None:
     """Write a config file in one step. Raises RequestError where one is there already, unless forced."""
     if path.is_dir() or not path.parent.is_dir():
         wrong = "is a folder" if path.is_dir() else f"cannot be made: there is no folder '{path.parent}'"
         raise RequestError(f"'{path}' {wrong}; name a file with -o")
     if path.exists() and not force:
         raise RequestError(f"'{path}' is there already; name another with -o, or overwrite it with --force")
-    write_aside(path, as_toml(exported).encode())
+    write_aside(path, as_toml(content).encode())
 
 
-def read_export(path: Path) -> Exported:
+def read_config_file(path: Path) -> ConfigFile:
     """A config file, read back. Nothing in it is executed.
 
     Raises RequestError, with every mistake at once, where it is no config that can be trained.
@@ -117,74 +117,65 @@ def read_export(path: Path) -> Exported:
         data["config"] = {**dict.fromkeys(_MAY_BE_NONE), **table}
     found: list[str] = []
     try:
-        exported = Exported.model_validate(data)
+        content = ConfigFile.model_validate(data)
     except ValidationError as error:
-        found += mistakes(error, Exported)
+        found += mistakes(error, ConfigFile)
     if isinstance(table, Mapping):
-        found += _unknown_names(table)
-    found = found or _misfits(exported.config)
+        found += unknown_names(table, _KNOWN)
+    found = found or _misfits(content.config)
     if found:
         raise RequestError(f"'{path}' is no config that can be trained:", *(f"  {line}" for line in found))
-    return exported
+    return content
 
 
 def load_config(path: str | Path) -> TrialConfig:
-    """The config in a file that `export` or `train` wrote. Raises RequestError, see `read_export`."""
-    return read_export(Path(path)).config
-
-
-def _unknown_names(table: Mapping[str, Any]) -> list[str]:
-    registries: dict[str, Mapping[str, object]] = {
-        "dataset": DATASETS,
-        "model": MODELS,
-        "activation": ACTIVATIONS,
-        "init": INITS,
-    }
-    return [
-        unknown(kind, table[kind], list(known))
-        for kind, known in registries.items()
-        if isinstance(table.get(kind), str) and table[kind] not in known
-    ]
+    """The config in a file that `export` or `train` wrote. Raises RequestError, see `read_config_file`."""
+    return read_config_file(Path(path)).config
 
 
 def _misfits(config: TrialConfig) -> list[str]:
     """What is wrong between fields that are right by themselves."""
-    data, model = DATASETS[config.dataset], MODELS[config.model]
-    learnable = config.slope_mode == "learnable"
-    has_slope = ACTIVATIONS[config.activation].has_slope
-    needed = {
-        "depth": (model.depth is not None, f"model '{config.model}'"),
-        "width": (model.width is not None, f"model '{config.model}'"),
-        "negative_slope": (has_slope, f"activation '{config.activation}'"),
-        "slope_mode": (has_slope, f"activation '{config.activation}'"),
-        **dict.fromkeys(("slope_min", "slope_max", "slope_clamp"), (learnable, "a learnable slope")),
-    }
-    found = []
-    for name, (wanted, what) in needed.items():
-        given = getattr(config, name)
-        if wanted and given is None:
-            found.append(f"config.{name}: is missing; {what} needs it")
-        elif given is not None and not wanted:
-            owner = "a fixed slope or none" if what == "a learnable slope" else what
-            found.append(f"config.{name}: {owner} takes none, given {given}")
-    if learnable and (config.slope_max or 0) <= (config.slope_min or 0):
-        found.append(f"config.slope_max: must lie above slope_min, given {config.slope_max}")
-    most = data.train_max + (data.val_max if config.val_size == 0 else 0)
-    if config.train_size > most:
-        found.append(f"config.train_size: at most {most:,} for {config.dataset}, given {config.train_size:,}")
-    if config.val_size > data.val_max:
-        found.append(
-            f"config.val_size: at most {data.val_max:,} for {config.dataset}, given {config.val_size:,}"
+    found = [f"config.{line}" for line in size_misfits(config)]
+    found += _slope_misfits(config)
+    model = MODELS[config.model]
+    found += [
+        f"config.{name}: is missing; model '{config.model}' needs it"
+        for name, given, default in (
+            ("depth", config.depth, model.depth),
+            ("width", config.width, model.width),
         )
+        if given is None and default is not None
+    ]
     if config.evaluated_on != "validation":
         found.append(
             "config.evaluated_on: 'validation', or left out; the test set is for the end, "
             f"given '{config.evaluated_on}'"
         )
-    if config.batch_size > config.train_size:
-        found.append(f"config.batch_size: at most train_size, given {config.batch_size:,}")
     if not found and (count := count_parameters(config)) > MOST_PARAMETERS:
         found.append(
             f"config.width: a network of {count:,} parameters; at most {MOST_PARAMETERS:,} are built"
         )
+    return found
+
+
+def _slope_misfits(config: TrialConfig) -> list[str]:
+    """Which slope fields the activation needs and lacks, or has and does not take."""
+    learnable = config.slope_mode == "learnable"
+    activation = f"activation '{config.activation}'"
+    if ACTIVATIONS[config.activation].has_slope:
+        wanted = {"negative_slope": activation, "slope_mode": activation}
+    else:
+        wanted = {}
+    if learnable:
+        wanted |= dict.fromkeys(("slope_min", "slope_max", "slope_clamp"), "a learnable slope")
+    found = []
+    for name in ("negative_slope", "slope_mode", "slope_min", "slope_max", "slope_clamp"):
+        given = getattr(config, name)
+        if name in wanted and given is None:
+            found.append(f"config.{name}: is missing; {wanted[name]} needs it")
+        elif name not in wanted and given is not None:
+            owner = activation if name in ("negative_slope", "slope_mode") else "a fixed slope or none"
+            found.append(f"config.{name}: {owner} takes none, given {given}")
+    if learnable and (config.slope_max or 0) <= (config.slope_min or 0):
+        found.append(f"config.slope_max: must lie above slope_min, given {config.slope_max}")
     return found

@@ -1,4 +1,4 @@
-"""predict(): a trained run and image files -> digits."""
+"""predict_images(): the digit in each image file, by the model of a finished run folder."""
 
 import warnings
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from slopesearch.wording import RequestError
-from slopesearch.runs.export import read_export
+from slopesearch.runs.export import read_config_file
 from slopesearch.nets.models import build_model
 from slopesearch.nets.plain import as_torch
 from slopesearch.runs.train import CONFIG, WEIGHTS
 from slopesearch.training.data import DATASETS, SIDE, DataSet
 
-# Not every format that Pillow knows: for EPS it would start Ghostscript.
+# Pillow knows more formats, but starts Ghostscript for EPS.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """An image file, the digit in it and its probability; or why it cannot be read."""
+    """An image file with the digit in it and its probability (0 to 1), or with the reason it cannot be read."""
 
     path: Path
     digit: int | None = None
@@ -41,7 +41,7 @@ def load_run(run: Path) -> tuple[nn.Sequential, DataSet]:
         raise RequestError(
             f"'{run}' holds no {WEIGHTS}; name a folder that `python -m slopesearch train` has finished"
         )
-    config = read_export(run / CONFIG).config
+    config = read_config_file(run / CONFIG).config
     model = as_torch(build_model(config))
     try:
         model.load_state_dict(load_file(run / WEIGHTS))
@@ -54,11 +54,11 @@ def load_run(run: Path) -> tuple[nn.Sequential, DataSet]:
 
 
 @torch.no_grad()
-def predict(run: Path, paths: list[Path], invert: bool = False) -> list[Prediction]:
+def predict_images(run: Path, paths: list[Path], invert: bool = False) -> list[Prediction]:
     """The digit in each image file, white on black as in MNIST; `invert` is for ink on paper.
 
-    Raises RequestError for a run that cannot be used, see `load_run`; an image that cannot be read has an
-    `error` instead of a digit.
+    An image that cannot be read has an `error` instead of a digit. Raises RequestError where the run folder
+    cannot be used, see `load_run`.
     """
     model, data = load_run(run)
     predictions = []
@@ -82,7 +82,7 @@ def predict(run: Path, paths: list[Path], invert: bool = False) -> list[Predicti
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"no image in a format that is read; use {', '.join(FORMATS)}"
+        return f"it is no image in a known format; use {', '.join(FORMATS)}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0]
@@ -91,8 +91,8 @@ def _reason(error: Exception) -> str:
 def read_image(path: Path, invert: bool) -> Tensor:
     """An image file of any size as (28, 28) float32 in [0, 1], bright on dark.
 
-    The camera's rotation is applied; transparent parts are background; colours become grey; it is resized
-    with its proportions kept, and background is added to make it square. Raises OSError, ValueError,
+    The camera's rotation is applied, transparent parts become background and colours grey. The image keeps
+    its proportions when it is resized; background makes it square. Raises OSError, ValueError,
     SyntaxError or one of Pillow's decompression-bomb classes where it cannot be read.
     """
     with warnings.catch_warnings():
@@ -106,7 +106,7 @@ def read_image(path: Path, invert: bool) -> Tensor:
 
 
 def _grey(image: Image.Image, background: int) -> Image.Image:
-    """Mode F, values 0 to 255, whatever the image has: 1, 8 or 16 bits, a palette, colours, transparency."""
+    """An image of any mode (1, 8 or 16 bits, palette, colours, transparency) in mode F, values 0 to 255."""
     if image.mode.startswith("I"):  # 16 bits a pixel
         return Image.fromarray(np.array(image).astype(np.float32) / 257)
     if image.mode == "F":

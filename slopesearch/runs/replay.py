@@ -1,4 +1,4 @@
-"""replay(): a stored trial trained again, to be compared with what was stored."""
+"""replay_trial(): the config of a stored trial trained again, and how its curve differs from the stored one."""
 
 from collections.abc import Sequence
 from math import inf
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from slopesearch.config import Report, TrialConfig
+from slopesearch.config import Report
 from slopesearch.wording import RequestError
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.store import versions
@@ -15,8 +15,8 @@ from slopesearch.training.data import load_for
 from slopesearch.training.engine import train
 
 
-def replay(trial: TrialRecord, folder: Path, device: torch.device) -> tuple[Report, ...]:
-    """Train a stored trial again, as far as it went: its curve, as it comes out here.
+def replay_trial(trial: TrialRecord, folder: Path, device: torch.device) -> tuple[Report, ...]:
+    """Train the config of a stored trial again, as far as the trial went; the new curve.
 
     With one thread, as a worker trains, the same CPU gives the same bits. Raises RequestError where the trial
     has no curve to compare with.
@@ -25,20 +25,16 @@ def replay(trial: TrialRecord, folder: Path, device: torch.device) -> tuple[Repo
         raise RequestError(
             f"trial {trial.number} ({trial.ended}) has no stored curve; choose another with --trial"
         )
-    return _curve(trial.config, len(trial.curve), folder, device)
-
-
-def _curve(config: TrialConfig, reports: int, folder: Path, device: torch.device) -> tuple[Report, ...]:
-    run = train([config], load_for(config, folder).to(device), device)
+    run = train([trial.config], load_for(trial.config, folder).to(device), device)
     curve = [next(run)[0]]
-    while len(curve) < reports and not curve[-1].diverged:
+    while len(curve) < len(trial.curve) and not curve[-1].diverged:
         curve.append(run.send(())[0])
     run.close()
     return tuple(curve)
 
 
 def largest_difference(stored: Sequence[Report], new: Sequence[Report]) -> float:
-    """Of any number of two curves: every field of every report; infinite where one has more of them."""
+    """The largest difference between two numbers of the curves, in any field; infinite where one lacks a number."""
     old, here = ([row.model_dump() for row in curve] for curve in (stored, new))
     if len(old) != len(here):
         return inf
@@ -57,7 +53,7 @@ def _difference(a: float | tuple[float, ...], b: float | tuple[float, ...]) -> f
 
 
 def what_differs(study: StudyRecord, trial: TrialRecord, device: torch.device) -> list[str]:
-    """What is stored of how the trial was trained, where it is otherwise here: device, versions."""
+    """A sentence for each condition of the stored run (device, versions) that is another one here."""
     here: dict[str, Any] = {**versions(), "device": str(device)}
     stored = {**study.attributes.get("versions", {}), "device": trial.attributes.get("device")}
     return [

@@ -1,4 +1,4 @@
-"""A run folder: one config trained for long, tested once, and left as files that need no slopesearch."""
+"""A run folder: one config trained for long, tested once, and stored as files that torch alone can use."""
 
 import csv
 import io
@@ -16,29 +16,31 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save
 from torch import nn
 
+from slopesearch.config import TrialConfig
 from slopesearch.wording import RequestError
-from slopesearch.runs.export import Exported, as_toml, read_export
+from slopesearch.runs.export import ConfigFile, as_toml, read_config_file
 from slopesearch.files import write_aside
 from slopesearch.nets.models import count_parameters
 from slopesearch.nets.plain import as_code, as_torch
 from slopesearch.seeds import derive
-from slopesearch.training.data import DATASETS, load_for, load_test
-from slopesearch.training.engine import evaluate
+from slopesearch.training.data import DATASETS, content_hash, load_for, load_test
+from slopesearch.training.engine import evaluate, total_steps
 from slopesearch.training.fit import Epoch, Fit
 
-CONFIG, CHECKPOINT, WEIGHTS = "config.toml", "checkpoint.pt", "weights.safetensors"
+CONFIG, WEIGHTS = "config.toml", "weights.safetensors"
+CHECKPOINT, IMAGES = "checkpoint.pt", "images.sha256"  # of an unfinished run alone
 METRICS, CURVE, PICTURE, README, LOCK = "metrics.json", "curve.csv", "curve.svg", "README.md", ".lock"
 
 
 def for_training(
-    exported: Exported, epochs: int | None, seed: int | None, train_size: int | None, hold_out: bool
-) -> Exported:
-    """The config to train for long: the full training set and more epochs, unless told otherwise.
+    asked: ConfigFile, epochs: int | None, seed: int | None, train_size: int | None, hold_out: bool
+) -> ConfigFile:
+    """The config to train for long: on the full training set and for more epochs, unless they are given.
 
-    By default three times the epochs of the search and at least 10. `hold_out` keeps the validation images
-    out of training. Raises RequestError for numbers that cannot be.
+    The default is three times the epochs of the search, 10 at least. `hold_out` keeps the validation images
+    out of training. Raises RequestError, with every mistake at once, for numbers out of their range.
     """
-    config = exported.config
+    config = asked.config
     data = DATASETS[config.dataset]
     most = data.train_max if hold_out else data.train_max + data.val_max
     found = [
@@ -60,19 +62,19 @@ def for_training(
     }
     if seed is not None:
         changes |= {name: derive(seed, "train", name) for name in ("init_seed", "order_seed")}
-    return exported.model_copy(update={"config": config.model_copy(update=changes)})
+    return asked.model_copy(update={"config": config.model_copy(update=changes)})
 
 
 @contextmanager
-def open_run(run: Path, exported: Exported) -> Iterator[None]:
-    """Make the folder of a run, or go on in the one that is there; one process at a time.
+def open_run(run: Path, asked: ConfigFile) -> Iterator[None]:
+    """Make the folder of a run, or open the one that exists, for one process at a time.
 
-    Raises RequestError where the folder is not that of this run.
+    Raises RequestError where the folder belongs to another run, or another process trains in it.
     """
-    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
-        run.mkdir(parents=True, exist_ok=True)
-        write_aside(run / CONFIG, as_toml(exported).encode())
-    _refuse_another(run, exported)
+    if not run.exists():
+        run.mkdir(parents=True)
+    elif not run.is_dir() or {path.name for path in run.iterdir()} - {LOCK} and not (run / CONFIG).is_file():
+        raise RequestError(f"'{run}' is there already and is no run folder; name another with -o")
     lock = FileLock(run / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -81,43 +83,46 @@ def open_run(run: Path, exported: Exported) -> Iterator[None]:
             f"another process is training in '{run}'; let it finish, or name another -o"
         ) from None
     try:
+        if not (run / CONFIG).is_file():
+            write_aside(run / CONFIG, as_toml(asked).encode())
+        _refuse_another(run, asked.config)
         yield
     finally:
         lock.release()
 
 
-def _refuse_another(run: Path, exported: Exported) -> None:
-    if not (run / CONFIG).is_file():
-        raise RequestError(f"'{run}' is there already and is no run folder; name another with -o")
-    stored, asked = read_export(run / CONFIG).config, exported.config  # where it comes from may differ
+def _refuse_another(run: Path, config: TrialConfig) -> None:
     lines = [
-        f"  {name}: stored {old}, given {getattr(asked, name)}"
-        for name, old in stored
-        if old != getattr(asked, name)
+        f"  {name}: stored {old}, given {getattr(config, name)}"
+        for name, old in read_config_file(run / CONFIG).config  # the origins may differ
+        if old != getattr(config, name)
     ]
     if lines:
         raise RequestError(
             f"'{run}' holds another run:",
             *lines,
-            "name another folder with -o, or give what is stored to go on with it",
+            "name another folder with -o, or give the stored values to go on with it",
         )
 
 
 def train_run(
-    exported: Exported,
+    asked: ConfigFile,
     run: Path,
     folder: Path,
     device: torch.device,
     stepped: Callable[[int], None],
     told: Callable[[Epoch], None],
 ) -> dict[str, Any]:
-    """Train the config into its opened folder, from its checkpoint where there is one; the metrics.
+    """Train the config in its opened folder, from its checkpoint where there is one; the metrics of the run.
 
-    The test set is opened once, after the last epoch; a run that is finished gives what it stored.
+    `stepped` is told the number of steps so far, `told` each epoch, the stored ones first. The test set is
+    opened once, after the last epoch. A finished run is not trained again: its stored metrics are returned.
+    Raises RequestError where these are damaged, or where the run began with other images.
     """
     if (run / METRICS).is_file():
         return _stored_metrics(run / METRICS)
-    fit = Fit(exported.config, load_for(exported.config, folder).to(device), device)
+    _refuse_other_images(run, asked.config.dataset, folder)
+    fit = Fit(asked.config, load_for(asked.config, folder).to(device), device)
     if (run / CHECKPOINT).is_file():
         fit.restore(run / CHECKPOINT)
         for row in fit.curve:
@@ -125,11 +130,25 @@ def train_run(
     for row in fit.epochs(stepped):
         fit.save(run / CHECKPOINT)
         told(row)
-    images, labels = load_test(exported.config.dataset, folder)
-    tested = evaluate(fit.model, exported.config, images.to(device), labels.to(device))
-    metrics = _metrics(exported, fit, tested, device)
-    _write(run, exported, fit, metrics)
+    images, labels = load_test(asked.config.dataset, folder)
+    tested = evaluate(fit.model, asked.config, images.to(device), labels.to(device))
+    metrics = _metrics(asked, fit, tested, device)
+    _write(run, asked, fit, metrics)
     return metrics
+
+
+def _refuse_other_images(run: Path, dataset: str, folder: Path) -> None:
+    """Store the hash of the images when a run begins; raise RequestError where it is another one later."""
+    given = content_hash(dataset, folder)
+    if not (run / IMAGES).is_file():
+        write_aside(run / IMAGES, given.encode())
+    stored = (run / IMAGES).read_bytes().decode(errors="replace")
+    if stored != given:
+        raise RequestError(
+            f"the {dataset} images differ from those that the run in '{run}' began with:",
+            f"  SHA-256: stored {stored}, given {given}",
+            "name the folder that holds the first ones with --data, or another run folder with -o",
+        )
 
 
 def _stored_metrics(path: Path) -> dict[str, Any]:
@@ -143,11 +162,11 @@ def _stored_metrics(path: Path) -> dict[str, Any]:
 
 
 def _metrics(
-    exported: Exported, fit: Fit, tested: tuple[float, float], device: torch.device
+    asked: ConfigFile, fit: Fit, tested: tuple[float, float], device: torch.device
 ) -> dict[str, Any]:
-    config, origin, last = exported.config, exported.origin, fit.curve[-1]
+    config, origin, last = asked.config, asked.origin, fit.curve[-1]
     seconds = sum(row.seconds for row in fit.curve)
-    steps = config.train_size // config.batch_size * config.epochs
+    steps = total_steps(config.train_size, config.batch_size, config.epochs)
     return {
         "test_accuracy": tested[1],
         "test_loss": tested[0],
@@ -172,20 +191,21 @@ def _metrics(
     }
 
 
-def _write(run: Path, exported: Exported, fit: Fit, metrics: dict[str, Any]) -> None:
-    """The files of a finished run; the metrics last, since they say that it is finished."""
+def _write(run: Path, asked: ConfigFile, fit: Fit, metrics: dict[str, Any]) -> None:
+    """Write the files of a finished run; the metrics come last, since they say that it is finished."""
     model = as_torch(fit.model.cpu())
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     write_aside(run / WEIGHTS, save(weights))
     write_aside(run / CURVE, curve_table(fit.curve).encode())
     write_aside(run / PICTURE, curve_picture(fit.curve).encode())
-    write_aside(run / README, readme(exported, model, metrics).encode())
+    write_aside(run / README, readme(asked, model, metrics).encode())
     write_aside(run / METRICS, json.dumps(metrics, indent=2).encode() + b"\n")
-    (run / CHECKPOINT).unlink(missing_ok=True)
+    for name in (CHECKPOINT, IMAGES):
+        (run / name).unlink(missing_ok=True)
 
 
 def curve_table(curve: list[Epoch]) -> str:
-    """The learning curve as CSV, a line per epoch."""
+    """The learning curve as CSV, one line per epoch."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow([field.name for field in fields(Epoch)])
@@ -194,7 +214,7 @@ def curve_table(curve: list[Epoch]) -> str:
 
 
 def curve_picture(curve: list[Epoch]) -> str:
-    """The learning curve as SVG: the losses in nats and, beside them, the validation accuracy, by epoch."""
+    """The learning curve as SVG: the losses in nats and the validation accuracy, over the epochs."""
     rows = [asdict(row) for row in curve]
     grid = leather.Grid()
     for title, names in (("loss", ("train_loss", "val_loss")), ("accuracy", ("val_accuracy",))):
@@ -212,17 +232,20 @@ def curve_picture(curve: list[Epoch]) -> str:
     return str(grid.to_svg())
 
 
-def readme(exported: Exported, model: nn.Sequential, metrics: dict[str, Any]) -> str:
-    """What the folder holds, and how to use the model with torch alone. No text of the study is in it."""
-    config, data = exported.config, DATASETS[exported.config.dataset]
+def readme(asked: ConfigFile, model: nn.Sequential, metrics: dict[str, Any]) -> str:
+    """The README of a run folder: its files, and how to use the model with torch alone.
+
+    It quotes no text of the study, which may hold anything.
+    """
+    config, data = asked.config, DATASETS[asked.config.dataset]
     return f"""\
 # {config.model} with {config.activation}, trained on {config.dataset}
 
 {config.train_size:,} images, {config.epochs} epochs; {metrics["parameters"]:,} parameters.
 Test accuracy {metrics["test_accuracy"]:.4f}, loss {metrics["test_loss"]:.4f}.
 
-`{CONFIG}` is the whole config and where it comes from, `{METRICS}` what came of it, `{CURVE}` and
-`{PICTURE}` how it got there, `{WEIGHTS}` the state_dict of the model below.
+`{CONFIG}` holds the whole config and its origin, `{METRICS}` the results, `{CURVE}` and `{PICTURE}` the
+learning curve, `{WEIGHTS}` the state_dict of the model below.
 
     python -m slopesearch predict . IMAGE...
 

@@ -1,11 +1,12 @@
 """From what is asked to what is run: check(data), resolve(spec), sample(spec, trial)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.trial import Trial
 from pydantic import ValidationError
 
+from slopesearch.checks import size_misfits, unknown_names
 from slopesearch.config import REPORTS, Precision, Range, StudySpec, TrialConfig, values_of
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
@@ -15,7 +16,7 @@ from slopesearch.search.sampler import SAMPLERS
 from slopesearch.seeds import derive
 from slopesearch.training.data import DATASETS
 from slopesearch.training.engine import total_steps
-from slopesearch.wording import RequestError, mistakes, unknown
+from slopesearch.wording import RequestError, mistakes
 
 
 def check(data: Mapping[str, Any]) -> StudySpec:
@@ -27,30 +28,24 @@ def check(data: Mapping[str, Any]) -> StudySpec:
     try:
         spec = StudySpec.model_validate(data)
     except ValidationError as error:
-        found += mistakes(error)
-    found += _unknown_names(data)
+        found += mistakes(error, StudySpec)
+    space = data.get("space")
+    space = space if isinstance(space, Mapping) else {}
+    found += unknown_names(
+        {name: data.get(name) for name in ("dataset", "model", "sampler", "pruner")}
+        | {name: space.get(name) for name in ("activation", "init")},
+        {
+            "dataset": ["auto", *DATASETS],
+            "model": MODELS,
+            "sampler": SAMPLERS,
+            "pruner": PRUNERS,
+            "activation": ACTIVATIONS,
+            "init": INITS,
+        },
+    )
     if found:
         raise RequestError(*found)
     return spec
-
-
-def _unknown_names(data: Mapping[str, Any]) -> list[str]:
-    space = data.get("space")
-    space = space if isinstance(space, Mapping) else {}
-    registries: list[tuple[str, Any, Iterable[str]]] = [
-        ("dataset", data.get("dataset"), ["auto", *DATASETS]),
-        ("model", data.get("model"), MODELS),
-        ("sampler", data.get("sampler"), SAMPLERS),
-        ("pruner", data.get("pruner"), PRUNERS),
-        ("activation", space.get("activation"), ACTIVATIONS),
-        ("init", space.get("init"), INITS),
-    ]
-    return [
-        unknown(kind, name, list(known))
-        for kind, given, known in registries
-        for name in (given if isinstance(given, (list, tuple)) else [given])
-        if isinstance(name, str) and name not in known
-    ]
 
 
 def resolve(spec: StudySpec, precision: Precision) -> StudySpec:
@@ -84,25 +79,10 @@ def resolve(spec: StudySpec, precision: Precision) -> StudySpec:
 
 def _misfits(spec: StudySpec) -> list[str]:
     """What is wrong between fields that are right by themselves."""
-    data, model = DATASETS[spec.dataset], MODELS[spec.model]
-    train_size, epochs, val_size = spec.train_size or 0, spec.epochs or 0, spec.val_size or 0
-    found = [
-        f"model '{spec.model}' takes no {name}, given {given}; leave it out or choose model 'mlp'"
-        for name, given, default in (
-            ("depth", spec.depth, model.depth),
-            ("width", spec.width, model.width),
-        )
-        if given is not None and default is None
-    ]
-    if train_size > data.train_max:
-        found.append(
-            f"train_size: {spec.dataset} has {data.train_max:,} training images, given {train_size:,}"
-        )
-    if val_size > data.val_max:
-        found.append(f"val_size: {spec.dataset} has {data.val_max:,} validation images, given {val_size:,}")
-    if spec.batch_size > train_size:
-        found.append(f"batch_size: at most train_size, which is {train_size:,}, given {spec.batch_size:,}")
-    elif (steps := total_steps(train_size, spec.batch_size, epochs)) < REPORTS:
+    found = size_misfits(spec)
+    train_size, epochs = spec.train_size or 0, spec.epochs or 0
+    steps = total_steps(train_size, spec.batch_size, epochs)
+    if spec.batch_size <= train_size and steps < REPORTS:
         found.append(
             f"epochs: a run of {steps} steps is too short for its {REPORTS} reports, "
             f"given {epochs} epochs of {train_size:,} images; raise one of them"

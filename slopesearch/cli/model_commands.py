@@ -1,4 +1,4 @@
-"""The commands from a study to a trained model: confirm, export, train, predict, replay."""
+"""The commands from a stored trial to a trained model: export, train, predict and replay."""
 
 import sys
 from math import inf
@@ -8,86 +8,30 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from slopesearch.cli.options import (
-    DataFolder,
-    Devices,
-    Json,
-    Launcher,
-    Pack,
-    Storage,
-    StudyName,
-    Workers,
-    data_folder,
-)
-from slopesearch.cli.tables import describe, replay_table, say, verdict_json, verdict_table
+from slopesearch.cli.options import DataFolder, Device, Storage, StudyName, data_folder
+from slopesearch.cli.tables import replay_table, say
 from slopesearch.search.sqlite import DEFAULT_URL
-from slopesearch.wording import printable
-
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or one of several: cuda:1.")]
+from slopesearch.wording import describe, printable
 
 
-def confirm(
-    name: StudyName = None,
-    top: Annotated[int, typer.Option(help="How many of the best trials.")] = 5,
-    seeds: Annotated[int, typer.Option(help="Runs of each config, on seeds that the search never saw.")] = 10,
-    storage: Storage = DEFAULT_URL,
-    data: DataFolder = None,
-    devices: Devices = "auto",
-    workers: Workers = None,
-    pack: Pack = None,
-    launcher: Launcher = "process",
-    again: Annotated[
-        bool, typer.Option("--open-test-again", help="Open the test set again, for the pick of today.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Run the best few of a study again on fresh seeds, then open the test set, once."""
-    from slopesearch.training.devices import checked_torch_pair
-
-    with checked_torch_pair():
-        from slopesearch.cli.live import Lines, LiveDisplay
-        from slopesearch.evidence.confirm import confirm as confirmed
-        from slopesearch.search.optimize import choose_machine
-
-    progress = Console(stderr=as_json)
-    verdict = confirmed(
-        name,
-        folder=data_folder(data),
-        machine=choose_machine(devices, workers, pack, launcher),
-        top=top,
-        seeds=seeds,
-        url=storage,
-        open_again=again,
-        note=lambda text: say(progress, text),
-        display=lambda: LiveDisplay(progress) if progress.is_terminal else Lines(progress),
-    )
-    if verdict.confirmed and as_json:
-        print(verdict_json(verdict.confirmed, verdict.openings))
-    elif verdict.confirmed:
-        verdict_table(Console(), verdict.confirmed, verdict.openings)
-    if verdict.interrupted:
-        say(progress, "not done; the same command goes on")
-        raise typer.Exit(130)
-
-
-def export(
+def export_config(
     name: StudyName = None,
     trial: Annotated[
-        int | None, typer.Option(help="By its number; else the confirmed best, or the best of the search.")
+        int | None,
+        typer.Option(help="Number of the trial; else the confirmed best, or the best of the search."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The config file.")] = Path("best.toml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
     storage: Storage = DEFAULT_URL,
 ) -> None:
     """Write the config of a trial as a file to train from."""
-    from slopesearch.runs.export import export as exported
-    from slopesearch.runs.export import write_export
+    from slopesearch.runs.export import choose_export, write_config_file
     from slopesearch.search.records import CONFIRM
     from slopesearch.search.store import find_study, read_search
 
     study = read_search(storage, name)
-    written = exported(study, find_study(storage, study.name + CONFIRM), trial)
-    write_export(written, out, force)
+    written = choose_export(study, find_study(storage, study.name + CONFIRM), trial)
+    write_config_file(written, out, force)
     if trial is None and written.origin.confirmed is None:
         print(
             "warning: not confirmed; this is the best of the search, the luckiest of many runs "
@@ -98,16 +42,16 @@ def export(
     say(Console(), f"{out}: {source} of {study.name}: {describe(written.config)}")
 
 
-def train(
+def train_config(
     file: Annotated[Path, typer.Argument(help="A config file, as export writes it.")],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The run's folder; runs/FILE by default.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Three times those of the search, at least 10, by default.")
+        int | None, typer.Option(help="Three times the epochs of the search, at least 10, by default.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of init and batch order; the search's by default.")
+        int | None, typer.Option(help="Seed of init and batch order; the search's by default.")
     ] = None,
     train_size: Annotated[int | None, typer.Option(help="Training images; all by default.")] = None,
     everything: Annotated[
@@ -116,23 +60,23 @@ def train(
     data: DataFolder = None,
     device: Device = "auto",
 ) -> None:
-    """Train a config for long, or go on where it stopped; test it once, at the end."""
+    """Train a config for long, or go on from its last epoch; test it once, at the end."""
     from slopesearch.training.devices import checked_torch_pair
 
     with checked_torch_pair():
         from slopesearch.cli.live import FitDisplay
-        from slopesearch.runs.export import read_export
+        from slopesearch.runs.export import read_config_file
         from slopesearch.runs.train import METRICS, PICTURE, README, for_training, open_run, train_run
         from slopesearch.training.data import find
         from slopesearch.training.devices import one_device
 
-    exported = for_training(read_export(file), epochs, seed, train_size, not everything)
-    config, console = exported.config, Console()
+    asked = for_training(read_config_file(file), epochs, seed, train_size, not everything)
+    config, console = asked.config, Console()
     where = one_device(device)
     folder = data_folder(data)
     find(config.dataset, folder, lambda text: say(console, text))
     run = out or Path("runs") / file.stem
-    with open_run(run, exported):
+    with open_run(run, asked):
         say(
             console,
             f"{run}: {config.dataset}, {config.model}, {config.epochs} epochs of {config.train_size:,} "
@@ -140,7 +84,7 @@ def train(
         )
         try:
             with FitDisplay(console, config) as display:
-                metrics = train_run(exported, run, folder, where, display.stepped, display.told)
+                metrics = train_run(asked, run, folder, where, display.stepped, display.told)
         except KeyboardInterrupt:
             say(console, "stopped; the same command goes on from the last epoch")
             raise typer.Exit(130) from None
@@ -151,15 +95,17 @@ def train(
     )
 
 
-def predict(
+def predict_digits(
     run: Annotated[Path, typer.Argument(help="A folder that train has finished.")],
     images: Annotated[list[Path], typer.Argument(help="Image files of any size, a digit in each.")],
-    invert: Annotated[bool, typer.Option("--invert", help="Ink on paper; else white on black.")] = False,
+    invert: Annotated[
+        bool, typer.Option("--invert", help="The images are ink on paper; else white on black.")
+    ] = False,
 ) -> None:
     """Print the digit in each image, and its probability."""
-    from slopesearch.runs.predict import predict as predicted
+    from slopesearch.runs.predict import predict_images
 
-    predictions = predicted(run, images, invert)
+    predictions = predict_images(run, images, invert)
     for row in predictions:
         if row.error is None:
             print(f"{printable(str(row.path))}: {row.digit}  {row.probability:.4f}")
@@ -169,36 +115,32 @@ def predict(
         raise typer.Exit(2)
 
 
-def replay(
-    trial: Annotated[int, typer.Option(help="The trial, by its number.")],
+def replay_stored(
+    trial: Annotated[int, typer.Option(help="Number of the trial.")],
     name: StudyName = None,
     storage: Storage = DEFAULT_URL,
     data: DataFolder = None,
     device: Device = "auto",
 ) -> None:
-    """Train a stored trial again, and compare."""
+    """Train the config of a stored trial again, and compare the curves."""
     from slopesearch.training.devices import checked_torch_pair
 
     with checked_torch_pair():
-        from slopesearch.runs.replay import largest_difference, what_differs
-        from slopesearch.runs.replay import replay as again
+        from slopesearch.runs.replay import largest_difference, replay_trial, what_differs
         from slopesearch.search.store import read_search
         from slopesearch.training.devices import one_device
 
     study = read_search(storage, name)
     stored, console = study.trial(trial), Console()
     where = one_device(device)
-    curve = again(stored, data_folder(data), where)
+    curve = replay_trial(stored, data_folder(data), where)
     replay_table(console, stored.curve, curve)
     if stored.curve == curve:
         say(console, "bit-equal")
         return
     worst = largest_difference(stored.curve, curve)
-    how = f"they differ by up to {worst:.2g}" if worst < inf else "one has numbers that the other has not"
+    how = f"the curves differ by up to {worst:.2g}" if worst < inf else "one curve lacks numbers of the other"
     say(console, f"not equal: {how}; what differs between then and now:")
-    unknown = "nothing that is stored; another processor, or other trials in its pack, would explain it"
+    unknown = "nothing that is stored; another processor, or other trials in the pack, would explain it"
     for line in what_differs(study, stored, where) or [unknown]:
         say(console, f"  {line}")
-
-
-COMMANDS = (confirm, export, train, predict, replay)

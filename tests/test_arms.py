@@ -1,25 +1,11 @@
-"""What is confirmed, on which seeds, and what is said of it."""
+"""Which configs are confirmed, and on which seeds."""
 
 from typing import Any
 
-import numpy as np
 import pytest
-from scipy import stats
 
 from slopesearch.config import StudySpec
-from slopesearch.evidence.statistics import (
-    EARLIER,
-    HE,
-    TUTORIAL,
-    Arm,
-    all_arms,
-    choose_arms,
-    confirm_arm,
-    confirmed_of,
-    estimate,
-    paired,
-    pick,
-)
+from slopesearch.evidence.arms import EARLIER, HE, TUTORIAL, all_arms, choose_arms, paired
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.space import check, resolve
 from slopesearch.wording import RequestError
@@ -104,35 +90,3 @@ def test_seeds_are_paired_and_fresh() -> None:
     assert len({seed for pair in seeds for seed in pair}) == 100
     assert not set(seeds) & {(paired(a, 1, i).init_seed, paired(a, 1, i).order_seed) for i in range(50)}
     assert paired(a, 0, 0).model_copy(update={"init_seed": 2, "order_seed": 1}) == a  # nothing else changes
-
-
-def test_the_interval_is_students() -> None:
-    values = np.random.default_rng(0).normal(3, 2, 10)
-    found = estimate(values.tolist())
-    low, high = stats.t.interval(0.95, 9, values.mean(), stats.sem(values))
-    assert (found.mean, found.sd) == pytest.approx((values.mean(), values.std(ddof=1)))
-    assert (found.low, found.high) == pytest.approx((low, high))
-
-
-def test_shrinkage_is_what_the_search_saw_too_well() -> None:
-    def run(accuracy: float, loss: float, ended: str = "completed") -> TrialRecord:
-        return TrialRecord(0, "", 0, None, {}, {"val_accuracy": accuracy, "val_loss": loss, "ended": ended})
-
-    arm = Arm(roles=("top 1",), config=make_config(), trial=3, searched=0.95)
-    runs = [run(0.9, 0.4), run(0.94, 0.3), run(0.1, 2.3, "diverged")]
-    row = confirm_arm(arm, runs[:2], "val_accuracy")
-    assert (row.runs, row.diverged) == (2, 0)
-    assert (row.val_accuracy.mean, row.val_loss.mean, row.shrinkage) == pytest.approx((0.92, 0.35, 0.03))
-    assert confirm_arm(arm, runs, "val_accuracy").diverged == 1
-    loss = confirm_arm(arm.model_copy(update={"searched": 0.30}), runs[:2], "val_loss")
-    assert loss.shrinkage == pytest.approx(0.05)
-    pruned = confirm_arm(arm.model_copy(update={"searched": None}), runs[:2], "val_loss")
-    assert pruned.shrinkage is None
-    worse = confirm_arm(arm, runs, "val_accuracy")
-    assert pick([worse, row]) == row
-    stored = StudyRecord("x/confirm", SPEC, [], {"confirmed": [row.model_dump(mode="json")]})
-    assert confirmed_of(stored) == [row]
-    assert confirmed_of(None) == confirmed_of(study()) == []
-    for rows in ([{"arm": 3}], 7, [None]):
-        with pytest.raises(RequestError, match="what is stored as 'confirmed' of a confirmation"):
-            confirmed_of(StudyRecord("x/confirm", SPEC, [], {"confirmed": rows}))

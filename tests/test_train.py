@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.models import build_model
 from slopesearch.nets.plain import as_code, as_torch
-from slopesearch.runs.export import Exported, Origin, read_export, write_export
-from slopesearch.runs.predict import predict
+from slopesearch.runs.export import ConfigFile, Origin, read_config_file, write_config_file
+from slopesearch.runs.predict import predict_images
 from slopesearch.runs.train import for_training, open_run, train_run
 from slopesearch.training.data import Data
 from slopesearch.training.fit import Epoch, Fit
@@ -30,12 +30,12 @@ CPU = torch.device("cpu")
 UNUSED = Path("unused")  # the digits need no folder
 
 
-def exported(**changes: Any) -> Exported:
+def exported(**changes: Any) -> ConfigFile:
     origin = Origin(study="digits-mlp", trial=3, objective="val_accuracy", searched=0.95)
-    return Exported(config=make_config(**changes), origin=origin, versions={})
+    return ConfigFile(config=make_config(**changes), origin=origin, versions={})
 
 
-def train_in(run: Path, asked: Exported) -> dict[str, Any]:
+def train_in(run: Path, asked: ConfigFile) -> dict[str, Any]:
     rows: list[Epoch] = []
     with open_run(run, asked):
         return train_run(asked, run, UNUSED, CPU, lambda steps: None, rows.append)
@@ -99,7 +99,7 @@ def test_a_finished_run_is_whole(tmp_path: Path) -> None:
             ".lock",
         )
     }
-    assert read_export(run / "config.toml") == asked
+    assert read_config_file(run / "config.toml") == asked
     assert (asked.config.train_size, asked.config.val_size, asked.config.epochs) == (1000, 397, 2)
     assert metrics == json.loads((run / "metrics.json").read_text())
     assert not [value for value in metrics.values() if isinstance(value, (list, dict))]  # flat
@@ -159,13 +159,26 @@ def test_a_folder_of_another_run_is_refused_and_ones_own_is_done(tmp_path: Path)
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["mine.txt"]
 
 
+def test_a_run_does_not_go_on_with_other_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, asked = tmp_path / "x", for_training(exported(), 2, None, None, hold_out=True)
+    monkeypatch.setattr(Fit, "epochs", lambda fit, stepped: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train_in(run, asked)
+    monkeypatch.undo()
+    monkeypatch.setattr("slopesearch.runs.train.content_hash", lambda dataset, folder: "another")
+    with pytest.raises(RequestError, match="the digits images differ from those that the run in .* began"):
+        train_in(run, asked)
+    monkeypatch.undo()
+    assert train_in(run, asked)["epochs"] == 2
+
+
 def test_ctrl_c_stops_and_says_how_to_go_on(
     command_line: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(fit: Fit, path: Path) -> None:
         raise KeyboardInterrupt
 
-    write_export(exported(), tmp_path / "best.toml", force=False)
+    write_config_file(exported(), tmp_path / "best.toml", force=False)
     monkeypatch.setattr(Fit, "save", interrupt)
     stopped = command_line("train", "best.toml", "--device", "cpu")
     assert (stopped.code, stopped.out.splitlines()[-1]) == (
@@ -246,14 +259,14 @@ def test_the_readmes_lines_run_with_torch_alone(digits: Data, tmp_path: Path) ->
         text=True,
         check=True,
     )
-    (ours,) = predict(run, [run / "digit.png"])
+    (ours,) = predict_images(run, [run / "digit.png"])
     assert int(done.stdout) == ours.digit
 
 
 def test_kill_9_in_the_middle_and_the_same_command_gives_the_same_weights(
     command_line: InProcess, tmp_path: Path
 ) -> None:
-    write_export(exported(norm="before", slope_mode="learnable"), tmp_path / "best.toml", force=False)
+    write_config_file(exported(norm="before", slope_mode="learnable"), tmp_path / "best.toml", force=False)
     arguments = ("train", "best.toml", "--epochs", "60", "--device", "cpu", "-o")
     command = [sys.executable, "-u", "-m", "slopesearch", *arguments, "killed"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)

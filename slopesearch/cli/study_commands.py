@@ -1,0 +1,86 @@
+"""The commands that read the studies of a storage: list, show, report and dashboard; without torch."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from slopesearch.cli.options import Json, Storage, StudyName
+from slopesearch.cli.tables import say, study_json, study_table, summaries_table, trial_json, trial_view
+from slopesearch.search.sqlite import DEFAULT_URL, read_summaries
+from slopesearch.wording import RequestError
+
+
+def list_studies(storage: Storage = DEFAULT_URL, as_json: Json = False) -> None:
+    """List the studies of a storage."""
+    summaries = read_summaries(storage)
+    if as_json:
+        print(json.dumps([vars(summary) for summary in summaries], indent=2))
+    else:
+        summaries_table(Console(), summaries)
+
+
+def show_study(
+    name: StudyName = None,
+    trial: Annotated[int | None, typer.Option(help="Number of one trial to show.")] = None,
+    storage: Storage = DEFAULT_URL,
+    as_json: Json = False,
+) -> None:
+    """Show a study, its best configs and their lead over the textbook; or one trial."""
+    from slopesearch.search.store import read_study
+
+    record = read_study(storage, name)
+    if trial is None:
+        print(study_json(record)) if as_json else study_table(Console(), record)
+        return
+    if as_json:
+        print(trial_json(record.trial(trial)))
+    else:
+        trial_view(Console(), record.trial(trial))
+
+
+def report_study(
+    name: StudyName = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The page to write.")] = Path("report.html"),
+    data_out: Annotated[
+        Path | None, typer.Option(help="Folder for the tables behind the page, as CSV.")
+    ] = None,
+    storage: Storage = DEFAULT_URL,
+) -> None:
+    """Write what a study found as one HTML page that needs no network."""
+    from slopesearch.report.page import tables_of, write_page
+    from slopesearch.report.plots import write_tables
+    from slopesearch.search.records import CONFIRM, VERDICTS
+    from slopesearch.search.store import find_study, read_study
+
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise RequestError(f"-o takes a file in a folder that exists, like report.html, given '{out}'")
+    if data_out is not None and data_out.exists() and not data_out.is_dir():
+        raise RequestError(f"--data-out takes a folder, which may be new, given the file '{data_out}'")
+    if name is not None and name.endswith(VERDICTS):
+        raise RequestError(
+            f"'{name}' is the verdict of a search and stands on the search's page; name the search: "
+            f"python -m slopesearch report {shlex.quote(name.rpartition('/')[0])}"
+        )
+    record = read_study(storage, name)
+    tables = tables_of(record)
+    write_page(record, tables, out, find_study(storage, record.name + CONFIRM))
+    console = Console()
+    say(console, f"{out}: {len(record.trials)} trials of {record.name}, {out.stat().st_size / 1e6:.1f} MB")
+    if data_out is not None:
+        written = write_tables(record, tables, data_out)
+        say(console, f"{data_out}: {len(written)} tables")
+
+
+def serve_dashboard(
+    storage: Storage = DEFAULT_URL,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8080,
+) -> None:
+    """Run optuna-dashboard on a storage; a study may go on meanwhile."""
+    from slopesearch.report.dashboard import serve
+
+    serve(storage, host, port)

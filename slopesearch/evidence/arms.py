@@ -1,0 +1,112 @@
+"""Which configs of a search are run again, and on which fresh seeds."""
+
+from collections.abc import Sequence
+
+from slopesearch.config import Noun, TrialConfig
+from slopesearch.search.records import StudyRecord, TrialRecord
+from slopesearch.search.textbook import TEXTBOOK, Params
+from slopesearch.seeds import derive
+
+EARLIER = "confirmed before"
+TUTORIAL, HE = "the tutorial's recipe", "ReLU with He init"  # baselines, as TEXTBOOK names them
+
+
+class Arm(Noun):
+    """A config to confirm, why it was chosen, and its value in the search.
+
+    `trial` is the number of its trial, None for a baseline that the search did not hold; `searched` the value
+    of the objective, None where the search did not run it to its end.
+    """
+
+    roles: tuple[str, ...]
+    config: TrialConfig
+    trial: int | None = None
+    searched: float | None = None
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is a baseline, which the pick has to beat."""
+        return bool({TUTORIAL, HE} & set(self.roles))
+
+
+def choose_arms(study: StudyRecord, top: int) -> list[Arm]:
+    """The best few configs of a search, the best of each activation, and the two baselines; none twice.
+
+    Raises RequestError where no trial has run to its end.
+    """
+    anywhere = study.best().config
+    chosen = [(f"top {place}", trial.config) for place, trial in enumerate(study.ranked()[:top], start=1)]
+    for activation in study.spec.space.activation or ():
+        best = _best_of(study, activation)
+        if best is not None:
+            chosen.append((f"best {activation}", best.config))
+    assert anywhere is not None
+    chosen.append((TUTORIAL, _recipe(anywhere, TEXTBOOK[TUTORIAL])))
+    chosen.append((HE, _recipe(anywhere, {**TEXTBOOK[HE], "lr": _best_he_lr(study)})))
+    roles: dict[TrialConfig, list[str]] = {}
+    for role, config in chosen:
+        assert config is not None
+        roles.setdefault(config, []).append(role)
+    return [_arm(study, config, tuple(names)) for config, names in roles.items()]
+
+
+def all_arms(chosen: Sequence[Arm], earlier: Sequence[Arm]) -> list[Arm]:
+    """The arms that are chosen now, and those that were confirmed before the search went on."""
+    now = {arm.config for arm in chosen}
+    return [
+        *chosen,
+        *(arm.model_copy(update={"roles": (EARLIER,)}) for arm in earlier if arm.config not in now),
+    ]
+
+
+def _best_of(study: StudyRecord, activation: str) -> TrialRecord | None:
+    """The best completed trial of an activation; where all were pruned, the trial that got furthest."""
+    mine = [trial for trial in study.trials if trial.config and trial.config.activation == activation]
+    complete = [trial for trial in study.ranked() if trial in mine]
+    if complete:
+        return complete[0]
+    sign = 1 if study.spec.maximize else -1
+
+    def reached(trial: TrialRecord) -> tuple[int, float]:
+        last = max(trial.reports)
+        return last, sign * trial.reports[last]
+
+    return max(
+        (trial for trial in mine if trial.state == "PRUNED" and trial.reports), key=reached, default=None
+    )
+
+
+def _recipe(template: TrialConfig, recipe: Params) -> TrialConfig:
+    """A textbook recipe with the data, model, budget and seeds of the search."""
+    without = dict.fromkeys(("negative_slope", "slope_mode", "slope_min", "slope_max", "slope_clamp"))
+    return template.model_copy(update={**without, **recipe})
+
+
+def _best_he_lr(study: StudyRecord) -> float:
+    """The learning rate of the best trial with ReLU, He init and no BatchNorm; else the recipe's own."""
+    for trial in study.ranked():
+        config = trial.config
+        if config and config.activation == "relu" and config.norm == "none" and "kaiming" in config.init:
+            return config.lr
+    return float(TEXTBOOK[HE]["lr"])
+
+
+def _arm(study: StudyRecord, config: TrialConfig, roles: tuple[str, ...]) -> Arm:
+    trials = [trial for trial in study.trials if trial.config == config]
+    complete = [trial for trial in trials if trial.state == "COMPLETE"]
+    return Arm(
+        roles=roles,
+        config=config,
+        trial=(complete or trials)[0].number if trials else None,
+        searched=complete[0].value if complete else None,
+    )
+
+
+def paired(config: TrialConfig, study_seed: int, run: int) -> TrialConfig:
+    """The config on fresh seed number `run`: the same init draws and batch order for every config."""
+    return config.model_copy(
+        update={
+            "init_seed": derive(study_seed, "confirm", run, "init"),
+            "order_seed": derive(study_seed, "confirm", run, "order"),
+        }
+    )

@@ -1,0 +1,135 @@
+"""The results of a confirmation: made from its runs, stored with its study, read back."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from pydantic import TypeAdapter
+
+from slopesearch.config import Noun, TrialConfig
+from slopesearch.evidence.arms import Arm
+from slopesearch.evidence.statistics import Estimate, estimate, estimate_difference
+from slopesearch.search.records import StudyRecord, TrialRecord
+from slopesearch.wording import RequestError
+
+Stored = TypeVar("Stored", bound=Noun)
+
+
+class Difference(Noun):
+    """The pick minus a baseline, seed by seed; the loss in nats."""
+
+    val_accuracy: Estimate
+    val_loss: Estimate
+
+
+class ConfirmedArm(Noun):
+    """The results of an arm on fresh seeds, on the validation images; a run that diverged counts as chance.
+
+    `runs` and `diverged` count runs. `shrinkage` is how much better the search's value was than the confirmed
+    mean of the objective, None where the search has no value. `difference` belongs to a baseline that is not
+    the pick itself.
+    """
+
+    arm: Arm
+    runs: int
+    diverged: int
+    val_accuracy: Estimate
+    val_loss: Estimate
+    shrinkage: float | None
+    difference: Difference | None = None
+
+
+class TestedArm(Noun):
+    """The results of an arm on the test set, trained on the seeds that it was confirmed on."""
+
+    __test__ = False  # pytest collects classes by their name
+
+    arm: Arm
+    runs: int
+    accuracy: Estimate
+    loss: Estimate
+
+
+class Opening(Noun):
+    """One opening of the test set: when, for which arms (the pick first), on how many seeds; its results.
+
+    Stored before the set is opened; `tested` is empty until every run is there.
+    """
+
+    opened: str
+    arms: tuple[Arm, ...]
+    seeds: int
+    tested: tuple[TestedArm, ...] = ()
+
+
+def estimate_runs(runs: Sequence[TrialRecord]) -> tuple[Estimate, Estimate]:
+    """The estimates of accuracy and loss over finished runs of one config, two at least."""
+    accuracies = [float(run.attributes["val_accuracy"]) for run in runs]
+    return estimate(accuracies), estimate([float(run.attributes["val_loss"]) for run in runs])
+
+
+def confirm_arm(arm: Arm, runs: Sequence[TrialRecord], objective: str) -> ConfirmedArm:
+    """The results of an arm over its finished runs, two at least."""
+    accuracy, loss = estimate_runs(runs)
+    mean, sign = (accuracy.mean, 1) if objective == "val_accuracy" else (loss.mean, -1)
+    return ConfirmedArm(
+        arm=arm,
+        runs=len(runs),
+        diverged=sum(run.ended == "diverged" for run in runs),
+        val_accuracy=accuracy,
+        val_loss=loss,
+        shrinkage=None if arm.searched is None else sign * (arm.searched - mean),
+    )
+
+
+def pick(confirmed: Sequence[ConfirmedArm]) -> ConfirmedArm:
+    """The arm with the lowest confirmed mean loss."""
+    return min(confirmed, key=lambda row: row.val_loss.mean)
+
+
+def compare_with_pick(
+    confirmed: Sequence[ConfirmedArm], runs: Mapping[TrialConfig, Sequence[TrialRecord]]
+) -> list[ConfirmedArm]:
+    """The same arms, each baseline with the pick's difference from it; `runs` by the config of their arm."""
+    best = pick(confirmed)
+    rows = []
+    for row in confirmed:
+        if row.arm.is_baseline and row.arm != best.arm:
+            found = {
+                name: estimate_difference(
+                    _by_seed(runs[best.arm.config], name), _by_seed(runs[row.arm.config], name)
+                )
+                for name in ("val_accuracy", "val_loss")
+            }
+            row = row.model_copy(update={"difference": Difference(**found)})
+        rows.append(row)
+    return rows
+
+
+def _by_seed(runs: Sequence[TrialRecord], name: str) -> dict[tuple[int, int], float]:
+    return {
+        (run.config.init_seed, run.config.order_seed): float(run.attributes[name])
+        for run in runs
+        if run.config
+    }
+
+
+def confirmed_of(confirmation: StudyRecord | None) -> list[ConfirmedArm]:
+    """The confirmed arms that are stored with a confirmation, best first; none before it has ended."""
+    return _stored(confirmation, "confirmed", ConfirmedArm)
+
+
+def openings_of(confirmation: StudyRecord | None) -> list[Opening]:
+    """Every opening of the test set that is stored; the last is the valid one."""
+    return _stored(confirmation, "openings", Opening)
+
+
+def _stored(record: StudyRecord | None, name: str, noun: type[Stored]) -> list[Stored]:
+    rows = record.attributes.get(name, []) if record else []
+    try:
+        return TypeAdapter(list[noun]).validate_json(json.dumps(rows))  # type: ignore[valid-type]
+    except ValueError as error:
+        raise RequestError(
+            f"what is stored as '{name}' of a confirmation cannot be read ({str(error).splitlines()[0]}); "
+            "was it made by another version of slopesearch?"
+        ) from None
