@@ -66,8 +66,9 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            ours = {f"slopesearch.{name}" for name in modules()}
+            names |= whole if whole <= ours else {node.module, *whole}  # a package is not its modules
     return names
 
 

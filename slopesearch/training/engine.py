@@ -127,8 +127,7 @@ class Alone:
         if not self.member.fast.training:
             self.member.fast.train()
         with _autocast(self.member.config, x.device):
-            logits = self.member.fast(x)
-        loss = F.cross_entropy(logits.float(), y)
+            loss = F.cross_entropy(self.member.fast(x), y)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.update(factor)
         for slope in self.slopes:

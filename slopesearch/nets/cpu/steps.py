@@ -109,8 +109,7 @@ def pool(x: Tensor, ends: Ends) -> Tensor:
 
 # Normalising a channel is a rising or a falling line, so the pool can come first: its winners are the largest
 # numbers of a window where the channel's weight is positive, the smallest where it is negative. One pass over
-# the map takes the sums and the winners; what is left forward is on a quarter of the numbers, and backward
-# is one pass more.
+# the map takes the sums and the winners; the rest is on a quarter of the numbers, and one pass backward.
 
 
 class _NormPool(torch.autograd.Function):
@@ -371,10 +370,9 @@ def look_up(x: Tensor, values: Tensor, slopes: Tensor) -> Tensor:
 
 
 def tables_of(activation: nn.Module) -> tuple[Tensor, Tensor]:
-    """phi(z), bf16, and phi'(z), float32, of all 65,536 numbers that bf16 can hold, by their bits.
+    """phi(z), bf16, and phi'(z), float32, of all 65,536 numbers z that bf16 holds, by their bits.
 
-    Of an elementwise activation without parameters: what torch computes, to the bit forward and before
-    rounding backward, at a third of the time for the smooth ones.
+    Of an elementwise activation without parameters: torch's own numbers, at a third of torch's time.
     """
     bits = torch.arange(2**16, dtype=torch.int32).to(torch.int16)
     z = bits.view(torch.bfloat16)
@@ -398,7 +396,4 @@ class _Flatten(torch.autograd.Function):
         return (_channels_last(dys[0].view(ctx.shape)),)
 
 
-def flatten(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C*H*W), channel by channel."""
-    y: Tensor = _Flatten.apply(x)
-    return y
+flatten: Callable[[Tensor], Tensor] = _Flatten.apply
