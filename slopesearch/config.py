@@ -24,12 +24,16 @@ EvaluatedOn = Literal["validation", "test"]
 REPORTS = 9  # of a run; steps 1 to 9, so that successive halving by 3 has its rungs at 1, 3 and 9
 
 
-class _Noun(BaseModel):
-    # Not-a-number would not survive JSON, and compares unequal to itself: refused everywhere.
+class Noun(BaseModel):
+    """What every noun is: frozen, strict in types, closed to unknown fields, and finite in its numbers.
+
+    Not-a-number would not survive JSON, and compares unequal to itself.
+    """
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Range(_Noun):
+class Range(Noun):
     """An interval to search, both ends included; `log` searches the exponent evenly."""
 
     low: float
@@ -65,7 +69,7 @@ SlopeModes = Annotated[tuple[SlopeMode, ...], BeforeValidator(_as_choices), Fiel
 Norms = Annotated[tuple[Norm, ...], BeforeValidator(_as_choices), Field(min_length=1)]
 
 
-class Space(_Noun):
+class Space(Noun):
     """What is searched. A list is a choice, a table a range, and a single value fixes the parameter.
 
     `activation` and `init` left out mean every one that is registered.
@@ -107,7 +111,7 @@ def values_of(axis: Range | tuple[float, ...]) -> tuple[float, ...]:
     return (axis.low, axis.high) if isinstance(axis, Range) else axis
 
 
-class StudySpec(_Noun):
+class StudySpec(Noun):
     """What is asked. Fields left at None take the data set's, the model's or the machine's default.
 
     Sizes are counts of images, `warmup` is a share of all steps, `seed` drives the sampler, the init and
@@ -140,8 +144,28 @@ class StudySpec(_Noun):
         return self.objective == "val_accuracy"
 
 
-class TrialConfig(_Noun):
-    """One run, complete: every choice that reaches the network or its training, none left open.
+class ResolvedSpace(Space):
+    """A space that names every choice it holds."""
+
+    activation: Names
+    init: Names
+
+
+class ResolvedSpec(StudySpec):
+    """A spec with no default left open, as a study stores it.
+
+    `depth` and `width` are None for a model that takes none. `dataset` names a data set, never "auto".
+    """
+
+    epochs: int = Field(ge=1, le=10_000)
+    train_size: int = Field(ge=1, le=10_000_000)
+    val_size: int = Field(ge=1, le=10_000_000)
+    precision: Precision
+    space: ResolvedSpace
+
+
+class TrialConfig(Noun):
+    """What one run trains, complete: every choice that reaches the network or its training, none left open.
 
     `negative_slope` is the start value of a learnable slope; the slope fields are None for activations
     that take none. A slope above `slope_max` starts at `slope_max`. A search evaluates on validation images
@@ -185,7 +209,7 @@ class TrialConfig(_Noun):
         return tuple(value for name, value in self if name not in self.member_fields)
 
 
-class Report(_Noun):
+class Report(Noun):
     """One validation of a run. Losses in nats.
 
     Per layer: `slopes` holds the mean effective slope, `raw_slopes` that of the parameter behind it,
@@ -202,7 +226,7 @@ class Report(_Noun):
     diverged: bool = False
 
 
-class Diagnostics(_Noun):
+class Diagnostics(Noun):
     """What a network looks like inside when its run ends. A list has a number per hidden layer in `layers`.
 
     A unit is a neuron or a channel, z what goes into its activation phi; shares lie in [0, 1].
@@ -228,7 +252,7 @@ class Diagnostics(_Noun):
     grad_attenuation: float | None = None
 
 
-class TrialResult(_Noun):
+class TrialResult(Noun):
     """What one run gave: its curve, why it ended, what it cost, and what the network looks like inside.
 
     `seconds` are those of the whole run; `images_per_second` is the rate of training, without validation.

@@ -15,13 +15,13 @@ from slopesearch.cli.tables import (
     textbook_rows,
     trial_view,
 )
-from slopesearch.config import Report, StudySpec, TrialConfig, TrialResult
+from slopesearch.config import Report, ResolvedSpec, TrialConfig, TrialResult
 from slopesearch.search.events import Began, Event, Noted, Progressed, Started, Told
 from slopesearch.search.records import StudyRecord, StudySummary, TrialRecord
 from slopesearch.search.space import check, resolve
 from tests.conftest import make_config
 
-SPEC: StudySpec = resolve(check({"dataset": "digits"}), "float32")
+SPEC: ResolvedSpec = resolve(check({"dataset": "digits"}), "float32")
 LONGEST = make_config(slope_mode="learnable", negative_slope=0.012345, norm="before", init="kaiming_uniform")
 
 

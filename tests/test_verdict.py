@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from slopesearch.config import StudySpec
+from slopesearch.config import ResolvedSpec
 from slopesearch.evidence.statistics import (
     EARLIER,
     HE,
@@ -25,7 +25,7 @@ from slopesearch.search.space import check, resolve
 from slopesearch.wording import RequestError
 from tests.conftest import make_config
 
-SPEC: StudySpec = resolve(
+SPEC: ResolvedSpec = resolve(
     check({"dataset": "digits", "space": {"activation": ["relu", "tanh", "elu", "gelu"]}}), "float32"
 )
 

@@ -33,7 +33,8 @@ from slopesearch.cli.tables import (
     trial_json,
     trial_view,
 )
-from slopesearch.search.sqlite import DEFAULT_URL, read_summaries
+from slopesearch.search.sqlite import DEFAULT_URL
+from slopesearch.search.store import Store
 from slopesearch.wording import RequestError, StudyFailedError, parse_toml, printable, read_toml
 
 app = typer.Typer(
@@ -76,8 +77,8 @@ def optimize(
     with checked_torch_pair():
         from slopesearch.cli.live import Lines, LiveDisplay
         from slopesearch.search.optimize import optimize as run
+        from slopesearch.search.settings import Settings
         from slopesearch.search.space import check
-        from slopesearch.search.store import read_study
 
     flags = {
         "dataset": dataset,
@@ -91,41 +92,35 @@ def optimize(
     asked |= {key: value for key, value in flags.items() if value is not None}
     for text in sets or []:
         _merge(asked, _parse_set(text))
-    spec = check(asked)
-    console = Console()
+    spec, store, console = check(asked), Store(storage), Console()
+    settings = Settings(
+        folder=data_folder(data),
+        devices=devices,
+        workers=workers,
+        pack=pack,
+        launcher=launcher,
+        timeout=None if timeout is None else _seconds(timeout, "timeout"),
+        hang_timeout=_seconds(hang_timeout, "hang-timeout"),
+        deterministic=deterministic,
+    )
     with LiveDisplay(console) if console.is_terminal else Lines(console) as listen:
-        outcome = run(
-            spec,
-            trials=trials,
-            folder=data_folder(data),
-            url=storage,
-            name=name,
-            devices=devices,
-            workers=workers,
-            pack=pack,
-            launcher=launcher,
-            deterministic=deterministic,
-            timeout=None if timeout is None else _seconds(timeout, "timeout"),
-            hang_timeout=_seconds(hang_timeout, "hang-timeout"),
-            listen=listen,
-        )
-    record = read_study(storage, outcome.name)
+        outcome = run(spec, trials=trials, name=name, store=store, settings=settings, listen=listen)
+    record = store.read(outcome.name)
     study_table(console, record)
     from slopesearch.report.dashboard import annotate
 
     with suppress(RequestError):  # somebody has begun to write it again, and will do this
-        annotate(storage, record)
+        annotate(store, record)
     again = " ".join(map(shlex.quote, ["python", "-m", "slopesearch", *sys.argv[1:]]))
     if outcome.finished < outcome.target:
         say(console, f"\n{outcome.finished} of {outcome.target} trials are done; to go on: {again}")
-    _print_next(console, storage, outcome.name, outcome.finished, outcome.target)
+    _print_next(console, store, outcome.name, outcome.finished, outcome.target)
     if outcome.interrupted:
         raise typer.Exit(130)
 
 
-def _print_next(console: Console, storage: str, name: str, finished: int, target: int) -> None:
-    where = "" if storage == DEFAULT_URL else f" --storage {shlex.quote(storage)}"
-    command = "python -m slopesearch"
+def _print_next(console: Console, store: Store, name: str, finished: int, target: int) -> None:
+    where, command = store.option, "python -m slopesearch"
     lines = [
         f"look again        {command} show {shlex.quote(name)}{where}",
         f"one trial         {command} show {shlex.quote(name)} --trial N{where}",
@@ -169,7 +164,7 @@ def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
 @app.command("list")
 def list_studies(storage: Storage = DEFAULT_URL, as_json: Json = False) -> None:
     """The studies of a storage."""
-    summaries = read_summaries(storage)
+    summaries = Store(storage).summaries()
     if as_json:
         print(json.dumps([vars(summary) for summary in summaries], indent=2))
     else:
@@ -184,9 +179,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """One study: its best configs, and how far ahead of the textbook they are. Or one trial."""
-    from slopesearch.search.store import read_study
-
-    record = read_study(storage, name)
+    record = Store(storage).read(name)
     if trial is None:
         print(study_json(record)) if as_json else study_table(Console(), record)
         return
@@ -209,7 +202,6 @@ def report(
     from slopesearch.report.page import tables_of, write_page
     from slopesearch.report.plots import write_tables
     from slopesearch.search.records import CONFIRM, VERDICTS
-    from slopesearch.search.store import find_study, read_study
 
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise RequestError(f"-o takes a file in a folder that exists, like report.html, given '{out}'")
@@ -220,9 +212,10 @@ def report(
             f"'{name}' is the verdict of a search and stands on the search's page; name the search: "
             f"python -m slopesearch report {shlex.quote(name.rpartition('/')[0])}"
         )
-    record = read_study(storage, name)
+    store = Store(storage)
+    record = store.read(name)
     tables = tables_of(record)
-    write_page(record, tables, out, find_study(storage, record.name + CONFIRM))
+    write_page(record, tables, out, store.find(record.name + CONFIRM))
     console = Console()
     say(console, f"{out}: {len(record.trials)} trials of {record.name}, {out.stat().st_size / 1e6:.1f} MB")
     if data_out is not None:
@@ -239,7 +232,7 @@ def dashboard(
     """Run optuna-dashboard on a storage; a study may go on meanwhile."""
     from slopesearch.report.dashboard import serve
 
-    serve(storage, host, port)
+    serve(Store(storage), host, port)
 
 
 for command in cli_models.COMMANDS:

@@ -21,6 +21,7 @@ from slopesearch.cli.options import (
 )
 from slopesearch.cli.tables import describe, replay_table, say, verdict_json, verdict_table
 from slopesearch.search.sqlite import DEFAULT_URL
+from slopesearch.search.store import Store
 from slopesearch.wording import printable
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or one of several: cuda:1.")]
@@ -47,16 +48,15 @@ def confirm(
     with checked_torch_pair():
         from slopesearch.cli.live import Lines, LiveDisplay
         from slopesearch.evidence.confirm import confirm as confirmed
-        from slopesearch.search.optimize import choose_machine
+        from slopesearch.search.settings import Settings
 
     progress = Console(stderr=as_json)
     verdict = confirmed(
         name,
-        folder=data_folder(data),
-        machine=choose_machine(devices, workers, pack, launcher),
+        store=Store(storage),
+        settings=Settings(data_folder(data), devices, workers, pack, launcher),
         top=top,
         seeds=seeds,
-        url=storage,
         open_again=again,
         note=lambda text: say(progress, text),
         display=lambda: LiveDisplay(progress) if progress.is_terminal else Lines(progress),
@@ -83,10 +83,10 @@ def export(
     from slopesearch.runs.export import export as exported
     from slopesearch.runs.export import write_export
     from slopesearch.search.records import CONFIRM
-    from slopesearch.search.store import find_study, read_search
 
-    study = read_search(storage, name)
-    written = exported(study, find_study(storage, study.name + CONFIRM), trial)
+    store = Store(storage)
+    study = store.read_search(name)
+    written = exported(study, store.find(study.name + CONFIRM), trial)
     write_export(written, out, force)
     if trial is None and written.origin.confirmed is None:
         print(
@@ -182,10 +182,9 @@ def replay(
     with checked_torch_pair():
         from slopesearch.runs.replay import largest_difference, what_differs
         from slopesearch.runs.replay import replay as again
-        from slopesearch.search.store import read_search
         from slopesearch.training.devices import one_device
 
-    study = read_search(storage, name)
+    study = Store(storage).read_search(name)
     stored, console = study.trial(trial), Console()
     where = one_device(device)
     curve = again(stored, data_folder(data), where)
