@@ -282,6 +282,16 @@ def test_resuming_takes_the_stored_fields_and_refuses_others(harness: Harness) -
     assert harness.study("another").spec.epochs == 6
 
 
+def test_a_study_with_a_pruner_that_is_gone_is_read_but_not_gone_on_with(harness: Harness) -> None:
+    harness(3)
+    with harness.store.writing("digits-mlp") as storage:
+        study = optuna.load_study(study_name="digits-mlp", storage=storage)
+        study.set_user_attr("spec", {**study.user_attrs["spec"], "pruner": "hyperband"})
+    assert harness.study().spec.pruner == "hyperband"
+    with pytest.raises(RequestError, match="unknown pruner 'hyperband'; choose from halving, median, none"):
+        harness(5)
+
+
 def test_the_study_is_optunas_own(harness: Harness) -> None:
     harness(25)
     study = optuna.load_study(study_name="digits-mlp", storage=harness.store.url)
