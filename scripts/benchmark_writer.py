@@ -9,20 +9,19 @@ a second with 64 workers. Medians over rounds.
 
 import argparse
 import shutil
-import statistics
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from slopesearch.config import REPORTS, Report, TrialConfig, TrialResult
-from slopesearch.search import sqlite
 from slopesearch.search.events import Began, Event, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.ledger import Ledger
@@ -36,7 +35,8 @@ from slopesearch.search.store import Store, create_or_resume
 from slopesearch.seeds import derive
 from slopesearch.training.data import content_hash
 
-FOLDER, NAME, MORE = Path("unused"), "writer", 40
+FOLDER, NAME = Path("unused"), "writer"
+COUNTED = ("before_cursor_execute", "commit")
 
 
 def report_of(config: TrialConfig, step: int) -> Report:
@@ -92,62 +92,46 @@ def fill(path: Path, sampler: str, trials: int) -> None:
             ledger.commit()
 
 
-def seconds_a_trial(path: Path, trials: int, workers: int) -> float:
-    """Of so many trials after those that are stored, in a copy of the file."""
-    times: list[float] = []
+def measure(path: Path, trials: int, workers: int) -> list[float]:
+    """Seconds, statements and commits of each of so many trials after those stored, in a copy of the file."""
+    counts: Counter[str] = Counter()
+    marks: list[tuple[float, int, int]] = []
 
     def listen(event: Event) -> None:
         if isinstance(event, (Began, Told)):
-            times.append(time.perf_counter())
+            marks.append((time.perf_counter(), counts["before_cursor_execute"], counts["commit"]))
 
+    heard = {name: partial(lambda name, *_: counts.update([name]), name) for name in COUNTED}
+    for name, count in heard.items():
+        event.listen(Engine, name, count)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(f"sqlite:///{shutil.copy(path, folder)}")
         settings = Settings(FOLDER, "cpu", workers, launcher="answering")
-        stored = len(store.read(NAME).trials)
-        optimize(check({}), trials=stored + trials, name=NAME, store=store, settings=settings, listen=listen)
-    return (times[-1] - times[0]) / trials
-
-
-def writes_a_trial(path: Path) -> str:
-    """The statements and the commits of a trial."""
-    counts: Counter[str] = Counter()
-
-    class Traced(sqlite.WalConnection):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self.set_trace_callback(lambda text: counts.update(["commits"] if text == "COMMIT" else []))
-
-    def execute(*_: object) -> None:
-        counts["statements"] += 1
-
-    plain, sqlite.WalConnection = sqlite.WalConnection, Traced  # type: ignore[misc]
-    event.listen(Engine, "before_cursor_execute", execute)
-    seconds_a_trial(path, MORE, 1)
-    start = counts.copy()
-    seconds_a_trial(path, 2 * MORE, 1)
-    event.remove(Engine, "before_cursor_execute", execute)
-    sqlite.WalConnection = plain  # type: ignore[misc]
-    return ", ".join(f"{(counts[name] - 2 * start[name]) / MORE:.1f} {name}" for name in counts)
+        total = len(store.read(NAME).trials) + trials
+        optimize(check({}), trials=total, name=NAME, store=store, settings=settings, listen=listen)
+    for name, count in heard.items():
+        event.remove(Engine, name, count)
+    return [(end - start) / trials for start, end in zip(marks[0], marks[-1], strict=True)]
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--stored", type=int, nargs="+", default=[200, 2000])
-    arguments = parser.parse_args()
+    rounds = range(parser.parse_args().rounds)
     LAUNCHERS["answering"] = AnsweringLauncher
     with tempfile.TemporaryDirectory() as folder:
-        for stored in arguments.stored:
+        for stored in (200, 2000):
             for sampler in ("tpe", "random"):
                 path = Path(folder, f"{sampler}{stored}.db")
                 fill(path, sampler, stored)
-                alone = [1000 * seconds_a_trial(path, MORE, 1) for _ in range(arguments.rounds)]
-                many = [1 / seconds_a_trial(path, 2 * 64, 64) for _ in range(arguments.rounds)]
+                seconds, statements, commits = map(
+                    median, zip(*(measure(path, 40, 1) for _ in rounds), strict=True)
+                )
+                rate = 1 / median(measure(path, 128, 64)[0] for _ in rounds)
                 print(
-                    f"{stored} stored, {sampler}: {statistics.median(alone):.1f} ms a trial "
-                    f"({min(alone):.1f} to {max(alone):.1f}), {writes_a_trial(path)}; 64 workers: "
-                    f"{statistics.median(many):.1f} trials/s ({min(many):.1f} to {max(many):.1f})",
+                    f"{stored} stored, {sampler}: {1000 * seconds:.1f} ms, {statements:.1f} statements and "
+                    f"{commits:.1f} commits a trial; {rate:.0f} trials/s with 64 workers",
                     flush=True,
                 )
 

@@ -64,7 +64,8 @@ class Ledger:
     commits, the storage is whole: it lacks a trial, or holds it with the config that it will run.
 
     Optuna's RDBStorage reads the running trials again for every draw and verdict, and commits every value by
-    itself (scripts/benchmark_writer.py; the figures are in the README).
+    itself: 114 statements and 21 commits a trial, where this makes 13 and 6 (scripts/benchmark_writer.py, 40
+    trials, most of them pruned, 2026-11-25).
     """
 
     def __init__(
