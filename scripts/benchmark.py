@@ -39,7 +39,9 @@ from slopesearch.search.events import Event, Started, Told
 from slopesearch.search.launchers.process import ProcessLauncher
 from slopesearch.search.messages import Failed, Finished, Reported
 from slopesearch.search.optimize import optimize
+from slopesearch.search.settings import Settings
 from slopesearch.search.space import check, resolve, sample
+from slopesearch.search.store import Store
 from slopesearch.training.devices import best_precision, resolve_devices, usable_cores
 
 DEFAULT_THREADS = torch.get_num_threads()  # before anything sets it
@@ -168,8 +170,8 @@ def overhead(trials: int) -> float:
 
     spec = check({"dataset": "digits", "model": "mlp", "epochs": 2})
     with tempfile.TemporaryDirectory() as folder:
-        url = f"sqlite:///{folder}/x.db"
-        optimize(spec, trials=trials, folder=Path(folder), url=url, devices="cpu", workers=1, listen=listen)
+        store, settings = Store(f"sqlite:///{folder}/x.db"), Settings(Path(folder), "cpu", workers=1)
+        optimize(spec, trials=trials, store=store, settings=settings, listen=listen)
     return (times[-1] - times[1] - training) / (trials - 1)
 
 
@@ -186,9 +188,8 @@ def default_study(folder: Path, trials: int, deterministic: bool) -> dict[str, f
         optimize(
             check({"dataset": "mnist"}),
             trials=trials,
-            folder=folder,
-            url=f"sqlite:///{place}/x.db",
-            deterministic=deterministic,
+            store=Store(f"sqlite:///{place}/x.db"),
+            settings=Settings(folder, deterministic=deterministic),
             listen=listen,
         )
         return {"seconds": time.perf_counter() - started, "best": max(best), "trials": trials}

@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from slopesearch.config import REPORTS
-from slopesearch.search.sqlite import read_only
-from slopesearch.search.store import read_study
+from slopesearch.search.sqlite import SqliteFile
+from slopesearch.search.store import Store
 
 ORPHAN = 10  # s for which a worker may outlive its main process
 STUCK = 300  # s without progress, after which the study counts as hung
@@ -87,7 +87,7 @@ def told(database: Path) -> Rows:
     query = """SELECT number, state, value FROM trials LEFT JOIN trial_values USING (trial_id)
                WHERE state != 'RUNNING'"""
     try:
-        with closing(read_only(database)) as connection:
+        with closing(SqliteFile(f"sqlite:///{database}").read_only()) as connection:
             return {number: (state, value) for number, state, value in connection.execute(query)}
     except sqlite3.OperationalError:  # the tables are not made yet
         return {}
@@ -103,7 +103,7 @@ def stage(run: Run, database: Path) -> str:
     """
     if not run.lines("digits-mlp: to "):
         return "starting"
-    with closing(read_only(database)) as connection:
+    with closing(SqliteFile(f"sqlite:///{database}").read_only()) as connection:
         row = connection.execute(query).fetchone()
     if row is None:
         return "between trials"
@@ -188,7 +188,7 @@ def killed_study(database: Path, arguments: argparse.Namespace, pace: tuple[floa
 
 def compare(database: Path, whole: Path, trials: int) -> list[str]:
     """A sentence for each trial that is missing, superfluous, unfinished or different."""
-    one, other = (read_study(f"sqlite:///{path}", None).trials for path in (database, whole))
+    one, other = (Store(f"sqlite:///{path}").read().trials for path in (database, whole))
     wrong = []
     if [trial.number for trial in one] != list(range(trials)):
         wrong.append(f"{trials} trials were asked for, there are {len(one)}")

@@ -9,12 +9,16 @@ if TYPE_CHECKING:
     from slopesearch.runs.export import load_config
     from slopesearch.search.objective import Objective
     from slopesearch.search.optimize import optimize
+    from slopesearch.search.settings import Settings
+    from slopesearch.search.store import Store
 
 __version__ = "0.1.0"
-__all__ = ["Objective", "StudySpec", "build_model", "load_config", "optimize"]
+__all__ = ["Objective", "Settings", "Store", "StudySpec", "build_model", "load_config", "optimize"]
 
 _HOMES = {
     "Objective": "search.objective",
+    "Settings": "search.settings",
+    "Store": "search.store",
     "StudySpec": "config",
     "build_model": "nets.models",
     "load_config": "runs.export",

@@ -147,8 +147,28 @@ class StudySpec(Noun):
         return self.objective == "val_accuracy"
 
 
+class ResolvedSpace(Space):
+    """A space that names every choice it holds."""
+
+    activation: Names
+    init: Names
+
+
+class ResolvedSpec(StudySpec):
+    """A spec with no default left open, as a study stores it.
+
+    `depth` and `width` are None for a model that takes none. `dataset` names a data set, never "auto".
+    """
+
+    epochs: int = Field(ge=1, le=10_000)
+    train_size: int = Field(ge=1, le=10_000_000)
+    val_size: int = Field(ge=1, le=10_000_000)
+    precision: Precision
+    space: ResolvedSpace
+
+
 class TrialConfig(Noun):
-    """One run, complete: every choice that reaches the network or its training, none left open.
+    """What one run trains, complete: every choice that reaches the network or its training, none left open.
 
     `negative_slope` is the start value of a learnable slope; the slope fields are None for activations
     that take none. A slope above `slope_max` starts at `slope_max`. A search evaluates on validation images

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from slopesearch.config import REPORTS, Report, StudySpec, TrialConfig, TrialResult
-from slopesearch.search import store
-from slopesearch.search.events import Event
+from slopesearch.search.events import Event, Listener
 from slopesearch.search.messages import Failed, Finished, Message, Reported
 from slopesearch.search.optimize import Outcome, optimize
 from slopesearch.search.records import StudyRecord
+from slopesearch.search.settings import Settings
 from slopesearch.search.space import check
+from slopesearch.search.store import Store
 from slopesearch.seeds import derive
 
 FOLDER = Path("unused")
@@ -47,6 +48,7 @@ class FakeLauncher:
         self.packs: dict[int, FakePack] = {}
         self.order: list[int] = []
         self.attempts: dict[TrialConfig, int] = {}
+        self.told = 0  # packs that were finished
 
     def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
         assert slot not in self.packs
@@ -56,15 +58,22 @@ class FakeLauncher:
             self.attempts[config] = self.attempts.get(config, 0) + 1
 
     def wait(self, timeout: float) -> tuple[int, Message] | None:
+        if not self.order:
+            return None
         slot = self.order.pop(self.next_slot())
         pack = self.packs[slot]
-        reasons = [reason for c in pack.configs if (reason := self.fault(c, self.attempts[c]))]
+        reasons = [
+            reason
+            for c in pack.configs
+            if (reason := self.fault(c, self.attempts[c]) or self.slot_fault(slot, len(pack.curves[0])))
+        ]
         if reasons:
             del self.packs[slot]
             return slot, Failed(reason=reasons[0])
         pack.running -= {i for i, curve in enumerate(pack.curves) if curve and curve[-1].diverged}
         if not pack.running or all(len(pack.curves[i]) == REPORTS for i in pack.running):
             del self.packs[slot]
+            self.told += 1
             return slot, Finished(results=tuple(map(pack.result, range(len(pack.configs)))))
         reports = {}
         for i in sorted(pack.running):
@@ -82,6 +91,9 @@ class FakeLauncher:
         return Report(step=step, train_loss=1.0, val_loss=1 - accuracy, val_accuracy=accuracy)
 
     def fault(self, config: TrialConfig, attempt: int) -> str | None:
+        return None
+
+    def slot_fault(self, slot: int, reported: int) -> str | None:
         return None
 
     def answer(self, slot: int, stop: Collection[int]) -> None:
@@ -103,20 +115,29 @@ class Harness:
     """Calls of `optimize` on one database."""
 
     def __init__(self, path: Path) -> None:
-        self.url = f"sqlite:///{path}"
+        self.store = Store(f"sqlite:///{path}")
         self.events: list[Event] = []
 
-    def __call__(self, trials: int, asked: StudySpec | None = None, **settings: Any) -> Outcome:
-        defaults: dict[str, Any] = {
-            "launcher": "fake",
-            "devices": "cpu",
-            "workers": 1,
-            "listen": self.events.append,
-        }
-        return optimize(asked or spec(), trials=trials, folder=FOLDER, url=self.url, **(defaults | settings))
+    def __call__(
+        self,
+        trials: int,
+        asked: StudySpec | None = None,
+        name: str | None = None,
+        listen: Listener | None = None,
+        **settings: Any,
+    ) -> Outcome:
+        defaults: dict[str, Any] = {"folder": FOLDER, "launcher": "fake", "devices": "cpu", "workers": 1}
+        return optimize(
+            asked or spec(),
+            trials=trials,
+            name=name,
+            store=self.store,
+            settings=Settings(**(defaults | settings)),
+            listen=listen or self.events.append,
+        )
 
     def study(self, name: str | None = None) -> StudyRecord:
-        return store.read_study(self.url, name)
+        return self.store.read(name)
 
     def table(self) -> list[tuple[object, ...]]:
         """What must be equal between a killed study and one that never was: all but times."""

@@ -8,25 +8,25 @@ from typing import Any
 
 import optuna
 
-from slopesearch.config import REPORTS, Diagnostics, Report, StudySpec, TrialConfig
+from slopesearch.config import REPORTS, Diagnostics, Report, ResolvedSpec, TrialConfig
 from slopesearch.report.search_plots import distribution_of
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.space import check, resolve
-from slopesearch.search.store import create_or_resume, database
+from slopesearch.search.store import Store, create_or_resume
 from tests.conftest import make_config
 
 LAYERS = 3
 
 
-def spec_of(**fields: Any) -> StudySpec:
+def spec_of(**fields: Any) -> ResolvedSpec:
     """A full spec on digits."""
     return resolve(check({"dataset": "digits", **fields}), "float32")
 
 
-def config_of(spec: StudySpec, draw: random.Random) -> TrialConfig:
+def config_of(spec: ResolvedSpec, draw: random.Random) -> TrialConfig:
     """A random point of the space."""
     space = spec.space
-    activation = draw.choice(space.activation or ())
+    activation = draw.choice(space.activation)
     leaky = activation == "leaky_relu"
     mode = draw.choice(space.slope_mode) if leaky else None
     learnable = mode == "learnable"
@@ -42,12 +42,12 @@ def config_of(spec: StudySpec, draw: random.Random) -> TrialConfig:
         slope_max=draw.choice((0.1, 0.3, 1.0)) if learnable else None,
         slope_clamp=spec.slope_clamp if learnable else None,
         norm=draw.choice(space.norm),
-        init=draw.choice(space.init or ()),
+        init=draw.choice(space.init),
         lr=10 ** draw.uniform(-4, -1.6),
     )
 
 
-def trial_of(number: int, spec: StudySpec, draw: random.Random) -> TrialRecord:
+def trial_of(number: int, spec: ResolvedSpec, draw: random.Random) -> TrialRecord:
     """A trial whose accuracy depends on learning rate and norm; a third of them go to their end."""
     config = config_of(spec, draw)
     top = 0.99 - 0.05 * abs(log10(config.lr) + 2.7) - 0.01 * (config.norm == "none") - draw.random() * 0.01
@@ -111,9 +111,9 @@ def study_of(trials: int, name: str = "digits-cnn", seed: int = 0, **fields: Any
 
 def store(study: StudyRecord, path: Path) -> None:
     """Write it as a real study."""
-    with database(path) as storage:
-        sampler, pruner = optuna.samplers.RandomSampler(), optuna.pruners.NopPruner()
-        made = create_or_resume(storage, study.name, study.spec, "images", sampler, pruner)
+    with Store(f"sqlite:///{path}").writing(study.name) as storage:
+        create_or_resume(storage, study.name, study.spec, "images")
+        made = optuna.load_study(study_name=study.name, storage=storage)
         for trial in study.trials:
             given = {n: getattr(trial.config, n) for n in type(study.spec.space).model_fields}
             params = {name: value for name, value in given.items() if value is not None}

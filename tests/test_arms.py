@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from slopesearch.config import StudySpec
+from slopesearch.config import ResolvedSpec
 from slopesearch.evidence.arms import EARLIER, HE, TUTORIAL, all_arms, choose_arms, paired
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.space import check, resolve
 from slopesearch.wording import RequestError
 from tests.conftest import make_config
 
-SPEC: StudySpec = resolve(
+SPEC: ResolvedSpec = resolve(
     check({"dataset": "digits", "space": {"activation": ["relu", "tanh", "elu", "gelu"]}}), "float32"
 )
 

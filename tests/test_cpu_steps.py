@@ -141,7 +141,7 @@ def test_a_tables_gradient_is_rounded_once(activation: nn.Module) -> None:
     wide = x.detach().double().requires_grad_()
     (exact,) = torch.autograd.grad(activation(wide), wide, dy.double())
     ordinary = x.detach().abs() < 1e9  # beyond it torch's own derivatives overflow
-    torch.testing.assert_close(dx[ordinary].double(), exact[ordinary], rtol=2**-8, atol=1e-6)
+    torch.testing.assert_close(dx[ordinary].double(), exact[ordinary], rtol=2**-8, atol=5e-6)
     assert dx[x.isnan()].isnan().all()
 
 

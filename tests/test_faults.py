@@ -1,417 +1,178 @@
-"""Faults, injected for real: kills, locks, full disks, read-only folders, hangs, memory, mixed questions."""
+"""What a fault leads to: for its trial, for its slot, for the study; without a loop, and on fake metrics."""
 
-import os
-import re
-import resource
-import shutil
-import sqlite3
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from slopesearch.config import TrialConfig
-from slopesearch.search import store, worker
-from slopesearch.search.events import Event, Noted, Progressed, Started, Told
+from slopesearch.search.events import Noted, Started
+from slopesearch.search.faults import Faults
 from slopesearch.search.launchers import LAUNCHERS
-from slopesearch.search.messages import Failed, Message
-from slopesearch.search.optimize import optimize
-from slopesearch.search.space import check
-from slopesearch.search.turns import WalConnection
-from slopesearch.training.data import Data
-from slopesearch.wording import RequestError, StudyFailedError
-from tests.conftest import QUICK
-from tests.harness import FakeLauncher, Harness, spec
-from tests.test_data import write_idx
+from slopesearch.search.messages import Failed
+from slopesearch.wording import StudyFailedError
+from tests.harness import FakeLauncher, Harness
 
-ROOT = Path(__file__).parents[1]
+GONE = Failed(reason="Traceback\nOSError: gone")
+MEMORY = Failed(reason="OutOfMemoryError: tried", out_of_memory=True)
 
 
-@pytest.fixture(autouse=True)
-def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(LAUNCHERS, "fake", FakeLauncher)
+def test_a_pack_is_halved_and_its_halves_come_first() -> None:
+    faults = Faults(slots=1, pack=16)
+    faults.failed(0, [7], GONE)
+    consequence = faults.failed(0, range(8, 13), GONE)
+    assert consequence.note.endswith("a pack of 5 failed (OSError: gone); its halves run again")
+    assert (consequence.given_up, consequence.stop, faults.pack) == (None, None, 16)
+    assert faults.waiting == 6
+    assert [list(faults.take(0)) for _ in range(4)] == [[8, 9], [10, 11, 12], [7], []]
 
 
-@pytest.fixture
-def harness(tmp_path: Path) -> Harness:
-    return Harness(tmp_path / "x.db")
+def test_what_does_not_fit_makes_packs_smaller_for_good() -> None:
+    faults = Faults(slots=1, pack=16)
+    faults.failed(0, range(16), MEMORY)
+    assert faults.pack == 8
+    faults.failed(0, range(16, 20), MEMORY)
+    assert faults.pack == 2
 
 
-def test_a_study_killed_at_random_moments_equals_one_that_was_left_alone() -> None:
-    """kill -9 of the main process or its worker; the script checks the file after every kill."""
-    script = [sys.executable, str(ROOT / "scripts" / "kill.py")]
-    command = [*script, "--kills", "1", "--trials", "7", "--seed", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 kills, 7 trials" in done.stdout
+def test_a_trial_runs_again_elsewhere_and_failing_twice_is_given_up() -> None:
+    faults = Faults(slots=2, pack=1)
+    assert "trial 5 failed (OSError: gone); it runs again" in faults.failed(0, [5], GONE).note
+    assert not faults.take(0)
+    assert list(faults.take(1)) == [5]
+    consequence = faults.failed(1, [5], GONE)
+    assert consequence.given_up == 5
+    assert "trial 5 failed twice (OSError: gone); it is left as FAIL" in consequence.note
 
 
-def test_two_processes_may_begin_one_file_at_once(tmp_path: Path) -> None:
-    (tmp_path / ".x.db.new").write_bytes(b"left by one that was killed")
-    program = (
-        "import sys, optuna; from pathlib import Path; from slopesearch.search.store import database\n"
-        "print('ready', flush=True); sys.stdin.readline()\n"
-        "with database(Path('x.db')) as storage: optuna.create_study(study_name=sys.argv[1], storage=storage)"
-    )
-    makers = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, name], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        for name in ("one", "two")
-    ]
-    for maker in makers:
-        assert maker.stdout is not None
-        assert maker.stdout.readline() == b"ready\n"
-    for maker in makers:
-        maker.communicate(b"go\n", timeout=60)
-    assert [maker.returncode for maker in makers] == [0, 0]
-    with store.reading(tmp_path / "x.db") as storage:
-        assert sorted(study.study_name for study in storage.get_all_studies()) == ["one", "two"]
-    assert not (tmp_path / ".x.db.new").exists()
+def test_a_trial_runs_again_on_the_same_slot_where_there_is_no_other() -> None:
+    faults = Faults(slots=1, pack=1)
+    faults.failed(0, [5], GONE)
+    assert list(faults.take(0)) == [5]
 
 
-def test_a_second_writer_is_refused_another_study_is_not_and_a_dead_one_does_not_block(
-    tmp_path: Path, harness: Harness
-) -> None:
-    command = [sys.executable, "-u", "-m", "slopesearch", "optimize", *QUICK, "--trials", "900"]
-    holder = subprocess.Popen(
-        [*command, "--storage", harness.url], cwd=tmp_path, stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdout is not None
-    next(line for line in holder.stdout if line.startswith("[1/"))
-    with pytest.raises(RequestError, match=rf"'digits-mlp' is being written by process {holder.pid} on "):
-        harness(900, spec(epochs=2))
-    assert harness(7, name="another").finished == 7
-    told = next(line for line in holder.stdout if line.startswith("["))  # it has gone on meanwhile
-    holder.kill()
-    holder.wait()
-    holder.stdout.close()
-    done = harness.study("digits-mlp").count("COMPLETE") + harness.study("digits-mlp").count("PRUNED")
-    assert done >= int(told[1 : told.index("/")])
-    assert harness(done + 1, spec(epochs=2), name="digits-mlp").finished == done + 1
-    assert harness.study("digits-mlp").count("RUNNING") == 0
+def test_a_slot_with_three_faults_in_a_row_is_retired_and_said_so() -> None:
+    faults = Faults(slots=2, pack=1)
+    faults.finished(1)
+    for number in (1, 2):
+        faults.failed(0, [number], GONE)
+    faults.finished(0)
+    for number in (3, 4):
+        assert not faults.failed(0, [number], GONE).note.endswith("in a row")
+    consequence = faults.failed(0, [5], GONE)
+    assert consequence.note.endswith("slot 0 is retired: 3 faults in a row")
+    assert (faults.retired, consequence.stop) == ({0}, None)
+    assert [list(faults.take(1)) for _ in range(5)] == [[5], [4], [3], [2], [1]]
 
 
-@contextmanager
-def locked(path: Path, seconds: float) -> Iterator[None]:
-    """Another process holds the file's write lock, for so long or as long as the block."""
-    program = (
-        "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], isolation_level=None); "
-        "c.execute('BEGIN IMMEDIATE'); print('held', flush=True); time.sleep(float(sys.argv[2]))"
-    )
-    command = [sys.executable, "-c", program, str(path), str(seconds)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        try:
-            yield
-        finally:
-            holder.kill()
-
-
-def at_report(number: int, step: int, do: Any) -> Any:
-    """A listener that does something once, in the middle of a trial."""
-
-    def listen(event: Event) -> None:
-        if isinstance(event, Progressed) and (event.number, event.report.step) == (number, step):
-            do()
-
-    return listen
-
-
-def test_a_locked_file_delays_and_loses_nothing(tmp_path: Path, harness: Harness) -> None:
-    whole = Harness(tmp_path / "whole.db")
-    whole(8)
-    lock = locked(tmp_path / "x.db", 3)
-    started = time.monotonic()
-    assert harness(8, listen=at_report(3, 4, lock.__enter__)).finished == 8
-    assert time.monotonic() - started > 2.5
-    lock.__exit__(None, None, None)
-    assert harness.table() == whole.table()
+def test_a_trial_that_fails_on_two_slots_clears_the_first_of_them() -> None:
+    faults = Faults(slots=3, pack=1)
+    faults.finished(2)
+    for number in range(2):
+        faults.failed(0, [number], GONE)
+        faults.failed(1, [number], GONE)
+    faults.finished(2)
+    for number in (2, 3):
+        faults.failed(0, [number], GONE)
+    assert not faults.retired
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"), [("lock", "database is locked"), ("full", "database or disk is full")]
+    ("faulty", "why"),
+    [
+        ([(0, 1), (0, 2), (0, 3)], None),  # slot 1 is left
+        ([(0, 1), (0, 2), (0, 3), (1, 4), (1, 5), (1, 6)], "3 faults in a row on every slot"),
+        ([(0, 1), (1, 1), (0, 2), (1, 2), (0, 3), (1, 3)], "3 trials in a row failed twice"),
+    ],
 )
-def test_a_file_that_cannot_be_written_stops_the_study_which_goes_on_afterwards(
-    fault: str, said: str, tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = Harness(tmp_path / "whole.db")
-    whole(8)
-    lock = locked(tmp_path / "x.db", 600)
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "BUSY_TIMEOUT", 0.2)
-        if fault == "full":
-
-            class Full(WalConnection):
-                def __init__(self, *args: Any, **kwargs: Any) -> None:
-                    super().__init__(*args, **kwargs)
-                    self.execute("PRAGMA max_page_count = 1")  # that is: no page more than there are
-
-            patch.setattr(store, "WalConnection", Full)
-        listen = at_report(3, 4, lock.__enter__ if fault == "lock" else lambda: None)
-        with pytest.raises(StudyFailedError, match=rf"x.db' cannot be written \({said}\); what was finished"):
-            harness(8, listen=listen)
-    if fault == "lock":
-        lock.__exit__(None, None, None)
-    assert harness(8).finished == 8
-    assert harness.table() == whole.table()
+def test_the_study_stops_when_nothing_works(faulty: list[tuple[int, int]], why: str | None) -> None:
+    faults = Faults(slots=2, pack=1)
+    faults.finished(0)
+    *before, last = [faults.failed(slot, [number], GONE).stop for slot, number in faulty]
+    assert not any(before)
+    assert (last is None) if why is None else last and f"OSError: gone\n{why}: a bug or a broken" in last
 
 
-def test_a_disk_that_takes_no_more_stops_the_study_with_a_sentence(tmp_path: Path, harness: Harness) -> None:
-    """As a process, with the system's own limit on the size of a file."""
-    command = [sys.executable, "-m", "slopesearch", "optimize", *QUICK, "--trials", "300"]
-    done = subprocess.run(
-        [*command, "--storage", harness.url],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000)),
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    assert re.search(r"error: '.*x\.db' cannot be written \(disk I/O error\); what was finished", done.stderr)
-    told = len(re.findall(r"^\[", done.stdout, re.MULTILINE))
-    with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert harness(told + 3, spec(epochs=2)).finished == told + 3
-    assert told > 0
+def test_the_study_stops_when_every_slot_begins_with_a_fault() -> None:
+    faults = Faults(slots=3, pack=1)
+    stops = [faults.failed(slot, [slot], GONE).stop for slot in range(3)]
+    assert stops[:2] == [None, None]
+    assert stops[2] is not None
+    assert "every slot's first run failed" in stops[2]
 
 
-@contextmanager
-def read_only_folder(folder: Path) -> Iterator[None]:
-    """The permissions of root do not end at a mode: for root, the file system's own flag."""
-    mode = folder.stat().st_mode
-    folder.chmod(0o555)
-    flagged = False
-    if os.geteuid() == 0:
-        flagged = (
-            shutil.which("chattr") is not None and not subprocess.run(["chattr", "+i", folder]).returncode
-        )
-    try:
-        if os.geteuid() == 0 and not flagged:
-            pytest.skip("root may write everywhere, and this file system knows no immutable folders")
-        yield
-    finally:
-        if flagged:
-            subprocess.run(["chattr", "-i", folder], check=True)
-        folder.chmod(mode)
+class Faulty(FakeLauncher):
+    """Counts what was started where."""
 
-
-def test_a_read_only_folder_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
-    harness = Harness(tmp_path / "folder" / "x.db")
-    (tmp_path / "folder").mkdir()
-    with (
-        read_only_folder(tmp_path / "folder"),
-        pytest.raises(RequestError, match="folder' cannot be written"),
-    ):
-        harness(3)
-    harness(3)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "folder").iterdir()}
-    harness.events.clear()
-    with read_only_folder(tmp_path / "folder"):
-        assert len(harness.study().trials) == 3  # which may be read
-        with pytest.raises(RequestError, match="cannot be written to .*; choose another place"):
-            harness(5)
-    assert harness.events == []
-    assert {path.name: path.read_bytes() for path in (tmp_path / "folder").iterdir()} == before
-
-
-@pytest.mark.parametrize("fault", ["nan", "lr"])
-def test_what_diverges_is_pruned_at_chance_level(
-    fault: str, harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if fault == "nan":
-        load = worker._data
-
-        def spoiled(*arguments: Any) -> Data:
-            data = load(*arguments)
-            images = torch.full_like(data.train_images, float("nan"))
-            return Data(images, data.train_labels, data.val_images, data.val_labels)
-
-        monkeypatch.setattr(worker, "_data", spoiled)
-    rate = {"lr": 1e6} if fault == "lr" else {}
-    harness(2, spec(epochs=2, space={"activation": "relu", "norm": "none", **rate}), launcher="inline")
-    rows = [(t.state, t.value, t.ended, t.reports) for t in harness.study().trials]
-    assert [row[:3] for row in rows] == [("PRUNED", 0.1, "diverged")] * 2
-    assert all(set(reports.values()) == {0.1} for *_, reports in rows)
-
-
-class Hanging(FakeLauncher):
-    """A slot falls silent at its first trial with this activation, until it is ended."""
+    starts: Counter[int]
 
     def __init__(self, devices: list[str], folder: Path) -> None:
         super().__init__(devices, folder)
-        self.reasons: list[tuple[int, str]] = []
+        Faulty.starts = Counter()
 
-    def hangs(self, config: TrialConfig) -> bool:
-        return config.activation == "prelu" and self.attempts[config] == 1
-
-    def wait(self, timeout: float) -> tuple[int, Message] | None:
-        if self.reasons:
-            slot, reason = self.reasons.pop()
-            del self.packs[slot]
-            return slot, Failed(reason=reason)
-        self.order = [s for s in self.order if not any(map(self.hangs, self.packs[s].configs))]
-        if not self.order:
-            time.sleep(0.01)
-            return None
-        return super().wait(timeout)
-
-    def end(self, slot: int, reason: str) -> None:
-        assert slot not in self.order  # it was silent
-        self.reasons.append((slot, reason))
+    def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
+        Faulty.starts[slot] += 1
+        super().start(slot, configs)
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_a_worker_that_hangs_is_ended_and_its_trial_runs_again_once(
-    workers: int, harness: Harness, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Harness:
+    monkeypatch.setitem(LAUNCHERS, "fake", Faulty)
+    return Harness(tmp_path / "x.db")
+
+
+@pytest.mark.parametrize("bad", [(4, 12), (4, 5), (0, 1), (0, 15)])
+def test_two_bad_members_of_a_pack_on_one_slot_are_found_and_the_study_goes_on(
+    bad: tuple[int, int], harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(LAUNCHERS, "hanging", Hanging)
-    assert harness(12, launcher="hanging", workers=workers, hang_timeout=0.1).finished == 12
-    study = harness.study()
-    assert (len(study.trials), study.count("FAIL")) == (12, 0)
-    notes = [event.text for event in harness.events if isinstance(event, Noted)]
-    assert any(
-        "trial 4 failed (the worker was ended: no message for 0.1 s); it runs again" in n for n in notes
-    )
-    assert sum(isinstance(event, Started) and event.number == 4 for event in harness.events) == 2
+    configs: list[TrialConfig] = []
+
+    def fault(self: FakeLauncher, config: TrialConfig, attempt: int) -> str | None:
+        if config not in configs:
+            configs.append(config)
+        return "Traceback\nOSError: gone" if configs.index(config) in bad else None
+
+    monkeypatch.setattr(Faulty, "fault", fault)
+    assert harness(40, pack=16).finished == 40
+    failed = [trial.number for trial in harness.study().trials if trial.state == "FAIL"]
+    assert failed == list(bad)
 
 
-def test_a_worker_that_always_hangs_stops_the_study(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("workers", [2, 8, 16])
+@pytest.mark.parametrize("pack", [1, 4])
+def test_a_sick_slot_takes_no_trial_with_it(
+    workers: int, pack: int, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(LAUNCHERS, "hanging", Hanging)
-    monkeypatch.setattr(Hanging, "hangs", lambda self, config: True)
-    with pytest.raises(StudyFailedError, match="no message for 0.05 s\n3 faults in a row"):
-        harness(20, launcher="hanging", pack=16, hang_timeout=0.05)
-    assert sum(isinstance(event, Started) for event in harness.events) <= 16 + 8 + 8
+    def sick(self: FakeLauncher, slot: int, reported: int) -> str | None:
+        return "Traceback\nCUDA error: launch failed" if slot == 0 and self.told > 10 else None
 
-
-class Cramped(FakeLauncher):
-    """Memory for so many at once."""
-
-    room = 5
-
-    def wait(self, timeout: float) -> tuple[int, Message] | None:
-        slot = self.order[0]
-        if len(self.packs[slot].configs) <= self.room:
-            return super().wait(timeout)
-        del self.packs[self.order.pop(0)]
-        return slot, Failed(reason="Traceback\nOutOfMemoryError: tried", out_of_memory=True)
-
-
-@pytest.mark.parametrize(("room", "sizes"), [(5, [16, 8, 8, 4, 4, 4, 4, 4, 4, 4]), (1, None)])
-def test_what_does_not_fit_into_memory_is_halved(
-    room: int, sizes: list[int] | None, harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Cramped, "room", room)
-    given: list[int] = []
-
-    class Counted(Cramped):
-        def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
-            given.append(len(configs))
-            super().start(slot, configs)
-
-    monkeypatch.setitem(LAUNCHERS, "cramped", Counted)
-    assert harness(28, launcher="cramped", pack=16).finished == 28
+    monkeypatch.setattr(Faulty, "slot_fault", sick)
+    assert harness(90, workers=workers, pack=pack).finished == 90
     assert harness.study().count("FAIL") == 0
-    assert sorted(event.number for event in harness.events if isinstance(event, Told)) == list(range(28))
-    assert sizes in (None, given)
-
-
-def test_what_does_not_fit_alone_is_a_fail_with_its_reason(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(LAUNCHERS, "cramped", Cramped)
-    monkeypatch.setattr(Cramped, "room", 0)
-    with pytest.raises(StudyFailedError, match="OutOfMemoryError: tried\n3 faults in a row"):
-        harness(28, launcher="cramped", pack=2)
-    trials = harness.study().trials
-    assert [trial.ended for trial in trials if trial.state == "FAIL"] == [
-        "failed: OutOfMemoryError: tried"
-    ] * 3
-
-
-ASKED = {"epochs": 4, "train_size": 500, "val_size": 300, "space": {"lr": {"low": 1e-3, "high": 1e-2}}}
+    notes = [event.text for event in harness.events if isinstance(event, Noted)]
+    assert sum("slot 0 is retired" in note for note in notes) == 1
 
 
 @pytest.mark.parametrize(
-    ("fields", "line"),
-    [
-        ({"dataset": "mnist"}, "dataset: stored digits, given mnist"),
-        ({"split_seed": 1}, "split_seed: stored 0, given 1"),
-        ({"train_size": 600}, "train_size: stored 500, given 600"),
-        ({"val_size": 200}, "val_size: stored 300, given 200"),
-        ({"epochs": 3}, "epochs: stored 4, given 3"),
-        ({"batch_size": 64}, "batch_size: stored 128, given 64"),
-        ({"model": "cnn"}, "model: stored mlp, given cnn"),
-        ({"objective": "val_loss"}, "objective: stored val_accuracy, given val_loss"),
-        ({"slope_clamp": "forward"}, "slope_clamp: stored project, given forward"),
-        ({"slope_min": 0.01}, "slope_min: stored 0.001, given 0.01"),
-        ({"pruner": "none"}, "pruner: stored halving, given none"),
-        ({"seed": 3}, "seed: stored 0, given 3"),
-        ({"space": {"lr": 1e-3}}, "space.lr: stored 0.001 to 0.01, given 0.001"),
-        ({"space": {"norm": "none"}}, "space.norm: stored none, before, after, given none"),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    ("workers", "pack", "most"), [(1, 1, 12), (1, 16, 12), (2, 1, 12), (2, 16, 12), (8, 1, 12), (8, 16, 40)]
 )
-def test_another_question_under_the_same_name_is_refused(
-    fields: dict[str, Any], line: str, harness: Harness, asked: Path
+def test_a_broken_machine_stops_soon(
+    workers: int, pack: int, most: int, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copy(asked, harness.url.removeprefix("sqlite:///"))
-    with pytest.raises(RequestError) as error:
-        harness(5, check({**ASKED, **fields}), name="it's")
-    assert error.value.sentences == (
-        "the study 'it's' was asked something else:",
-        f"  {line}",
-        "to extend it, leave these out and type --name 'it'\"'\"'s' --trials N; "
-        "to start another study, add --name 'it'\"'\"'s-2'",
-    )
-    assert len(harness.study().trials) == 2
+    monkeypatch.setattr(Faulty, "fault", lambda *_: "Traceback\nRuntimeError: broken")
+    with pytest.raises(StudyFailedError, match="RuntimeError: broken\n.* a bug or a broken machine"):
+        harness(200, workers=workers, pack=pack)
+    assert Faulty.starts.total() <= most
 
 
-@pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of two trials."""
-    path = tmp_path_factory.mktemp("asked") / "x.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(LAUNCHERS, "fake", FakeLauncher)
-        Harness(path)(2, spec(**ASKED), name="it's")
-    return path
+def test_a_machine_that_breaks_later_stops_too(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: FakeLauncher, slot: int, reported: int) -> str | None:
+        return "Traceback\nRuntimeError: broken" if self.told > 20 else None
 
-
-def test_what_is_harmless_extends_it(harness: Harness, asked: Path) -> None:
-    shutil.copy(asked, harness.url.removeprefix("sqlite:///"))
-    settings = {"workers": 3, "devices": "cpu,cpu", "timeout": 60.0, "pack": 2, "hang_timeout": 60.0}
-    assert harness(7, check({}), name="it's", **settings).finished == 7
-
-
-def test_other_images_under_the_same_name_are_refused_and_the_same_elsewhere_are_not(
-    tmp_path: Path,
-) -> None:
-    def run(folder: str, trials: int) -> None:
-        url = f"sqlite:///{tmp_path / 'x.db'}"
-        optimize(question, trials=trials, folder=tmp_path / folder, url=url, devices="cpu", launcher="fake")
-
-    question = check({"dataset": "fashion-mnist", "model": "mlp"})
-    write_idx(tmp_path / "one")
-    shutil.copytree(tmp_path / "one", tmp_path / "moved")
-    shutil.move(tmp_path / "one", tmp_path / "other")
-    run("moved", 1)
-    labels = tmp_path / "other" / "FashionMNIST" / "raw" / "train-labels-idx1-ubyte"
-    content = bytearray(labels.read_bytes())
-    content[-1] = 0
-    labels.write_bytes(content)
-    with pytest.raises(
-        RequestError, match=r"SHA-256: stored (\w{64}), given (?!\1)\w{64}\nto extend it, name"
-    ):
-        run("other", 2)
-    run("moved", 2)
+    monkeypatch.setattr(Faulty, "slot_fault", broken)
+    with pytest.raises(StudyFailedError, match="RuntimeError: broken"):
+        harness(200, workers=8)
+    assert harness.study().count("FAIL") <= 8
+    started = [event.number for event in harness.events if isinstance(event, Started)]
+    assert len(started) < 70

@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slopesearch.cli.main import main
-from slopesearch.config import Space, StudySpec
+from slopesearch.config import ResolvedSpec, Space, StudySpec
 from slopesearch.search.optimize import optimize
+from slopesearch.search.settings import Settings
 from slopesearch.search.space import check, resolve
+from slopesearch.search.store import Store
 from slopesearch.wording import LARGEST_TOML, RequestError, printable, read_toml
 
 Command = Callable[..., tuple[int, str, str]]
@@ -45,7 +47,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real study of two trials."""
     path = tmp_path_factory.mktemp("made") / "x.db"
     spec = check({"dataset": "digits", "model": "mlp", "epochs": 2})
-    optimize(spec, trials=2, folder=Path("unused"), url=f"sqlite:///{path}", devices="cpu", launcher="inline")
+    inline = Settings(Path("unused"), "cpu", launcher="inline")
+    optimize(spec, trials=2, store=Store(f"sqlite:///{path}"), settings=inline)
     return path
 
 
@@ -94,7 +97,7 @@ def sentences(read: Callable[[], object]) -> tuple[str, ...]:
 def test_a_spec_is_taken_or_refused_in_sentences_and_nothing_else(data: dict[str, Any]) -> None:
     def read() -> None:
         full = resolve(check(data).model_copy(update={"dataset": "digits"}), "float32")
-        assert StudySpec.model_validate_json(full.model_dump_json()) == full
+        assert ResolvedSpec.model_validate_json(full.model_dump_json()) == full
 
     for sentence in sentences(read):
         assert 10 < len(sentence) < 600

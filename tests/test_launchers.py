@@ -90,10 +90,36 @@ def test_an_exception_comes_back_as_its_traceback(kind: type[Launcher]) -> None:
         assert received is not None
         assert isinstance(received[1], Failed)
         assert "Traceback" in received[1].reason
+        processes = launcher._workers if isinstance(launcher, ProcessLauncher) else []
+        pids = [worker.process.pid for worker in processes]
         assert "KeyError: 'nothing'" in received[1].reason
         assert finish(launcher, {0: make_config()})[0].ended == "completed"
+        assert not set(pids) & {worker.process.pid for worker in processes}  # no fault is carried on
     finally:
         launcher.close()
+
+
+def test_a_worker_that_cannot_be_killed_is_told_of_and_does_not_hang_the_exit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a process that sleeps in a driver: no signal reaches it, and its pipes stay open."""
+    monkeypatch.setattr("slopesearch.search.launchers.process.GOODBYE", 0.2)
+    monkeypatch.setattr("slopesearch.search.launchers.process.KILL", 0.2)
+    launcher = ProcessLauncher(["cpu"], FOLDER)
+    process = launcher._workers[0].process
+    finish(launcher, {0: make_config()})
+    launcher.start(0, [make_config(width=2048, depth=4, epochs=10_000)])
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "kill", lambda: None)
+        patch.setattr(process, "terminate", lambda: None)
+        os.kill(process.pid, signal.SIGSTOP)
+        launcher.end(0, "no message for a week")
+        assert launcher.wait(60) == (0, Failed(reason="no message for a week"))
+        started = time.monotonic()
+        launcher.close()
+        assert time.monotonic() - started < 5
+    process.kill()
+    launcher.close()
 
 
 @pytest.mark.parametrize("when", ["it loads", "it trains"])

@@ -26,11 +26,11 @@ ROUTE = [
     *("training.data", "training.devices", "training.diagnostics", "training.optimizers", "training.engine"),
     *("training.fit", "checks"),
     *("search.textbook", "search.sampler", "search.pruner", "search.space"),
-    *("search.records", "search.sqlite", "search.turns", "search.store"),
+    *("search.records", "search.sqlite", "search.store", "search.ledger"),
     *("evidence.statistics", "evidence.arms", "evidence.results"),
-    *("search.messages", "search.worker", "search.inbox"),
+    *("search.messages", "search.faults", "search.worker", "search.worker_main"),
     *("search.launchers.inline", "search.launchers.process", "search.launchers"),
-    *("search.events", "search.loop", "search.optimize", "search.objective"),
+    *("search.settings", "search.events", "search.loop", "search.optimize", "search.objective"),
     "evidence.confirm",
     *("runs.export", "runs.train", "runs.predict", "runs.replay"),
     *("report.summary", "report.style", "report.search_plots", "report.slope_plots", "report.choice_plots"),
@@ -43,8 +43,8 @@ KNOWS_TORCH = (
     *("runs.train", "runs.predict", "runs.replay"),
 )
 KNOWS_OPTUNA = (
-    *("search.sampler", "search.pruner", "search.space", "search.turns", "search.store"),
-    *("search.loop", "search.optimize"),
+    *("search.sampler", "search.pruner", "search.space", "search.sqlite", "search.store"),
+    *("search.ledger", "search.loop"),
     *("search.objective", "evidence.confirm", "report.search_plots", "report.dashboard"),
 )
 

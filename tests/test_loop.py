@@ -9,9 +9,10 @@ import pytest
 from slopesearch.config import TrialConfig
 from slopesearch.search.events import Noted, Started, Told
 from slopesearch.search.launchers import LAUNCHERS
+from slopesearch.search.ledger import Configure, Job, Ledger
 from slopesearch.search.loop import BATCH
 from slopesearch.search.messages import Finished, Message
-from tests.harness import FakeLauncher, Harness, Killed, spec
+from tests.harness import FakeLauncher, FakePack, Harness, Killed, spec
 
 
 class Disorder(FakeLauncher):
@@ -108,6 +109,42 @@ def test_a_cpu_asks_only_when_it_is_idle(harness: Harness, monkeypatch: pytest.M
     monkeypatch.setattr(FakeLauncher, "start", counting)
     harness(10)
     assert running == [1] * 10
+
+
+def test_all_that_waits_is_taken_in_one_commit_before_the_next_trial_is_asked_for(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    busy: list[dict[int, FakePack]] = []
+
+    class Watched(FakeLauncher):
+        def __init__(self, devices: list[str], folder: Path) -> None:
+            super().__init__(devices, folder)
+            busy.append(self.packs)
+
+        def wait(self, timeout: float) -> tuple[int, Message] | None:
+            received = super().wait(timeout)
+            said.append("nothing" if received is None else "message")
+            return received
+
+    ask, commit = Ledger.ask, Ledger.commit
+
+    def asking(self: Ledger, configure: Configure) -> Job:
+        said.append(f"ask {len(busy[0])}")
+        return ask(self, configure)
+
+    def committing(self: Ledger) -> None:
+        said.append("commit")
+        commit(self)
+
+    monkeypatch.setitem(LAUNCHERS, "fake", Watched)
+    monkeypatch.setattr(Ledger, "ask", asking)
+    monkeypatch.setattr(Ledger, "commit", committing)
+    assert harness(40, workers=8).finished == 40
+    rounds = [part.split() for part in " ".join(said).split("ask")[8:]]
+    assert len(rounds) > 30
+    for slots, *after in rounds:
+        assert after[: int(slots) + 1] == ["message"] * int(slots) + ["commit"]
 
 
 @pytest.mark.parametrize("pruner", ["halving", "median"])

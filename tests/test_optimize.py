@@ -9,12 +9,12 @@ import optuna
 import pytest
 
 from slopesearch.config import REPORTS, Report, TrialConfig
-from slopesearch.search import store
+from slopesearch.search import sqlite
 from slopesearch.search.events import Event, Noted, Progressed, Started, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.pruner import PRUNERS
 from slopesearch.search.space import check
-from slopesearch.search.turns import WalConnection
+from slopesearch.search.sqlite import WalConnection
 from slopesearch.seeds import derive
 from slopesearch.wording import RequestError, StudyFailedError
 from tests.harness import FakeLauncher, Harness, Killed, spec
@@ -83,10 +83,10 @@ def killed_at(commit: int, monkeypatch: pytest.MonkeyPatch) -> None:
                 raise Killed
             super().commit()
 
-    monkeypatch.setattr(store, "WalConnection", DyingConnection)
+    monkeypatch.setattr(sqlite, "WalConnection", DyingConnection)
 
 
-@pytest.mark.parametrize("pruner", ["halving", "hyperband", "median"])
+@pytest.mark.parametrize("pruner", ["halving", "median"])
 def test_killed_at_any_write_a_resumed_study_equals_one_that_never_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str
 ) -> None:
@@ -95,8 +95,8 @@ def test_killed_at_any_write_a_resumed_study_equals_one_that_never_stopped(
     whole(26, asked)
     pieces = Harness(tmp_path / "pieces.db")
     kills = 0
-    # Primes, so that the kills fall on every kind of write: making the study, suggesting, reporting, telling.
-    for commit in (3, 7, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103):
+    # Primes, so that the kills fall on every kind of commit: making the study, asking, reporting, telling.
+    for commit in (2, 3, 5, 7, 11, 13, 11, 13, 17, 11, 13, 17, 19, 11, 13, 17):
         with monkeypatch.context() as patch:
             killed_at(commit, patch)
             try:
@@ -115,7 +115,7 @@ def test_a_killed_study_that_really_trains_equals_one_that_never_stopped(
     whole = Harness(tmp_path / "whole.db")
     whole(8, asked, launcher="inline")
     pieces = Harness(tmp_path / "pieces.db")
-    for commit in (40, 61, 83):
+    for commit in (13, 19, 29):
         with monkeypatch.context() as patch:
             killed_at(commit, patch)
             with pytest.raises(Killed):
@@ -231,9 +231,11 @@ def test_a_fault_twice_is_left_as_fail_and_the_rest_goes_on(
 
 def test_fault_after_fault_stops_the_study(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeLauncher, "fault", lambda *args: "Traceback\nRuntimeError: broken")
-    with pytest.raises(StudyFailedError, match="RuntimeError: broken\n3 faults in a row"):
+    with pytest.raises(
+        StudyFailedError, match="RuntimeError: broken\n3 faults in a row on every slot: a bug or"
+    ):
         harness(20)
-    assert harness.study().count("FAIL") == 3
+    assert harness.study().count("FAIL") == 2
 
 
 def interrupt_at(number: int, times: int) -> Any:
@@ -280,9 +282,19 @@ def test_resuming_takes_the_stored_fields_and_refuses_others(harness: Harness) -
     assert harness.study("another").spec.epochs == 6
 
 
+def test_a_study_with_a_pruner_that_is_gone_is_read_but_not_gone_on_with(harness: Harness) -> None:
+    harness(3)
+    with harness.store.writing("digits-mlp") as storage:
+        study = optuna.load_study(study_name="digits-mlp", storage=storage)
+        study.set_user_attr("spec", {**study.user_attrs["spec"], "pruner": "hyperband"})
+    assert harness.study().spec.pruner == "hyperband"
+    with pytest.raises(RequestError, match="unknown pruner 'hyperband'; choose from halving, median, none"):
+        harness(5)
+
+
 def test_the_study_is_optunas_own(harness: Harness) -> None:
     harness(25)
-    study = optuna.load_study(study_name="digits-mlp", storage=harness.url)
+    study = optuna.load_study(study_name="digits-mlp", storage=harness.store.url)
     assert study.best_value == harness.study().ranked()[0].value
     assert study.best_trial.number == harness.study().ranked()[0].number
     study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
@@ -293,8 +305,7 @@ def test_the_study_is_optunas_own(harness: Harness) -> None:
     [
         ({"trials": 0}, "trials: at least 1, given 0"),
         ({"name": ""}, "name: a study needs one that is not empty"),
-        ({"workers": 0}, "workers: from 1 to 1024, given 0"),
-        ({"workers": 10**9}, "workers: from 1 to 1024, given 1000000000"),
+        ({"workers": 0, "pack": -1}, "workers: at least 1, given 0\npack: at least 1, given -1"),
         ({"launcher": "slurm"}, "unknown launcher 'slurm'; choose from inline, process"),
         ({"devices": "cuda:9"}, "there is no device 'cuda:9' here"),
     ],

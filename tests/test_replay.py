@@ -10,8 +10,9 @@ from slopesearch.config import Report
 from slopesearch.runs.replay import largest_difference, replay_trial, what_differs
 from slopesearch.search.optimize import optimize
 from slopesearch.search.records import StudyRecord, TrialRecord
+from slopesearch.search.settings import Settings
 from slopesearch.search.space import check
-from slopesearch.search.store import read_study
+from slopesearch.search.store import Store
 from slopesearch.wording import RequestError
 from tests.conftest import InProcess, make_config
 
@@ -24,13 +25,13 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Real trials, some of them pruned; inline, which gives a worker's numbers (see test_launchers)."""
     url = f"sqlite:///{tmp_path_factory.mktemp('studies')}/slopesearch.db"
     spec = check({"dataset": "digits", "model": "mlp", "epochs": 2})
-    optimize(spec, trials=12, folder=FOLDER, url=url, launcher="inline", devices="cpu")
+    optimize(spec, trials=12, store=Store(url), settings=Settings(FOLDER, "cpu", launcher="inline"))
     return url
 
 
 @pytest.fixture
 def study(url: str) -> StudyRecord:
-    return read_study(url, None)
+    return Store(url).read()
 
 
 def test_a_stored_trial_is_bit_equal_here(study: StudyRecord) -> None:

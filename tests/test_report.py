@@ -18,7 +18,7 @@ from slopesearch.report.dashboard import annotate, study_note
 from slopesearch.report.page import belief, page, tables_of, write_page
 from slopesearch.report.plots import PLOTS, trial_rows, write_tables
 from slopesearch.search.records import StudyRecord, TrialRecord
-from slopesearch.search.store import database, read_study
+from slopesearch.search.store import Store
 from slopesearch.wording import describe
 from tests.conftest import InProcess, make_config
 from tests.synthetic import record, spec_of, store, study_of, study_with
@@ -188,7 +188,7 @@ def test_tables_keep_conditional_parameters(tmp_path: Path) -> None:
 def test_a_stored_study_gives_the_same_page(tmp_path: Path) -> None:
     small = study_of(9)
     store(small, tmp_path / "x.db")
-    read = read_study(f"sqlite:///{tmp_path}/x.db", None)
+    read = Store(f"sqlite:///{tmp_path}/x.db").read()
     rows = tables_of(read)
     assert rows == tables_of(small)
     assert "torch" in page(read, rows)  # the versions are told
@@ -202,29 +202,29 @@ def test_a_verdict_has_no_page_and_no_notes_of_its_own(command_line: InProcess, 
         assert refused.code == 2
         assert "python -m slopesearch report 'a b'" in refused.err
     assert not (tmp_path / "report.html").exists()
-    url = f"sqlite:///{tmp_path}/studies/slopesearch.db"
-    annotate(url, read_study(url, "a b/confirm"))
-    with database(tmp_path / "studies" / "slopesearch.db") as storage:
+    place = Store(f"sqlite:///{tmp_path}/studies/slopesearch.db")
+    annotate(place, place.read("a b/confirm"))
+    with place.open() as storage:
         assert get_note(optuna.load_study(study_name="a b/confirm", storage=storage)) == ""
 
 
 def test_a_note_that_was_edited_stays(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/x.db"
+    place = Store(f"sqlite:///{tmp_path}/x.db")
     store(study_of(3), tmp_path / "x.db")
-    study = read_study(url, None)
-    annotate(url, study)
-    with database(tmp_path / "x.db") as storage:
+    study = place.read()
+    annotate(place, study)
+    with place.open() as storage:
         stored = optuna.load_study(study_name=study.name, storage=storage)
         ours = get_note(stored)
-        annotate(url, StudyRecord(study.name, study.spec, [], study.attributes))
+        annotate(place, StudyRecord(study.name, study.spec, [], study.attributes))
         assert get_note(stored) != ours  # it still was ours
         save_note(stored, f"Mine.\n\n{ours}")
-        annotate(url, study)
+        annotate(place, study)
         assert get_note(stored) == f"Mine.\n\n{ours}"
 
 
 def test_a_name_in_a_note_keeps_its_spaces() -> None:
-    note = study_note("sqlite:///x.db", study_of(3, name="a  b\nc"))
+    note = study_note(Store("sqlite:///x.db"), study_of(3, name="a  b\nc"))
     assert "report 'a  b c' --storage" in note
 
 

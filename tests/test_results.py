@@ -2,7 +2,7 @@
 
 import pytest
 
-from slopesearch.config import StudySpec
+from slopesearch.config import ResolvedSpec
 from slopesearch.evidence.arms import TUTORIAL, Arm, paired
 from slopesearch.evidence.results import ConfirmedArm, compare_with_pick, confirm_arm, confirmed_of, pick
 from slopesearch.search.records import StudyRecord, TrialRecord
@@ -10,7 +10,7 @@ from slopesearch.search.space import check, resolve
 from slopesearch.wording import RequestError
 from tests.conftest import make_config
 
-SPEC: StudySpec = resolve(check({"dataset": "digits"}), "float32")
+SPEC: ResolvedSpec = resolve(check({"dataset": "digits"}), "float32")
 
 
 def test_shrinkage_is_what_the_search_saw_too_well() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import optuna
 import pytest
 
-from slopesearch.config import StudySpec, TrialConfig
+from slopesearch.config import ResolvedSpec, TrialConfig
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
 from slopesearch.search.sampler import SAMPLERS, SeededSampler
@@ -13,11 +13,11 @@ from slopesearch.search.space import check, resolve, sample
 from slopesearch.search.textbook import TEXTBOOK, first_trials, textbook
 
 
-def spec_of(**fields: Any) -> StudySpec:
+def spec_of(**fields: Any) -> ResolvedSpec:
     return resolve(check({"dataset": "digits", **fields}), "float32")
 
 
-def draw(spec: StudySpec, count: int, first: bool = False) -> list[tuple[TrialConfig, dict[str, Any]]]:
+def draw(spec: ResolvedSpec, count: int, first: bool = False) -> list[tuple[TrialConfig, dict[str, Any]]]:
     sampler = SeededSampler(SAMPLERS["random"], spec.seed, first_trials(spec) if first else [])
     study = optuna.create_study(sampler=sampler)
     drawn = []

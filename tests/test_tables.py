@@ -11,13 +11,13 @@ from slopesearch.cli.tables import (
     summaries_table,
     trial_view,
 )
-from slopesearch.config import Diagnostics, Report, StudySpec, TrialConfig
+from slopesearch.config import Diagnostics, Report, ResolvedSpec, TrialConfig
 from slopesearch.report.summary import NOT_COMPARABLE, textbook_rows
 from slopesearch.search.records import StudyRecord, StudySummary, TrialRecord
 from slopesearch.search.space import check, resolve
 from tests.conftest import make_config
 
-SPEC: StudySpec = resolve(check({"dataset": "digits"}), "float32")
+SPEC: ResolvedSpec = resolve(check({"dataset": "digits"}), "float32")
 LONGEST = make_config(slope_mode="learnable", negative_slope=0.012345, norm="before", init="kaiming_uniform")
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from slopesearch.cli.options import DataFolder, Device, Storage, StudyName, data_folder
 from slopesearch.cli.tables import replay_table, say
 from slopesearch.search.sqlite import DEFAULT_URL
+from slopesearch.search.store import Store
 from slopesearch.wording import describe, printable
 
 
@@ -27,10 +28,10 @@ def export_config(
     """Write the config of a trial as a file to train from."""
     from slopesearch.runs.export import choose_export, write_config_file
     from slopesearch.search.records import CONFIRM
-    from slopesearch.search.store import find_study, read_search
 
-    study = read_search(storage, name)
-    written = choose_export(study, find_study(storage, study.name + CONFIRM), trial)
+    store = Store(storage)
+    study = store.read_search(name)
+    written = choose_export(study, store.find(study.name + CONFIRM), trial)
     write_config_file(written, out, force)
     if trial is None and written.origin.confirmed is None:
         print(
@@ -127,10 +128,9 @@ def replay_stored(
 
     with checked_torch_pair():
         from slopesearch.runs.replay import largest_difference, replay_trial, what_differs
-        from slopesearch.search.store import read_search
         from slopesearch.training.devices import one_device
 
-    study = read_search(storage, name)
+    study = Store(storage).read_search(name)
     stored, console = study.trial(trial), Console()
     where = one_device(device)
     curve = replay_trial(stored, data_folder(data), where)

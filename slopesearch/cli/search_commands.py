@@ -25,6 +25,7 @@ from slopesearch.cli.options import (
 )
 from slopesearch.cli.tables import confirmation_json, confirmation_table, say, study_table
 from slopesearch.search.sqlite import DEFAULT_URL
+from slopesearch.search.store import Store
 from slopesearch.wording import RequestError, read_toml
 
 if TYPE_CHECKING:  # it loads torch
@@ -66,29 +67,26 @@ def optimize_study(
     with checked_torch_pair():
         from slopesearch.cli.live import display_on
         from slopesearch.search.optimize import optimize
+        from slopesearch.search.settings import Settings
         from slopesearch.search.space import check
 
     names = {"dataset": dataset, "model": model}
     sizes = {"epochs": epochs, "train_size": train_size, "val_size": val_size, "seed": seed}
     spec = check(_asked(study, {**names, **sizes}, sets or []))
-    console = Console()
+    console, store = Console(), Store(storage)
+    settings = Settings(
+        folder=data_folder(data),
+        devices=devices,
+        workers=workers,
+        pack=pack,
+        launcher=launcher,
+        timeout=None if timeout is None else parse_seconds(timeout, "timeout"),
+        hang_timeout=parse_seconds(hang_timeout, "hang-timeout"),
+        deterministic=deterministic,
+    )
     with display_on(console) as listen:
-        outcome = optimize(
-            spec,
-            trials=trials,
-            folder=data_folder(data),
-            url=storage,
-            name=name,
-            devices=devices,
-            workers=workers,
-            pack=pack,
-            launcher=launcher,
-            deterministic=deterministic,
-            timeout=None if timeout is None else parse_seconds(timeout, "timeout"),
-            hang_timeout=parse_seconds(hang_timeout, "hang-timeout"),
-            listen=listen,
-        )
-    _show_outcome(console, storage, outcome)
+        outcome = optimize(spec, trials=trials, name=name, store=store, settings=settings, listen=listen)
+    _show_outcome(console, store, outcome)
     if outcome.interrupted:
         raise typer.Exit(130)
 
@@ -109,24 +107,22 @@ def _asked(file: Path | None, flags: Mapping[str, object], sets: Sequence[str]) 
     return asked
 
 
-def _show_outcome(console: Console, storage: str, outcome: "Outcome") -> None:
+def _show_outcome(console: Console, store: Store, outcome: "Outcome") -> None:
     """Print the study as it is now, annotate it for the dashboard, and name the next commands."""
     from slopesearch.report.dashboard import annotate
-    from slopesearch.search.store import read_study
 
-    record = read_study(storage, outcome.name)
+    record = store.read(outcome.name)
     study_table(console, record)
     with suppress(RequestError):  # another process has begun to write the study, and will annotate it
-        annotate(storage, record)
+        annotate(store, record)
     if outcome.finished < outcome.target:
         same = " ".join(map(shlex.quote, ["python", "-m", "slopesearch", *sys.argv[1:]]))
         say(console, f"\n{outcome.finished} of {outcome.target} trials are done; to go on: {same}")
-    _print_next(console, storage, outcome)
+    _print_next(console, store, outcome)
 
 
-def _print_next(console: Console, storage: str, outcome: "Outcome") -> None:
-    where = "" if storage == DEFAULT_URL else f" --storage {shlex.quote(storage)}"
-    command, name = "python -m slopesearch", shlex.quote(outcome.name)
+def _print_next(console: Console, store: Store, outcome: "Outcome") -> None:
+    command, name, where = "python -m slopesearch", shlex.quote(outcome.name), store.option
     lines = [
         f"look again        {command} show {name}{where}",
         f"one trial         {command} show {name} --trial N{where}",
@@ -160,16 +156,15 @@ def confirm_study(
     with checked_torch_pair():
         from slopesearch.cli.live import display_on
         from slopesearch.evidence.confirm import confirm
-        from slopesearch.search.optimize import choose_machine
+        from slopesearch.search.settings import Settings
 
     progress = Console(stderr=as_json)
     found = confirm(
         name,
-        folder=data_folder(data),
-        machine=choose_machine(devices, workers, pack, launcher),
+        store=Store(storage),
+        settings=Settings(data_folder(data), devices, workers, pack, launcher),
         top=top,
         seeds=seeds,
-        url=storage,
         open_again=open_again,
         note=lambda text: say(progress, text),
         display=lambda: display_on(progress),

@@ -10,13 +10,14 @@ from rich.console import Console
 
 from slopesearch.cli.options import Json, Storage, StudyName
 from slopesearch.cli.tables import say, study_json, study_table, summaries_table, trial_json, trial_view
-from slopesearch.search.sqlite import DEFAULT_URL, read_summaries
+from slopesearch.search.sqlite import DEFAULT_URL
+from slopesearch.search.store import Store
 from slopesearch.wording import RequestError
 
 
 def list_studies(storage: Storage = DEFAULT_URL, as_json: Json = False) -> None:
     """List the studies of a storage."""
-    summaries = read_summaries(storage)
+    summaries = Store(storage).summaries()
     if as_json:
         print(json.dumps([vars(summary) for summary in summaries], indent=2))
     else:
@@ -30,9 +31,7 @@ def show_study(
     as_json: Json = False,
 ) -> None:
     """Show a study, its best configs and their lead over the textbook; or one trial."""
-    from slopesearch.search.store import read_study
-
-    record = read_study(storage, name)
+    record = Store(storage).read(name)
     if trial is None:
         print(study_json(record)) if as_json else study_table(Console(), record)
         return
@@ -54,7 +53,6 @@ def report_study(
     from slopesearch.report.page import tables_of, write_page
     from slopesearch.report.plots import write_tables
     from slopesearch.search.records import CONFIRM, VERDICTS
-    from slopesearch.search.store import find_study, read_study
 
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise RequestError(f"-o takes a file in a folder that exists, like report.html, given '{out}'")
@@ -65,9 +63,10 @@ def report_study(
             f"'{name}' is the verdict of a search and stands on the search's page; name the search: "
             f"python -m slopesearch report {shlex.quote(name.rpartition('/')[0])}"
         )
-    record = read_study(storage, name)
+    store = Store(storage)
+    record = store.read(name)
     tables = tables_of(record)
-    write_page(record, tables, out, find_study(storage, record.name + CONFIRM))
+    write_page(record, tables, out, store.find(record.name + CONFIRM))
     console = Console()
     say(console, f"{out}: {len(record.trials)} trials of {record.name}, {out.stat().st_size / 1e6:.1f} MB")
     if data_out is not None:
@@ -83,4 +82,4 @@ def serve_dashboard(
     """Run optuna-dashboard on a storage; a study may go on meanwhile."""
     from slopesearch.report.dashboard import serve
 
-    serve(storage, host, port)
+    serve(Store(storage), host, port)

@@ -1,12 +1,10 @@
 """confirm(): the best few of a search on fresh seeds, paired; then the test set, once."""
 
-import json
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
-from pathlib import Path
 from statistics import median
 
 from optuna.trial import Trial, TrialState
@@ -24,17 +22,17 @@ from slopesearch.evidence.results import (
     openings_of,
     pick,
 )
-from slopesearch.search import store
 from slopesearch.search.events import Listener
-from slopesearch.search.optimize import Machine, run_study
+from slopesearch.search.optimize import run_study
 from slopesearch.search.records import CONFIRM, TEST, StudyRecord, TrialRecord
-from slopesearch.search.sqlite import DEFAULT_URL, check_writable, existing_database
+from slopesearch.search.settings import Settings
+from slopesearch.search.store import Store, refuse_other_images
 from slopesearch.training.data import content_hash, find
 from slopesearch.wording import RequestError
 
 Display = Callable[[], AbstractContextManager[Listener]]
 
-MOST_SEEDS = 1000  # a typing error beyond
+FINISHED = ("COMPLETE", "PRUNED")
 
 
 @dataclass(frozen=True)
@@ -53,11 +51,10 @@ class Verdict:
 def confirm(
     name: str | None,
     *,
-    folder: Path,
-    machine: Machine,
+    store: Store | None = None,
+    settings: Settings | None = None,
     top: int = 5,
     seeds: int = 10,
-    url: str = DEFAULT_URL,
     open_again: bool = False,
     note: Callable[[str], None] = lambda text: None,
     display: Display = lambda: nullcontext(lambda event: None),
@@ -65,26 +62,29 @@ def confirm(
     """Run the best few of a search, the best of each activation and two baselines on fresh seeds.
 
     The runs are a study `NAME/confirm` beside the search, without pruning; asked again it goes on with them,
-    and runs what has become one of the best since. When all are there, the one with the lowest mean loss is
+    and runs what has become one of the best since. When all are there, the arm with the lowest mean loss is
     picked, and it and the baselines are trained on the same seeds again and tested (`NAME/test`). The test
     set is not opened a second time unless `open_again`. `note` is told what it will cost, and what is begun;
-    `display` makes a listener for each of the two studies. Raises RequestError where the request is wrong.
+    `display` makes a listener for each of the two studies. Raises RequestError where the request is wrong,
+    and StudyFailedError where run after run fails, or the storage cannot be written.
     """
+    store, settings = store or Store(), settings or Settings()
     found = [
-        f"{field}: from {low} to {MOST_SEEDS}, given {given}"
-        for field, given, low in (("top", top, 1), ("seeds", seeds, 2))
-        if not low <= given <= MOST_SEEDS
+        f"{field}: at least {least}, given {given}"
+        for field, given, least in (("top", top, 1), ("seeds", seeds, 2))
+        if given < least
     ]
     if found:
         raise RequestError(*found)
-    path = existing_database(url)
-    search = store.read_search(url, name)
-    check_writable(path)
-    find(search.spec.dataset, folder, note)
-    data_hash = content_hash(search.spec.dataset, folder)
-    store.refuse_other_images(search.name, search.spec, search.attributes, data_hash)
-    call = _Confirmation(search, path, url, folder, machine, data_hash, note, display)
-    return call.run(top, seeds, open_again)
+    workers = len(settings.slots())
+    search = store.read_search(name)
+    store.check_writable()
+    find(search.spec.dataset, settings.folder, note)
+    data_hash = content_hash(search.spec.dataset, settings.folder)
+    refuse_other_images(search.name, search.spec, search.attributes, data_hash)
+    return _Confirmation(search, store, settings, workers, data_hash, note, display).run(
+        top, seeds, open_again
+    )
 
 
 @dataclass(frozen=True)
@@ -92,28 +92,27 @@ class _Confirmation:
     """One call of `confirm`, when its request has been found right."""
 
     search: StudyRecord
-    path: Path
-    url: str
-    folder: Path
-    machine: Machine
+    store: Store
+    settings: Settings
+    workers: int
     data_hash: str
     note: Callable[[str], None]
     display: Display
 
     def run(self, top: int, seeds: int, open_again: bool) -> Verdict:
-        before = self._stored(CONFIRM)
+        before = self._part(CONFIRM)
         earlier = confirmed_of(before)
         arms = all_arms(choose_arms(self.search, top), [row.arm for row in earlier])
         seeds = max([seeds, *(row.runs for row in earlier)])
         plan = self._plan(arms, seeds)
         self._say_cost(arms, seeds, plan, before, _is_tested(openings_of(before)) and not open_again)
-        if not self._run(CONFIRM, plan):
+        if not self._run_plan(CONFIRM, plan):
             return Verdict(self.search, [], [], interrupted=True)
-        after = self._stored(CONFIRM)
+        after = self._part(CONFIRM)
         runs = {arm.config: _of(after, self._plan([arm], seeds)) for arm in arms}
         confirmed = [confirm_arm(arm, runs[arm.config], self.search.spec.objective) for arm in arms]
         confirmed = compare_with_pick(sorted(confirmed, key=lambda row: row.val_loss.mean), runs)
-        self._store(confirmed=[row.model_dump(mode="json") for row in confirmed])
+        self._keep(confirmed=[row.model_dump(mode="json") for row in confirmed])
         openings, interrupted = self._test(openings_of(after), confirmed, seeds, open_again)
         return Verdict(self.search, confirmed, openings, interrupted)
 
@@ -129,18 +128,18 @@ class _Confirmation:
             arms = [winner, *(row.arm for row in confirmed if row.arm.is_baseline and row.arm != winner)]
             now = datetime.now().isoformat(sep=" ", timespec="seconds")
             openings = [*openings, Opening(opened=now, arms=tuple(arms), seeds=seeds)]
-            self._store(openings=[opening.model_dump(mode="json") for opening in openings])
+            self._keep(openings=[opening.model_dump(mode="json") for opening in openings])
         *before, opening = openings
         self.note(f"opening the test set for {len(opening.arms)} configs: the pick and the baselines")
-        if not self._run(TEST, self._plan(opening.arms, opening.seeds, TEST)):
+        if not self._run_plan(TEST, self._plan(opening.arms, opening.seeds, TEST)):
             return before, True
-        runs = self._stored(TEST)
+        runs = self._part(TEST)
         tested = []
         for arm in opening.arms:
             accuracy, loss = estimate_runs(_of(runs, self._plan([arm], opening.seeds, TEST)))
             tested.append(TestedArm(arm=arm, runs=opening.seeds, accuracy=accuracy, loss=loss))
         openings = [*before, opening.model_copy(update={"tested": tuple(tested)})]
-        self._store(openings=[row.model_dump(mode="json") for row in openings])
+        self._keep(openings=[row.model_dump(mode="json") for row in openings])
         return openings, False
 
     def _plan(self, arms: Sequence[Arm], seeds: int, part: str = CONFIRM) -> list[TrialConfig]:
@@ -152,14 +151,14 @@ class _Confirmation:
             for arm in arms
         ]
 
-    def _run(self, part: str, plan: list[TrialConfig]) -> bool:
-        """Run what is left of a plan; whether all of it is there now, or it was interrupted.
+    def _run_plan(self, part: str, plan: list[TrialConfig]) -> bool:
+        """Run what is left of a plan; whether all of its runs are finished then.
 
-        The study may hold runs that are no longer in the plan: finished ones, and ones that were interrupted
-        and will be finished first.
+        The study may hold trials that are no longer in the plan: finished trials, and interrupted trials,
+        which are finished first.
         """
         spec = self.search.spec.model_copy(update={"sampler": "random", "pruner": "none"})
-        before = self._stored(part)
+        before = self._part(part)
         if before is not None and before.spec != spec:
             raise RequestError(
                 f"the study '{before.name}' belongs to another search of the name '{self.search.name}'; run "
@@ -169,22 +168,21 @@ class _Confirmation:
             outcome = run_study(
                 self.search.name + part,
                 spec,
-                partial(_next_of, [config.model_dump(mode="json") for config in plan]),
+                _Plan(plan, before),
                 trials=_others(before, plan) + len(plan),
-                path=self.path,
-                folder=self.folder,
+                store=self.store,
+                settings=self.settings,
                 data_hash=self.data_hash,
-                machine=self.machine,
                 listen=listen,
             )
-        whole = len(_of(self._stored(part), plan)) == len(plan)
+        whole = len(_of(self._part(part), plan)) == len(plan)
         return whole and outcome.finished >= outcome.target
 
-    def _stored(self, part: str) -> StudyRecord | None:
-        return store.find_study(self.url, self.search.name + part)
+    def _part(self, part: str) -> StudyRecord | None:
+        return self.store.find(self.search.name + part)
 
-    def _store(self, **attributes: object) -> None:
-        store.set_attributes(self.path, self.search.name + CONFIRM, attributes)
+    def _keep(self, **attributes: object) -> None:
+        self.store.set_attributes(self.search.name + CONFIRM, attributes)
 
     def _say_cost(
         self, arms: list[Arm], seeds: int, plan: list[TrialConfig], before: StudyRecord | None, opened: bool
@@ -192,11 +190,11 @@ class _Confirmation:
         spec = self.search.spec
         left = len(plan) - len(_of(before, plan))
         tests = 0 if opened else 3 * seeds
-        images = (left + tests) * (spec.train_size or 0) * (spec.epochs or 0)
+        images = (left + tests) * spec.train_size * spec.epochs
         each = median(
             float(trial.attributes["seconds"]) for trial in self.search.trials if trial.state == "COMPLETE"
         )
-        minutes = (left + tests) * each / len(self.machine.slots) / 60
+        minutes = (left + tests) * each / self.workers / 60
         self.note(
             f"{self.search.name}: {len(arms)} configs on {seeds} fresh seeds: {left} runs to do of "
             f"{len(plan)}, then {tests} at most for the test set; {images:,} training images, "
@@ -204,39 +202,49 @@ class _Confirmation:
         )
 
 
-def _next_of(plan: list[dict[str, object]], trial: Trial) -> TrialConfig:
-    """The config of a trial that is found again, or the first of the plan that no other trial has.
+class _Plan:
+    """Hands out the configs of a plan that no trial has yet, in order; then those of trials that failed.
 
-    When the plan is through, one that has failed: it was counted as one that would be finished.
+    A trial left as FAIL was counted as a trial that would be finished, so another takes its place.
     """
-    stored = trial.user_attrs.get("config")
-    if stored is None:
-        trials = trial.study.get_trials(deepcopy=False)
-        failed = [other.user_attrs["config"] for other in trials if other.state == TrialState.FAIL]
-        taken = [other.user_attrs.get("config") for other in trials if other.state != TrialState.FAIL]
-        stored = next(config for config in [*plan, *failed] if config not in taken)
-    return TrialConfig.model_validate_json(json.dumps(stored))
+
+    def __init__(self, plan: Sequence[TrialConfig], before: StudyRecord | None) -> None:
+        trials = before.trials if before else []
+        taken = {trial.config for trial in trials if trial.state != "FAIL"}
+        left = [config for config in plan if config not in taken]
+        failed = [trial.config for trial in trials if trial.state == "FAIL" and trial.config is not None]
+        self._left = deque(dict.fromkeys([*left, *(config for config in failed if config not in taken)]))
+        self._handed_out = {  # by trial number
+            trial.number: trial.config for trial in trials if trial.state == "RUNNING" and trial.config
+        }
+
+    def __call__(self, trial: Trial) -> TrialConfig:
+        """The config of a new trial."""
+        if not self._left:
+            states = [other.state for other in trial.study.get_trials(deepcopy=False)]
+            gone = [n for n in self._handed_out if states[n] == TrialState.FAIL]
+            self._left.extend(self._handed_out.pop(number) for number in gone)
+        config = self._handed_out[trial.number] = self._left.popleft()
+        return config
 
 
-def _of(record: StudyRecord | None, plan: list[TrialConfig]) -> list[TrialRecord]:
-    """The finished runs of a plan."""
+def _of(record: StudyRecord | None, plan: Sequence[TrialConfig]) -> list[TrialRecord]:
+    """The finished trials of a plan."""
     wanted = set(plan)
     trials = record.trials if record else []
-    return [trial for trial in trials if trial.state in ("COMPLETE", "PRUNED") and trial.config in wanted]
+    return [trial for trial in trials if trial.state in FINISHED and trial.config in wanted]
 
 
-def _others(record: StudyRecord | None, plan: list[TrialConfig]) -> int:
-    """How many runs are not of the plan and are finished, or will be: the loop goes on with those."""
+def _others(record: StudyRecord | None, plan: Sequence[TrialConfig]) -> int:
+    """How many trials are not of the plan and are finished, or will be: the loop goes on with those."""
     wanted = set(plan)
     trials = record.trials if record else []
     return sum(
-        trial.state in ("COMPLETE", "PRUNED", "RUNNING")
-        and trial.config is not None
-        and trial.config not in wanted
+        trial.state in (*FINISHED, "RUNNING") and trial.config is not None and trial.config not in wanted
         for trial in trials
     )
 
 
 def _is_tested(openings: list[Opening]) -> bool:
-    """Whether the last opening of the test set was not interrupted."""
+    """Whether the test set was opened, and the last opening came to its end."""
     return bool(openings) and bool(openings[-1].tested)

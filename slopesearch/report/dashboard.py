@@ -13,15 +13,14 @@ from slopesearch.report.network_plots import caution
 from slopesearch.report.page import belief, counts, tables_of
 from slopesearch.report.plots import PLOTS
 from slopesearch.search.records import VERDICTS, StudyRecord
-from slopesearch.search.sqlite import DEFAULT_URL, existing_database, only_writer, read_summaries
-from slopesearch.search.store import database, read_study
+from slopesearch.search.store import Store
 from slopesearch.wording import RequestError
 
 INSTALLED = find_spec("optuna_dashboard") is not None  # it is an optional dependency
 ATTACHED = ("activations", "slope", "lr_slope", "norm", "expected_best", "gradients")  # each row costs 2 kB
 
 
-def annotate(url: str, study: StudyRecord) -> None:
+def annotate(store: Store, study: StudyRecord) -> None:
     """Write notes on the study and its best trial, and the main figures, where the dashboard finds them.
 
     Nothing is written without optuna-dashboard, or for a study of a verdict, which is no search. Raises
@@ -31,10 +30,9 @@ def annotate(url: str, study: StudyRecord) -> None:
         return
     from optuna_dashboard import save_plotly_graph_object
 
-    path = existing_database(url)
-    with only_writer(path, study.name), database(path) as storage:
+    with store.writing(study.name) as storage:
         stored = optuna.load_study(study_name=study.name, storage=storage)
-        _note(stored, study_note(url, study))
+        _note(stored, study_note(store, study))
         noted, ranked = stored.user_attrs.get("noted_trial"), study.ranked()
         best = ranked[0].number if ranked else None
         if noted is not None and noted != best:
@@ -55,15 +53,15 @@ def _trial(study: optuna.Study, number: int) -> Trial:
     return Trial(study, study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
 
 
-def study_note(url: str, study: StudyRecord) -> str:
+def study_note(store: Store, study: StudyRecord) -> str:
     """A note in Markdown: the question of the study and the commands that go on; its name inside code."""
-    spec, where = study.spec, "" if url == DEFAULT_URL else f" --storage {shlex.quote(url)}"
+    spec, where = study.spec, store.option
     name = shlex.quote(" ".join(study.name.splitlines()))
     command = "    python -m slopesearch"  # the indent makes it code: no part of a name is read as markup
     return "\n".join(
         [
             f"A search over activation, slope, BatchNorm, init and learning rate: {spec.model} on "
-            f"{spec.dataset}, {spec.epochs} epochs of {spec.train_size or 0:,} images, {spec.precision}. "
+            f"{spec.dataset}, {spec.epochs} epochs of {spec.train_size:,} images, {spec.precision}. "
             f"{counts(study)}",
             "",
             "Go on with it (the total), write its report, look at one trial, run the best few on fresh "
@@ -93,7 +91,7 @@ def _signed(body: str) -> str:
     return f"{body}\n\n*Written by slopesearch ({digest}); change anything, and the note is yours.*"
 
 
-def serve(url: str, host: str, port: int) -> None:
+def serve(store: Store, host: str, port: int) -> None:
     """Run optuna-dashboard on the storage until Ctrl-C.
 
     Raises RequestError where the package or the storage is missing, or the port is taken.
@@ -102,12 +100,11 @@ def serve(url: str, host: str, port: int) -> None:
         raise RequestError("the dashboard is a package of its own; install it: pip install optuna-dashboard")
     from optuna_dashboard import run_server
 
-    path = existing_database(url)
-    for summary in read_summaries(url):
+    for summary in store.summaries():
         with suppress(RequestError):  # made by another program, or its writer will annotate it
-            annotate(url, read_study(url, summary.name))
+            annotate(store, store.read(summary.name))
     logging.getLogger("optuna").setLevel(logging.WARNING)
-    with database(path) as storage:
+    with store.open() as storage:
         try:
             run_server(storage, host, port)
         except OSError as error:

@@ -1,40 +1,34 @@
 """What a launcher and its workers say to each other: one JSON message a line."""
 
-from pydantic import BaseModel, ConfigDict
-
-from slopesearch.config import Report, TrialConfig, TrialResult
+from slopesearch.config import Noun, Report, TrialConfig, TrialResult
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Work(_Message):
+class Work(Noun):
     """To the worker: train these together."""
 
     configs: tuple[TrialConfig, ...]
 
 
-class Answer(_Message):
+class Answer(Noun):
     """To the worker, after its reports: stop these members, go on with the rest."""
 
     stop: tuple[int, ...]
 
 
-class Reported(_Message):
+class Reported(Noun):
     """From the worker: the members still running were validated. It waits for an Answer."""
 
     reports: dict[int, Report]
 
 
-class Finished(_Message):
+class Finished(Noun):
     """From the worker: the result of every member; it is idle again."""
 
     results: tuple[TrialResult, ...]
 
 
-class Failed(_Message):
-    """From the worker, or on behalf of a dead one: the traceback, or how it died."""
+class Failed(Noun):
+    """From the worker, or in the name of a dead worker: the traceback, or how the process died."""
 
     reason: str
     out_of_memory: bool = False

@@ -5,7 +5,7 @@ from pathlib import Path
 import optuna
 
 from slopesearch.config import StudySpec
-from slopesearch.search import store
+from slopesearch.search.records import attributes_of
 from slopesearch.search.space import check, resolve, sample
 from slopesearch.training.data import find, load
 from slopesearch.training.devices import best_precision, one_device
@@ -29,7 +29,7 @@ class Objective:
         spec = check(spec.model_dump(exclude_unset=True))
         spec = spec.model_copy(update={"dataset": find(spec.dataset, folder, print)})
         self.spec = resolve(spec, best_precision([self.device.type]))
-        sizes = self.spec.train_size or 0, self.spec.val_size or 0
+        sizes = self.spec.train_size, self.spec.val_size
         self.data = load(self.spec.dataset, folder, self.spec.split_seed, *sizes).to(self.device)
 
     def __call__(self, trial: optuna.Trial) -> float:
@@ -53,7 +53,8 @@ class Objective:
             except StopIteration as end:
                 (result,) = end.value
                 break
-        store.set_result(trial, result)
+        for name, value in attributes_of(result).items():
+            trial.set_user_attr(name, value)
         if result.ended != "completed":
             raise optuna.TrialPruned
         return float(getattr(result.final, self.spec.objective))

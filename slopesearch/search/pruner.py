@@ -1,14 +1,19 @@
-"""PRUNERS by name: which trials are stopped at a report."""
+"""PRUNERS by name: which trials are stopped at a report; and the Referee, who says when they are asked."""
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Container
+from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
-from slopesearch.config import REPORTS
+from slopesearch.config import REPORTS, Report
 from slopesearch.seeds import derive
+
+AUDIT = 20  # of so many trials that the pruner would stop one goes on, which tells how often it is wrong
 
 
 class HalvingPruner(BasePruner):
@@ -17,27 +22,20 @@ class HalvingPruner(BasePruner):
     The same verdicts as Optuna's SuccessiveHalvingPruner(min_resource=1, reduction_factor=3), which marks a
     trial in the storage while it judges it: killed between verdict and tell, the trial would be let through
     when it runs again. This one reads the reports alone, so asking twice gives one answer.
-
-    `shares` has a bracket each: trials of bracket b are not judged at the first b rungs, and only against
-    their own bracket. More than one bracket makes it Hyperband (Li et al. 2018), run asynchronously.
     """
 
     factor = 3
-
-    def __init__(self, shares: Sequence[int] = (1,)) -> None:
-        self._brackets = [bracket for bracket, share in enumerate(shares) for _ in range(share)]
+    rungs = (1, 3)  # report steps; the next would be the last report, at which there is nothing to save
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial, at its last report, is outside the best third of all that reached that rung."""
-        step, bracket = trial.last_step, self.bracket(trial.number)
-        if step is None or step not in self.rungs()[bracket:]:
+        step = trial.last_step
+        if step not in self.rungs:
             return False
         rivals = [
             other.intermediate_values[step]
             for other in study.get_trials(deepcopy=False)
-            if step in other.intermediate_values
-            and other.number != trial.number
-            and self.bracket(other.number) == bracket
+            if step in other.intermediate_values and other.number != trial.number
         ]
         value = trial.intermediate_values[step]
         if study.direction.name == "MAXIMIZE":
@@ -46,21 +44,53 @@ class HalvingPruner(BasePruner):
             better = sum(rival < value for rival in rivals)
         return better >= max(1, (len(rivals) + 1) // self.factor)
 
-    def bracket(self, number: int) -> int:
-        """The bracket of a trial, dealt out by its number in the proportions of the shares."""
-        if len(self._brackets) == 1:  # hashing 10,000 rivals takes 15 ms a verdict
-            return self._brackets[0]
-        return self._brackets[derive(0, "bracket", number) % len(self._brackets)]
-
-    def rungs(self) -> list[int]:
-        """The report steps at which trials are judged: 1, 3 and 9."""
-        return [self.factor**i for i in range(REPORTS) if self.factor**i <= REPORTS]
-
 
 PRUNERS: dict[str, Callable[[], BasePruner]] = {
     "halving": HalvingPruner,
     "median": partial(MedianPruner, n_startup_trials=20, n_warmup_steps=REPORTS // 3, n_min_trials=5),
-    # Li et al. 2018, algorithm 1, for R = 9 and factor 3: 9, 5 and 3 runs start in the three brackets.
-    "hyperband": partial(HalvingPruner, (9, 5, 3)),
     "none": NopPruner,
 }
+
+Call = Literal["go on", "stop", "audit"]
+
+
+@dataclass(frozen=True)
+class Referee:
+    """What becomes of a trial at a report: the pruner's rule, and when it does not hold.
+
+    The first `exempt` trials, the textbook's, run to their end: the summary compares with them. One trial in
+    AUDIT that the pruner would stop goes on too. `batch`, of a deterministic study, is the number of trials
+    that are asked for at a time: a trial is judged against those of earlier batches alone.
+    """
+
+    pruner: BasePruner
+    seed: int
+    exempt: int
+    batch: int | None = None
+
+    def call(self, study: Study, trial: FrozenTrial, report: Report) -> Call:
+        """Whether a trial goes on after a report, which the study holds by now.
+
+        "audit" is for a trial that goes on although the pruner would have stopped it.
+        """
+        if report.step == REPORTS or report.diverged or trial.number < self.exempt:
+            return "go on"
+        if report.step != trial.last_step:  # it runs again, and the pruner would judge the last step
+            return "go on"
+        if self.batch is not None:
+            study = _before(study, trial.number - trial.number % self.batch)
+        if not self.pruner.prune(study, trial):
+            return "go on"
+        return "audit" if derive(self.seed, "audit", trial.number) % AUDIT == 0 else "stop"
+
+
+def _before(study: Study, number: int) -> Study:
+    """The study as a pruner would see it if it ended before the trial of a number."""
+
+    def get_trials(deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        earlier = study.get_trials(deepcopy=False)[:number]
+        return [trial for trial in earlier if states is None or trial.state in states]
+
+    shorter = copy.copy(study)
+    shorter.get_trials = get_trials  # type: ignore[method-assign]
+    return shorter

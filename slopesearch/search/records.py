@@ -1,4 +1,4 @@
-"""What is read back from a storage, without torch and without Optuna."""
+"""What is stored of a study and its trials, and how it is read back; without torch and without Optuna."""
 
 import json
 from collections.abc import Iterator
@@ -6,11 +6,33 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from slopesearch.config import Diagnostics, Report, StudySpec, TrialConfig
+from slopesearch.config import Diagnostics, Report, ResolvedSpec, TrialConfig, TrialResult
 from slopesearch.wording import RequestError
 
 CONFIRM, TEST = "/confirm", "/test"  # behind the name of a search: the studies of its verdict
 VERDICTS = (CONFIRM, TEST)
+BULKY = ("curves", "layers")  # 5 of the 13 kB that a trial takes in memory; the loop does not need them
+
+
+def attributes_of(result: TrialResult) -> dict[str, Any]:
+    """What a trial stores of its run: flat attributes that read well as columns, and the two BULKY ones."""
+    final, inside = result.final, result.diagnostics
+    values: dict[str, Any] = {
+        "val_accuracy": final.val_accuracy,
+        "val_loss": final.val_loss,
+        "train_loss": final.train_loss,
+        "seconds": round(result.seconds, 3),
+        "images_per_second": round(result.images_per_second, 1),
+        "device": result.device,
+        "ended": result.ended,
+        "curves": [json.loads(report.model_dump_json()) for report in result.curve],
+    }
+    if inside is not None:
+        values["dead_fraction"] = round(inside.dead_fraction, 4)
+        values["layers"] = json.loads(inside.model_dump_json())
+        if inside.grad_attenuation is not None:
+            values["grad_attenuation"] = round(inside.grad_attenuation, 4)
+    return values
 
 
 @contextmanager
@@ -27,7 +49,7 @@ def _as_written(number: int, name: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A stored trial, read back without torch. `value` is the objective; `ended` says why it ended.
+    """A stored trial, read back. `value` is the objective; `reports` holds it by report step, 1 to 9.
 
     A trial that was interrupted before it was told has state "RUNNING" and runs again.
     """
@@ -41,12 +63,12 @@ class TrialRecord:
 
     @property
     def ended(self) -> str:
-        """completed, pruned, diverged or failed: …; running while it has not."""
+        """Why its run ended: completed, pruned, diverged or failed: …; "running" while it has not ended."""
         return str(self.attributes.get("ended", "running"))
 
     @property
     def curve(self) -> tuple[Report, ...]:
-        """Every report of the run, for a finished trial. Raises RequestError where it was tampered with."""
+        """Every report of the run, once it has ended. Raises RequestError where it was tampered with."""
         with _as_written(self.number, "curve"):
             return tuple(
                 Report.model_validate_json(json.dumps(row)) for row in self.attributes.get("curves", [])
@@ -54,7 +76,7 @@ class TrialRecord:
 
     @property
     def diagnostics(self) -> Diagnostics | None:
-        """What its network looked like inside; None for runs that diverged, and in older studies."""
+        """What the network looked like inside; None for runs that diverged, and in older studies."""
         layers = self.attributes.get("layers")
         with _as_written(self.number, "diagnostics"):
             return None if layers is None else Diagnostics.model_validate_json(json.dumps(layers))
@@ -77,9 +99,9 @@ class StudyRecord:
     """A stored study, read back: what was asked, every trial, and what else is stored of it."""
 
     name: str
-    spec: StudySpec
+    spec: ResolvedSpec
     trials: list[TrialRecord]
-    attributes: dict[str, Any] = field(default_factory=dict)  # of the study: versions, and what others store
+    attributes: dict[str, Any] = field(default_factory=dict)  # of the study, such as its versions
 
     def trial(self, number: int) -> TrialRecord:
         """The trial of a number. Raises RequestError where there is none."""
@@ -97,7 +119,7 @@ class StudyRecord:
         return ranked[0]
 
     def ranked(self) -> list[TrialRecord]:
-        """The completed trials, best first; of equal ones the earlier first."""
+        """The completed trials, best first; of equal trials the earlier first."""
         sign = -1 if self.spec.maximize else 1
         complete = [trial for trial in self.trials if trial.state == "COMPLETE"]
         return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))

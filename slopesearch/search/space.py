@@ -7,7 +7,16 @@ from optuna.trial import Trial
 from pydantic import ValidationError
 
 from slopesearch.checks import size_misfits, unknown_names
-from slopesearch.config import REPORTS, Precision, Range, StudySpec, TrialConfig, values_of
+from slopesearch.config import (
+    REPORTS,
+    Precision,
+    Range,
+    ResolvedSpace,
+    ResolvedSpec,
+    StudySpec,
+    TrialConfig,
+    values_of,
+)
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
 from slopesearch.nets.models import MODELS
@@ -48,27 +57,27 @@ def check(data: Mapping[str, Any]) -> StudySpec:
     return spec
 
 
-def resolve(spec: StudySpec, precision: Precision) -> StudySpec:
-    """The spec with every default filled in, as it is stored. The data set must be a real one, not "auto".
+def resolve(spec: StudySpec, precision: Precision) -> ResolvedSpec:
+    """The spec with every default filled in, as it is stored; `precision` is that of the machine.
 
-    Raises RequestError where the parts do not fit together, all such mistakes at once.
+    The data set "auto" stands for MNIST, which it tries first. Raises RequestError where the parts do not
+    fit together, all such mistakes at once.
     """
-    data, model = DATASETS[spec.dataset], MODELS[spec.model]
-    space = spec.space.model_copy(
-        update={
-            "activation": spec.space.activation or tuple(ACTIVATIONS),
-            "init": spec.space.init or tuple(INITS),
-        }
-    )
-    full = spec.model_copy(
-        update={
-            "depth": spec.depth or model.depth,
-            "width": spec.width or model.width,
-            "epochs": spec.epochs or data.epochs,
-            "train_size": spec.train_size or data.train_size,
-            "val_size": spec.val_size or data.val_size,
-            "precision": spec.precision or precision,
-            "space": space,
+    dataset = "mnist" if spec.dataset == "auto" else spec.dataset
+    data, model = DATASETS[dataset], MODELS[spec.model]
+    given = {name: value for name, value in spec if value is not None}
+    space = {name: value for name, value in spec.space if value is not None}
+    full = ResolvedSpec(
+        **{
+            "depth": model.depth,
+            "width": model.width,
+            "epochs": data.epochs,
+            "train_size": data.train_size,
+            "val_size": data.val_size,
+            "precision": precision,
+            **given,
+            "dataset": dataset,
+            "space": ResolvedSpace(**{"activation": tuple(ACTIVATIONS), "init": tuple(INITS), **space}),
         }
     )
     found = _misfits(full)
@@ -77,15 +86,14 @@ def resolve(spec: StudySpec, precision: Precision) -> StudySpec:
     return full
 
 
-def _misfits(spec: StudySpec) -> list[str]:
+def _misfits(spec: ResolvedSpec) -> list[str]:
     """What is wrong between fields that are right by themselves."""
     found = size_misfits(spec)
-    train_size, epochs = spec.train_size or 0, spec.epochs or 0
-    steps = total_steps(train_size, spec.batch_size, epochs)
-    if spec.batch_size <= train_size and steps < REPORTS:
+    steps = total_steps(spec.train_size, spec.batch_size, spec.epochs)
+    if spec.batch_size <= spec.train_size and steps < REPORTS:
         found.append(
             f"epochs: a run of {steps} steps is too short for its {REPORTS} reports, "
-            f"given {epochs} epochs of {train_size:,} images; raise one of them"
+            f"given {spec.epochs} epochs of {spec.train_size:,} images; raise one of them"
         )
     if "learnable" in spec.space.slope_mode and min(values_of(spec.space.slope_max)) <= spec.slope_min:
         found.append(
@@ -95,16 +103,14 @@ def _misfits(spec: StudySpec) -> list[str]:
     return found
 
 
-def _suggest(trial: Trial, name: str, axis: Range | Sequence[Any] | None) -> Any:
-    """One draw, or the only value of a fixed axis, which the study need not know of."""
+def _suggest(trial: Trial, name: str, axis: Range | Sequence[Any]) -> Any:
+    """One draw, or the only value of a fixed parameter, which the study need not know of."""
     if isinstance(axis, Range):
         return trial.suggest_float(name, axis.low, axis.high, log=axis.log)
-    if not axis:
-        raise ValueError(f"the spec leaves {name} open; resolve it first")
     return axis[0] if len(axis) == 1 else trial.suggest_categorical(name, axis)
 
 
-def sample(spec: StudySpec, trial: Trial) -> TrialConfig:
+def sample(spec: ResolvedSpec, trial: Trial) -> TrialConfig:
     """Draw every parameter of a trial, the conditional ones only where their condition holds."""
     space = spec.space
     activation = _suggest(trial, "activation", space.activation)

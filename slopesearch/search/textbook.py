@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from slopesearch.config import Range, StudySpec
+from slopesearch.config import Range, ResolvedSpec
 
 Params = dict[str, str | float]
 
@@ -28,7 +28,7 @@ TEXTBOOK: dict[str, Params] = {
 }
 
 
-def textbook(spec: StudySpec) -> dict[str, Params]:
+def textbook(spec: ResolvedSpec) -> dict[str, Params]:
     """The textbook's recipes that the space holds; they are trials 0, 1, … of a study, in this order."""
     return {
         name: recipe
@@ -43,14 +43,14 @@ def _holds(axis: Range | Sequence[Any], value: str | float) -> bool:
     return value in axis
 
 
-def first_trials(spec: StudySpec) -> list[Params]:
+def first_trials(spec: ResolvedSpec) -> list[Params]:
     """What is fixed of the first trials: the textbook's recipes whole, then a cover.
 
     The cover walks through the activations and the BatchNorm placements side by side, so that each comes
     up before the sampler takes over; the other parameters are drawn at random.
     """
     recipes = list(textbook(spec).values())
-    activations, norms = spec.space.activation or (), spec.space.norm
+    activations, norms = spec.space.activation, spec.space.norm
     cover: list[Params] = [
         {"activation": activations[i % len(activations)], "norm": norms[i % len(norms)]}
         for i in range(max(N_STARTUP - len(recipes), len(activations), len(norms)))

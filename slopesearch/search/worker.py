@@ -1,7 +1,8 @@
-"""A worker: reads configs, trains them, streams its reports. Also the messages that both sides speak.
+"""A worker: reads configs, trains them, streams its reports.
 
 It speaks one JSON message a line: a Work comes in, then a Reported goes out and an Answer comes in at every
-report, and a Finished or a Failed goes out at the end. `inbox.py` starts it, and ends it with its parent.
+report, and a Finished or a Failed goes out at the end. `worker_main.py` starts it, and ends it with its
+parent.
 """
 
 import os
@@ -42,7 +43,7 @@ def begin(configs: Sequence[TrialConfig], folder: Path, device: torch.device) ->
 
 
 def advance(step: Callable[[], dict[int, Report]]) -> Message:
-    """Run one stretch of training and say what came of it; every exception becomes a Failed."""
+    """Train to the next report and say what came of it; every exception becomes a Failed."""
     try:
         return Reported(reports=step())
     except StopIteration as end:

@@ -1,4 +1,4 @@
-"""LAUNCHERS: where trials are trained. inline is the reference; process runs one worker per device."""
+"""LAUNCHERS by name: where trials are trained. Inline is the reference; process has a worker per device."""
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -11,8 +11,8 @@ from slopesearch.search.messages import Message
 
 
 class Launcher(Protocol):
-    """Slots that train. A slot that was started gives Reported messages, each to be answered, then one
-    Finished or Failed, after which it is idle.
+    """Slots that train. A slot that was started gives Reported messages, each to be answered before the slot
+    says more; then one Finished or Failed, after which it is idle.
     """
 
     devices: list[str]  # by slot
@@ -21,7 +21,7 @@ class Launcher(Protocol):
         """Give an idle slot configs of one pack key."""
 
     def wait(self, timeout: float) -> tuple[int, Message] | None:
-        """The next message and its slot, or None after `timeout` seconds without one."""
+        """The next message and its slot, or None after `timeout` seconds without a message."""
 
     def answer(self, slot: int, stop: Collection[int]) -> None:
         """Let a slot that has reported go on, without the members to stop."""
@@ -30,7 +30,7 @@ class Launcher(Protocol):
         """End what a slot is doing, however stuck it is; a Failed with the reason comes of it."""
 
     def close(self) -> None:
-        """End every worker, whatever it is doing."""
+        """End every worker, whatever it is doing, within seconds."""
 
 
 LAUNCHERS: dict[str, Callable[[list[str], Path], Launcher]] = {

@@ -1,4 +1,4 @@
-"""InlineLauncher: trains in this process, in the plainest way; the other launchers imitate it."""
+"""InlineLauncher: trains in this process; the other launchers imitate it."""
 
 from collections.abc import Collection, Sequence
 from functools import partial
@@ -13,7 +13,7 @@ from slopesearch.training.engine import Run
 
 
 class InlineLauncher:
-    """Trains in this process: one slot, the first device. What the others do, in the plainest way."""
+    """One slot, on the first device, in this process: what the other launchers do, in the plainest way."""
 
     def __init__(self, devices: list[str], folder: Path) -> None:
         self.devices = devices[:1]
@@ -42,7 +42,7 @@ class InlineLauncher:
         self._stop = stop
 
     def end(self, slot: int, reason: str) -> None:
-        """Nothing: who asks is this process, so it does not hang."""
+        """Nothing: this process asks, so it does not hang."""
 
     def close(self) -> None:
         """Nothing to end."""

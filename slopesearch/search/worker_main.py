@@ -1,6 +1,6 @@
 """How a worker starts and ends: it listens to its parent before it loads torch, and never outlives it.
 
-`python -m slopesearch.search.inbox DEVICE DATA_FOLDER` is a worker on its standard input and output.
+`python -m slopesearch.search.worker_main DEVICE DATA_FOLDER` is a worker on its standard input and output.
 """
 
 import os
@@ -11,11 +11,11 @@ import threading
 from typing import TextIO
 
 
-class Inbox:
-    """The lines of a stream, read by a thread as they come. Its end is the end of this process.
+class ParentLines:
+    """The lines that the parent sends, read by a thread as they come. Their end is the end of this process.
 
-    The system closes the pipes of a parent that was killed; what is computed after that has no reader. The
-    main thread would notice at its next report, which may be hours away.
+    The system closes the pipes of a parent that was killed, and what is computed after that has no reader.
+    The main thread would notice at its next report, which may be hours away.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -28,13 +28,13 @@ class Inbox:
         os._exit(0)
 
     def readline(self) -> str:
-        """The next line, waited for."""
+        """Wait for the next line."""
         return self._lines.get()
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    inbox = Inbox(sys.stdin)
+    lines = ParentLines(sys.stdin)
     from slopesearch.search.worker import main
 
-    main(inbox.readline)
+    main(lines.readline)

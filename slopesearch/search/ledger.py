@@ -1,0 +1,243 @@
+"""The Ledger: one study as the loop sees it, read from memory and written to the store commit by commit."""
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import optuna
+from optuna.distributions import distribution_to_json
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from sqlalchemy import Connection, Executable, bindparam, delete, insert, update
+
+from slopesearch.config import ResolvedSpec, TrialConfig, TrialResult
+from slopesearch.search.records import BULKY, StudyRecord, TrialRecord, attributes_of
+from slopesearch.search.sqlite import read_trials
+from slopesearch.search.store import record_of
+from slopesearch.wording import RequestError
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+TRIALS = models.TrialModel.__table__
+PARAMS = models.TrialParamModel.__table__
+ATTRIBUTES = models.TrialUserAttributeModel.__table__
+SYSTEM = models.TrialSystemAttributeModel.__table__  # what a sampler notes for itself
+STEPS = models.TrialIntermediateValueModel.__table__
+VALUES = models.TrialValueModel.__table__
+FINITE = "FINITE"  # every number here is: infinite ones are refused as configs and reports come in
+
+Configure = Callable[[Trial], TrialConfig]  # what a trial that is asked for shall run
+
+
+@dataclass
+class Job:
+    """A trial to run.
+
+    `reported` is the highest report step that the study holds of it, `audited` whether it notes that the
+    pruner would have stopped it.
+    """
+
+    trial: Trial
+    config: TrialConfig
+    reported: int = 0
+    audited: bool = False
+
+    @property
+    def number(self) -> int:
+        """Of the trial in its study."""
+        return self.trial.number
+
+
+class Ledger:
+    """One study, which this process alone writes.
+
+    Sampler and pruner read a study in memory. It knows everything, since there is no other writer. What
+    changes is written to Optuna's own tables: one commit when a trial is asked for, with its config and its
+    parameters, and one at each `commit`, with all that was reported and told before it. Killed between two
+    commits, the storage is whole: it lacks a trial, or holds it with the config that it will run.
+
+    Optuna's RDBStorage reads the running trials again for every draw and verdict, and commits every value by
+    itself: 114 statements and 21 commits a trial, where this makes 13 and 6 (scripts/benchmark_writer.py, 40
+    trials, most of them pruned, 2026-11-25).
+    """
+
+    def __init__(
+        self, storage: RDBStorage, study_id: int, spec: ResolvedSpec, sampler: BaseSampler, pruner: BasePruner
+    ) -> None:
+        self._storage, self._study_id, self.spec = storage, study_id, spec
+        direction = StudyDirection.MAXIMIZE if spec.maximize else StudyDirection.MINIMIZE
+        self.study = optuna.create_study(direction=direction, sampler=sampler, pruner=pruner)
+        self._ids: dict[int, int] = {}  # the storage's id of each running trial, by number
+        self._writes: list[tuple[Executable, list[dict[str, Any]]]] = []
+
+    def load(self, name: str) -> StudyRecord:
+        """Take over what is stored: the study of this name as it was, without what is BULKY.
+
+        Raises RequestError where what is stored was edited.
+        """
+        records: list[TrialRecord] = []
+        for trial in read_trials(self._storage, self._study_id):
+            if trial.number != len(records):
+                raise RequestError(
+                    f"the study '{name}' was changed: after its first {len(records)} trials comes number "
+                    f"{trial.number}; put a copy of the storage in its place, or choose another study"
+                )
+            for attribute in BULKY:
+                trial.user_attrs.pop(attribute, None)
+            records.append(record_of(trial))
+            if not trial.state.is_finished():
+                self._ids[trial.number] = trial._trial_id
+            self.study.add_trial(_in_memory(trial))
+        return StudyRecord(name, self.spec, records)
+
+    def interrupted(self, configure: Configure) -> list[Job]:
+        """The trials that a process left running when it died; each runs again with the config it had."""
+        jobs = []
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            attached, config = Trial(self.study, trial._trial_id), trial.user_attrs.get("config")
+            if config is None:  # an earlier version stored each parameter as it was drawn, the config last
+                stored = copy.deepcopy(trial)
+                job = Job(attached, configure(attached))
+                self._write_draw(job, stored)
+            else:
+                job = Job(attached, TrialConfig.model_validate_json(json.dumps(config)))
+            job.reported = max(trial.intermediate_values, default=0)
+            job.audited = "would_prune_at" in trial.user_attrs
+            jobs.append(job)
+        self.commit()
+        return jobs
+
+    def trial(self, job: Job) -> FrozenTrial:
+        """A trial as the study holds it now."""
+        return self.study.get_trials(deepcopy=False)[job.number]
+
+    def ask(self, configure: Configure) -> Job:
+        """Draw the next trial and store it, in one commit."""
+        trial = self.study.ask()
+        job = Job(trial, configure(trial))
+        row = {"study_id": self._study_id, "number": job.number, "state": "RUNNING", "datetime_start": _now()}
+        with self._storage.engine.begin() as connection:
+            key = connection.execute(insert(TRIALS), row).inserted_primary_key
+            assert key is not None
+            self._ids[job.number] = key[0]
+            self._write_draw(job)
+            self._flush(connection)
+        return job
+
+    def report(self, job: Job, value: float, step: int) -> None:
+        """Take down the objective at a report, unless the trial runs again and this one is there already."""
+        if step <= job.reported:
+            return
+        job.reported = step
+        job.trial.report(value, step)
+        row = {"step": step, "intermediate_value": value, "intermediate_value_type": FINITE}
+        self._write(insert(STEPS), [{"trial_id": self._ids[job.number], **row}])
+
+    def audit(self, job: Job, step: int) -> None:
+        """Take down the first report step at which the pruner would have stopped a trial that goes on."""
+        if not job.audited:
+            job.audited = True
+            self._note(job, {"would_prune_at": step})
+
+    def tell(self, job: Job, result: TrialResult) -> FrozenTrial:
+        """Take down how a run ended; a run that did not come to its end is told as PRUNED."""
+        self._note(job, attributes_of(result))
+        if result.ended == "completed":
+            return self._end(job, TrialState.COMPLETE, getattr(result.final, self.spec.objective))
+        return self._end(job, TrialState.PRUNED, None)
+
+    def fail(self, job: Job, reason: str) -> None:
+        """Take down that a trial is given up, as FAIL; the last line of the reason says why it ended."""
+        last_line = reason.strip().splitlines()[-1]
+        self._note(job, {"ended": f"failed: {last_line}", "traceback": reason})
+        self._end(job, TrialState.FAIL, None)
+
+    def _note(self, job: Job, attributes: dict[str, Any]) -> None:
+        """Attributes of a trial, over those of the same names."""
+        trial_id = self._ids[job.number]
+        rows = [{"of": trial_id, "named": name} for name in attributes]
+        same = (ATTRIBUTES.c.trial_id == bindparam("of")) & (ATTRIBUTES.c.key == bindparam("named"))
+        self._write(delete(ATTRIBUTES).where(same), rows)
+        self._write(insert(ATTRIBUTES), _attributes(trial_id, attributes))
+
+    def _end(self, job: Job, state: TrialState, value: float | None) -> FrozenTrial:
+        told = self.study.tell(job.trial, value, state)  # a PRUNED trial takes the value of its last step
+        trial_id = self._ids.pop(job.number)
+        if told.value is not None:
+            row = {"trial_id": trial_id, "objective": 0, "value": told.value, "value_type": FINITE}
+            self._write(insert(VALUES), [row])
+        ended = {"state": state.name, "datetime_complete": _now()}
+        self._write(update(TRIALS).where(TRIALS.c.trial_id == bindparam("of")), [{"of": trial_id, **ended}])
+        return told
+
+    def commit(self) -> None:
+        """Store what was taken down since the last commit, all of it or nothing."""
+        if self._writes:
+            with self._storage.engine.begin() as connection:
+                self._flush(connection)
+
+    def _flush(self, connection: Connection) -> None:
+        for statement, rows in self._writes:
+            connection.execute(statement, rows)
+        self._writes.clear()
+
+    def _write(self, statement: Executable, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            self._writes.append((statement, rows))
+
+    def _write_draw(self, job: Job, stored: FrozenTrial | None = None) -> None:
+        """The parameters of a trial and its config, but for what is stored of it already."""
+        drawn, trial_id = self.trial(job), self._ids[job.number]
+        rows = []
+        for name, distribution in drawn.distributions.items():
+            if stored is None or name not in stored.params:
+                value = distribution.to_internal_repr(drawn.params[name])
+                row = {"param_value": value, "distribution_json": distribution_to_json(distribution)}
+                rows.append({"trial_id": trial_id, "param_name": name, **row})
+        self._write(insert(PARAMS), rows)
+        notes = drawn.system_attrs
+        if stored is not None:
+            notes = {name: value for name, value in notes.items() if name not in stored.system_attrs}
+        self._write(insert(SYSTEM), _attributes(trial_id, notes))
+        self._note(job, {"config": job.config.model_dump(mode="json"), "seed": self.spec.seed})
+
+
+def _attributes(trial_id: int, values: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in values.items()
+    ]
+
+
+def _now() -> datetime:
+    """As Optuna stores times: UTC, naive."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _in_memory(trial: FrozenTrial) -> FrozenTrial:
+    """What sampler and pruner read of a stored trial; the attributes only while it runs.
+
+    Raises RequestError where its numbers are not those of such a trial.
+    """
+    running = not trial.state.is_finished()
+    try:
+        return create_trial(
+            state=trial.state,
+            values=trial.values,
+            params=trial.params,
+            distributions=trial.distributions,
+            intermediate_values=trial.intermediate_values,
+            user_attrs=trial.user_attrs if running else None,
+            system_attrs=trial.system_attrs if running else None,
+        )
+    except (ValueError, TypeError) as error:
+        raise RequestError(
+            f"trial {trial.number} was changed ({error}); put a copy of the storage in its place, "
+            "or choose another study"
+        ) from None

@@ -1,0 +1,156 @@
+"""What the ledger writes is what Optuna would have written, commit by commit."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+
+import optuna
+import pytest
+
+from slopesearch.config import REPORTS, Report, TrialResult
+from slopesearch.search.ledger import Job, Ledger
+from slopesearch.search.pruner import PRUNERS
+from slopesearch.search.sampler import SAMPLERS, SeededSampler
+from slopesearch.search.space import check, resolve, sample
+from slopesearch.search.store import Store, create_or_resume
+from slopesearch.wording import RequestError
+
+SPEC = resolve(check({"dataset": "digits", "model": "mlp"}), "float32")
+CONFIGURE = partial(sample, SPEC)
+
+
+@contextmanager
+def ledger(path: Path, name: str = "study") -> Iterator[Ledger]:
+    with Store(f"sqlite:///{path}").writing(name) as storage:
+        study_id = create_or_resume(storage, name, SPEC, "images")
+        sampler = SeededSampler(SAMPLERS["tpe"], SPEC.seed, [])
+        opened = Ledger(storage, study_id, SPEC, sampler, PRUNERS["halving"]())
+        opened.load(name)
+        yield opened
+
+
+def result(steps: int, ended: str = "completed") -> TrialResult:
+    curve = tuple(
+        Report(step=step, train_loss=1.0, val_loss=1.0, val_accuracy=step / 10)
+        for step in range(1, steps + 1)
+    )
+    return TrialResult(
+        ended=ended,  # type: ignore[arg-type]
+        curve=curve,
+        seconds=1.0,
+        images_per_second=1.0,
+        device="fake",
+    )
+
+
+def report(book: Ledger, job: Job, steps: int) -> None:
+    for step in range(1, steps + 1):
+        book.report(job, step / 10, step)
+    book.commit()
+
+
+def stored(path: Path) -> list[optuna.trial.FrozenTrial]:
+    study = optuna.load_study(study_name="study", storage=f"sqlite:///{path}")
+    trials = study.get_trials()
+    study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+    return trials
+
+
+def test_optuna_reads_what_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with ledger(path) as book:
+        jobs = [book.ask(CONFIGURE) for _ in range(24)]
+        for job in (jobs[0], *jobs[4:]):
+            report(book, job, REPORTS)
+            book.tell(job, result(REPORTS))
+        report(book, jobs[1], 3)
+        book.audit(jobs[1], 1)
+        book.audit(jobs[1], 3)
+        book.tell(jobs[1], result(3, "pruned"))
+        book.fail(jobs[2], "Traceback\nOSError: gone")
+        report(book, jobs[3], 2)
+        jobs.append(book.ask(CONFIGURE))
+        trials = stored(path)
+        memory = book.study.get_trials()
+    assert [trial.state.name for trial in trials[:4]] == ["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
+    assert [trial.value for trial in trials[:4]] == [0.9, 0.3, None, None]
+    assert trials[1].user_attrs["would_prune_at"] == 1
+    assert trials[2].user_attrs["traceback"] == "Traceback\nOSError: gone"
+    for one, other, job in zip(trials, memory, jobs, strict=True):
+        assert one.number == other.number == job.number
+        assert (one.params, one.distributions) == (other.params, other.distributions)
+        assert (one.intermediate_values, one.system_attrs) == (other.intermediate_values, other.system_attrs)
+        assert one.user_attrs["config"] == job.config.model_dump(mode="json")
+        assert one.datetime_start is not None
+        assert other.datetime_start is not None
+        assert abs((one.datetime_start - other.datetime_start).total_seconds()) < 60
+        assert (one.datetime_complete is None) == (other.datetime_complete is None)
+    assert trials[24].system_attrs  # TPE's own notes are kept
+
+
+def test_nothing_is_visible_before_its_commit(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with ledger(path) as book:
+        job = book.ask(CONFIGURE)
+        (asked,) = stored(path)
+        assert (asked.params, asked.state.name) == (job.trial.params, "RUNNING")
+        book.report(job, 0.1, 1)
+        assert stored(path)[0].intermediate_values == {}
+        book.commit()
+        assert stored(path)[0].intermediate_values == {1: 0.1}
+        book.tell(job, result(1, "pruned"))
+        assert stored(path)[0].state.name == "RUNNING"
+        book.commit()
+        assert (stored(path)[0].state.name, stored(path)[0].value) == ("PRUNED", 0.1)
+
+
+def test_an_interrupted_trial_keeps_its_config_and_a_repeated_report_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with ledger(path) as book:
+        first = book.ask(CONFIGURE)
+        report(book, first, 3)
+    with ledger(path) as book:
+        (again,) = book.interrupted(lambda trial: pytest.fail("its config is stored"))
+        assert (again.number, again.config, again.reported) == (0, first.config, 3)
+        report(book, again, 4)
+        book.tell(again, result(4, "pruned"))
+        book.commit()
+    assert stored(path)[0].intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
+
+
+def test_a_trial_that_an_earlier_version_half_drew_is_drawn_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with ledger(path, "whole") as book:
+        whole = book.ask(CONFIGURE)
+    with ledger(path):
+        pass
+    with Store(f"sqlite:///{path}").writing("study") as storage:
+        sampler = SeededSampler(SAMPLERS["tpe"], SPEC.seed, [])
+        study = optuna.load_study(study_name="study", storage=storage, sampler=sampler)
+        study.ask().suggest_categorical("activation", SPEC.space.activation)
+    with ledger(path) as book:
+        (job,) = book.interrupted(CONFIGURE)
+    assert job.config == whole.config
+    (trial,) = stored(path)
+    assert trial.params == whole.trial.params
+    assert trial.user_attrs["config"] == job.config.model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("statement", "sentence"),
+    [
+        ("DELETE FROM trials WHERE number = 1", "after its first 1 trials comes number 2"),
+        ("UPDATE trials SET state = 'COMPLETE' WHERE number = 1", "trial 1 was changed"),
+    ],
+)
+def test_an_edited_study_is_not_gone_on_with(tmp_path: Path, statement: str, sentence: str) -> None:
+    path = tmp_path / "x.db"
+    with ledger(path) as book:
+        for _ in range(3):
+            book.ask(CONFIGURE)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement)
+    with pytest.raises(RequestError, match=sentence), ledger(path):
+        pass

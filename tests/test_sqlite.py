@@ -1,0 +1,186 @@
+"""The SQLite file: which are ours, whether it can be written, who writes, how it is read."""
+
+import json
+import multiprocessing
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import optuna
+import pytest
+
+from slopesearch.search.sqlite import AT_ONCE, SqliteFile, read_trials
+from slopesearch.wording import RequestError
+from tests import synthetic
+
+
+def file(path: Path) -> SqliteFile:
+    return SqliteFile(f"sqlite:///{path}")
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("studies.db", "'studies.db' is not a storage URL; a SQLite file is named like sqlite:///"),
+        ("postgresql://u@h/db", "server and in-memory storages are not supported, given 'postgresql"),
+        ("sqlite+nothing:///x.db", "needs a driver that is not installed"),
+        ("mongodb://u@h/db", "server and in-memory storages are not supported"),
+        ("sqlite://", "are not supported, given 'sqlite://'; name one like sqlite:///"),
+        ("sqlite:///:memory:", "studies are stored in SQLite files"),
+    ],
+)
+def test_other_storages_are_refused(url: str, sentence: str) -> None:
+    with pytest.raises(RequestError) as error:
+        SqliteFile(url)
+    assert sentence in str(error.value)
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("dear diary " * 1000)
+    with pytest.raises(RequestError, match="cannot be read as a SQLite file"):
+        file(path).check()
+    with pytest.raises(RequestError, match="cannot be read as a SQLite file"):
+        file(tmp_path).check()
+    assert path.read_text() == "dear diary " * 1000
+
+
+def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE songs (name TEXT)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(RequestError, match="of another program"):
+        file(path).check()
+    assert path.read_bytes() == before
+
+
+def test_a_folder_that_does_not_exist_is_refused_but_for_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match="the storage folder 'nowhere' does not exist"):
+        file(Path("nowhere/x.db")).check()
+    file(Path("studies/x.db")).check()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_is_in_wal_mode(tmp_path: Path) -> None:
+    with file(tmp_path / "x.db").writing() as storage, storage.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1  # NORMAL
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 60_000
+
+
+def hold(path: Path, ready: "multiprocessing.synchronize.Event") -> None:
+    with file(path).lock("study"):
+        ready.set()
+        time.sleep(60)
+
+
+def test_a_second_writer_is_refused_by_name_and_a_dead_one_forgotten(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    holder = context.Process(target=hold, args=(tmp_path / "x.db", ready))
+    holder.start()
+    assert ready.wait(30)
+    with (
+        pytest.raises(RequestError, match=rf"written by process {holder.pid} on \S+, since 20"),
+        file(tmp_path / "x.db").lock("study"),
+    ):
+        pass
+    with file(tmp_path / "x.db").lock("another study"):
+        pass
+    holder.kill()
+    holder.join()
+    with file(tmp_path / "x.db").lock("study"):
+        held = json.loads(next(tmp_path.glob("*.json")).read_text())
+        assert held["pid"] == os.getpid()
+
+
+def test_summaries_count_states_and_know_the_direction(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with file(path).writing() as storage:
+        for direction in ("minimize", "maximize"):
+            study = optuna.create_study(study_name=direction, storage=storage, direction=direction)
+            for value in (1.0, 3.0, 2.0):
+                study.tell(study.ask(), value)
+            pruned = study.ask()
+            pruned.report(100.0 if direction == "maximize" else -100.0, 1)
+            study.tell(pruned, state=optuna.trial.TrialState.PRUNED)
+            study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)
+            study.ask()
+        optuna.create_study(study_name="empty", storage=storage)
+    rows = [tuple(vars(row).values()) for row in file(path).summaries()]
+    assert rows == [
+        ("empty", 0, 0, 0, 0, None),
+        ("maximize", 3, 1, 1, 1, 3.0),
+        ("minimize", 3, 1, 1, 1, 1.0),
+    ]
+
+
+def test_what_cannot_be_written_is_found_by_trying_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.db"
+    with file(path).writing():
+        pass
+    before = path.read_bytes()
+    file(path).check_writable()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr("slopesearch.search.sqlite.BUSY_TIMEOUT", 0.1)
+        with pytest.raises(RequestError, match=r"x.db' cannot be written to \(database is locked\)"):
+            file(path).check_writable()
+    path.chmod(0o444)
+    if os.geteuid():
+        with pytest.raises(RequestError, match="attempt to write a readonly database"):
+            file(path).check_writable()
+    assert path.read_bytes() == before
+
+
+READER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("SELECT count(*) FROM studies").fetchone()
+connection.close()
+"""
+
+
+def test_checking_a_file_drops_no_lock_of_this_process(tmp_path: Path) -> None:
+    """Without its locks, another process that only reads would remove the live WAL when it ends."""
+    path = tmp_path / "x.db"
+    with file(path).writing() as storage:
+        study = optuna.create_study(study_name="open", storage=storage)
+        study.add_trial(optuna.trial.create_trial(value=1.0))
+        file(path).check()
+        file(path).check_writable()
+        subprocess.run([sys.executable, "-c", READER, str(path)], check=True)
+        assert (tmp_path / "x.db-wal").exists()
+        study.add_trial(optuna.trial.create_trial(value=2.0))
+        with closing(sqlite3.connect(path)) as other:
+            assert other.execute("SELECT count(*) FROM trials").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("at_once", [3, AT_ONCE])
+def test_trials_read_some_at_a_time_are_those_that_optuna_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """Trials of every state, beside another study's in the file."""
+    monkeypatch.setattr("slopesearch.search.sqlite.AT_ONCE", at_once)
+    path = tmp_path / "x.db"
+    synthetic.store(synthetic.study_of(20, "other"), path)
+    synthetic.store(synthetic.study_of(2 * at_once + 5), path)
+    with file(path).writing() as storage:
+        running = optuna.load_study(study_name="digits-cnn", storage=storage).ask()
+        running.report(float("inf"), 1)
+    with file(path).reading() as storage:
+        study_id = storage.get_study_id_from_name("digits-cnn")
+        found = list(read_trials(storage, study_id))
+        assert found == storage.get_all_trials(study_id)
+    assert [trial.number for trial in found] == list(range(2 * at_once + 6))

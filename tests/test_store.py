@@ -1,0 +1,146 @@
+"""The studies of a storage: made, marked, refused, read back."""
+
+import tracemalloc
+from pathlib import Path
+
+import optuna
+import pytest
+from sqlalchemy.engine import URL
+
+from slopesearch.search.space import check, resolve
+from slopesearch.search.sqlite import AT_ONCE
+from slopesearch.search.store import Store, create_or_resume, fingerprint, refuse_mixing, stored_spec
+from slopesearch.wording import RequestError
+from tests import synthetic
+
+SPEC = resolve(check({"dataset": "digits"}), "float32")
+
+
+def store(path: Path) -> Store:
+    return Store(URL.create("sqlite", database=str(path)).render_as_string())
+
+
+def make(path: Path, name: str = "study", data_hash: str = "images") -> None:
+    with store(path).writing(name) as storage:
+        create_or_resume(storage, name, SPEC, data_hash)
+
+
+@pytest.mark.parametrize("name", ["a{b}.db", "per%20cent.db", "quote'd.db", "ünï.db"])
+def test_odd_file_names_work(tmp_path: Path, name: str) -> None:
+    make(tmp_path / name)
+    assert (tmp_path / name).is_file()
+    store(tmp_path / name).check_writable()
+
+
+def test_the_spec_comes_back_and_a_new_study_is_marked_last(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    make(path)
+    with store(path).open() as storage:
+        assert stored_spec(storage, "study") == SPEC
+        assert stored_spec(storage, "another") is None
+        attributes = optuna.load_study(study_name="study", storage=storage).user_attrs
+        assert attributes["fingerprint"] == fingerprint(attributes["spec"], "images")
+        assert set(attributes["versions"]) == {"python", "slopesearch", "optuna", "torch", "torchvision"}
+        # Killed while it was being made: no fingerprint, no trials.
+        optuna.create_study(study_name="half", storage=storage)
+        assert stored_spec(storage, "half") is None
+
+
+def test_a_study_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    with store(tmp_path / "x.db").open() as storage:
+        study = optuna.create_study(study_name="theirs", storage=storage)
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+        with pytest.raises(RequestError, match="'theirs' was not made by slopesearch"):
+            stored_spec(storage, "theirs")
+
+
+def test_other_images_are_refused(tmp_path: Path) -> None:
+    make(tmp_path / "x.db")
+    make(tmp_path / "x.db")
+    with pytest.raises(RequestError, match="images differ from those that the study 'study' began with"):
+        make(tmp_path / "x.db", data_hash="other images")
+
+
+def test_mixing_is_refused_field_by_field() -> None:
+    refuse_mixing("s", SPEC, check({"epochs": 12}))
+    with pytest.raises(RequestError) as error:
+        refuse_mixing("s", SPEC, check({"epochs": 5, "seed": 1}))
+    assert error.value.sentences[1:3] == ("  epochs: stored 12, given 5", "  seed: stored 0, given 1")
+    assert "--name" in error.value.sentences[-1]
+
+
+def test_reading_what_is_not_there_says_what_is(tmp_path: Path) -> None:
+    ours = store(tmp_path / "x.db")
+    with pytest.raises(RequestError, match="there is no storage"):
+        ours.summaries()
+    make(tmp_path / "x.db", "one")
+    assert ours.read().name == "one"
+    make(tmp_path / "x.db", "two")
+    with pytest.raises(RequestError, match="name a study; .* holds one, two"):
+        ours.read()
+    with pytest.raises(RequestError, match="there is no study 'three'"):
+        ours.read("three")
+
+
+def test_an_empty_file_is_no_storage_to_read_but_one_to_fill(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    path.touch()
+    with pytest.raises(RequestError, match="cannot be read as a storage of studies"):
+        store(path).summaries()
+    store(path).check_writable()
+    make(path)
+    assert store(path).read().trials == []
+
+
+def test_an_empty_study_of_the_other_direction_is_refused(tmp_path: Path) -> None:
+    with store(tmp_path / "x.db").open() as storage:
+        optuna.create_study(study_name="study", storage=storage)  # minimises
+    with pytest.raises(RequestError, match="made to minimize where val_accuracy is to maximize"):
+        make(tmp_path / "x.db")
+
+
+def test_a_study_begun_in_the_meantime_is_not_mixed(tmp_path: Path) -> None:
+    make(tmp_path / "x.db")
+    other = SPEC.model_copy(update={"epochs": 5})
+    with store(tmp_path / "x.db").open() as storage, pytest.raises(RequestError, match="with other fields"):
+        create_or_resume(storage, "study", other, "images")
+
+
+def test_what_a_command_line_has_to_say_of_a_storage() -> None:
+    assert Store().option == ""
+    assert Store("sqlite:///a b.db").option == " --storage 'sqlite:///a b.db'"
+
+
+def test_attributes_are_stored_over_those_of_the_same_names(tmp_path: Path) -> None:
+    make(tmp_path / "x.db")
+    ours = store(tmp_path / "x.db")
+    for value in ({"n": 1}, [2]):
+        ours.set_attributes("study", {"confirmed": value})
+    assert ours.read().attributes["confirmed"] == [2]
+    with (
+        ours.writing("study"),
+        pytest.raises(RequestError, match="'study' is being written by"),
+    ):
+        ours.set_attributes("study", {"confirmed": 3})
+
+
+def test_a_study_of_an_earlier_version_with_a_pruner_that_is_gone_is_read(tmp_path: Path) -> None:
+    with store(tmp_path / "x.db").writing("old") as storage:
+        create_or_resume(storage, "old", SPEC.model_copy(update={"pruner": "hyperband"}), "images")
+    assert store(tmp_path / "x.db").read().spec.pruner == "hyperband"
+
+
+def test_checking_a_study_before_it_is_resumed_holds_few_of_its_trials(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    synthetic.store(synthetic.study_of(5 * AT_ONCE), path)
+    store(path).spec_of("digits-cnn")  # what is imported at first use
+    tracemalloc.start()
+    try:
+        store(path).spec_of("digits-cnn")
+        peak = tracemalloc.get_traced_memory()[1]
+        everything = store(path).read("digits-cnn")
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(everything.trials) == 5 * AT_ONCE
+    assert peak < 2 * kept  # read at once, five times as much
