@@ -33,7 +33,7 @@ def finish(launcher: Launcher, configs: dict[int, TrialConfig], stop_at: int = 9
             launcher.answer(slot, [0] if message.reports[0].step == stop_at else [])
         elif isinstance(message, Finished):
             (results[slot],) = message.results
-        else:
+        elif isinstance(message, Failed):
             pytest.fail(message.reason)
     return results
 

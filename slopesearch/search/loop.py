@@ -11,7 +11,7 @@ from slopesearch.search.events import Event, Listener, Noted, Progressed, Starte
 from slopesearch.search.faults import Faults
 from slopesearch.search.launchers import Launcher
 from slopesearch.search.ledger import Configure, Job, Ledger
-from slopesearch.search.messages import Failed, Finished, Message, Reported
+from slopesearch.search.messages import Failed, Finished, Message, Reported, Said
 from slopesearch.search.pruner import Referee
 from slopesearch.search.settings import Settings
 from slopesearch.search.textbook import textbook
@@ -56,6 +56,7 @@ class Loop:
     running: dict[int, list[Job]] = field(default_factory=dict)  # packs, by slot
     _jobs: dict[int, Job] = field(init=False)  # the trials that are not over, by number
     _heard: dict[int, float] = field(default_factory=dict)  # when a slot was last given or said something
+    _said: set[str] = field(default_factory=set)
     _deadline: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -149,7 +150,7 @@ class Loop:
     def _messages(self, timeout: float) -> list[tuple[int, Message]]:
         """What the slots have to say now, waited for until `timeout` s where that is nothing.
 
-        A slot says one thing, and then waits to be answered or started.
+        A slot says one thing, and then waits to be answered or started; what it says besides is taken later.
         """
         messages: list[tuple[int, Message]] = []
         while len(messages) < len(self.running):
@@ -172,6 +173,10 @@ class Loop:
                     self._report(slot, message.reports)
                 case Finished():
                     news += self._tell(slot, message.results)
+                case Said():
+                    if message.text not in self._said:  # every worker says it
+                        self._said.add(message.text)
+                        news.append(Noted(message.text))
                 case Failed():
                     reported.pop(slot, None)
                     news += self._fail(slot, message, stops)

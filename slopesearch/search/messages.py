@@ -34,4 +34,10 @@ class Failed(Noun):
     out_of_memory: bool = False
 
 
-Message = Reported | Finished | Failed
+class Said(Noun):
+    """From the worker, at any time: something that a person should know. It goes on."""
+
+    text: str
+
+
+Message = Reported | Finished | Failed | Said

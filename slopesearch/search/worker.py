@@ -5,6 +5,7 @@ report, and a Finished or a Failed goes out at the end. `worker_main.py` starts 
 parent.
 """
 
+import logging
 import os
 import sys
 import traceback
@@ -16,7 +17,7 @@ from typing import TextIO
 import torch
 
 from slopesearch.config import EvaluatedOn, Report, TrialConfig
-from slopesearch.search.messages import Answer, Failed, Finished, Message, Reported, Work
+from slopesearch.search.messages import Answer, Failed, Finished, Message, Reported, Said, Work
 from slopesearch.training.data import Data, load
 from slopesearch.training.engine import Run, train
 
@@ -75,6 +76,17 @@ def serve(readline: Callable[[], str], outbox: TextIO, folder: Path, device: tor
             message = advance(partial(run.send, answer.stop))
 
 
+class _Sayer(logging.Handler):
+    """Sends what is logged to the parent, which tells a person."""
+
+    def __init__(self, outbox: TextIO) -> None:
+        super().__init__()
+        self._outbox = outbox
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._outbox.write(Said(text=record.getMessage()).model_dump_json() + "\n")
+
+
 def main(readline: Callable[[], str]) -> None:
     """Serve the lines that come in, on standard output."""
     device = torch.device(sys.argv[1])
@@ -85,4 +97,5 @@ def main(readline: Callable[[], str]) -> None:
     # A private copy of standard output for messages; whatever else prints goes to standard error.
     outbox = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    logging.getLogger("slopesearch").addHandler(_Sayer(outbox))
     serve(readline, outbox, Path(sys.argv[2]), device)

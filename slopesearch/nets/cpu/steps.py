@@ -264,7 +264,8 @@ def _line_of(norm: Any) -> tuple[Tensor, Tensor]:
 
 def conv(x: Tensor, layer: nn.Conv2d, dtype: torch.dtype) -> Tensor:
     """A 3x3 convolution: (N, C, H, W) -> (N, K, H, W)."""
-    return F.conv2d(x.to(dtype), layer.weight.to(dtype), _rounded(layer.bias, dtype), padding=1)
+    y = F.conv2d(x.to(dtype), layer.weight.to(dtype), _rounded(layer.bias, dtype), padding=1)
+    return _channels_last(y)
 
 
 def _rounded(bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -276,7 +277,7 @@ def conv_norm(x: Tensor, layer: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dt
     factor, shift = _line_of(norm)
     weight = layer.weight * factor.view(-1, 1, 1, 1)
     bias = shift if layer.bias is None else shift + layer.bias * factor
-    return F.conv2d(x.to(dtype), weight.to(dtype), bias.to(dtype), padding=1)
+    return _channels_last(F.conv2d(x.to(dtype), weight.to(dtype), bias.to(dtype), padding=1))
 
 
 class _PooledConv(torch.autograd.Function):

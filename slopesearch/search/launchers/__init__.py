@@ -12,7 +12,7 @@ from slopesearch.search.messages import Message
 
 class Launcher(Protocol):
     """Slots that train. A slot that was started gives Reported messages, each to be answered before the slot
-    says more; then one Finished or Failed, after which it is idle.
+    says more; then one Finished or Failed, after which it is idle; a Said may come at any time.
     """
 
     devices: list[str]  # by slot

@@ -14,7 +14,7 @@ from typing import IO
 from pydantic import TypeAdapter
 
 from slopesearch.config import TrialConfig
-from slopesearch.search.messages import Answer, Failed, Message, Reported, Work
+from slopesearch.search.messages import Answer, Failed, Finished, Message, Work
 from slopesearch.training.devices import worker_environment
 
 GOODBYE = 5.0  # s that the workers have to end before they are killed
@@ -122,7 +122,7 @@ class ProcessLauncher:
                 break
         slot = self._workers.index(worker)
         message = self._parse(line) if line else Failed(reason=worker.how_it_died())
-        if not isinstance(message, Reported):
+        if isinstance(message, Finished | Failed):
             self._busy.discard(slot)
         if isinstance(message, Failed) and not message.out_of_memory:
             self.end(slot, message.reason)
