@@ -117,7 +117,7 @@ class StudySpec(Noun):
 
     Sizes are counts of images, `warmup` is a share of all steps, `seed` drives the sampler, the init and
     the batch order; the split depends on `split_seed` alone. `output_gain`: what a matched init scales the
-    output layer by, 1 as in theory, or the hidden layers' gain as in studies of before.
+    output layer by, 1 as in theory, or the hidden layers' gain as version 0.1.0 did.
     """
 
     dataset: str = "auto"
@@ -164,6 +164,7 @@ class ResolvedSpec(StudySpec):
     train_size: int = Field(ge=1, le=10_000_000)
     val_size: int = Field(ge=1, le=10_000_000)
     precision: Precision
+    output_gain: OutputGain = "hidden"  # the default is for specs stored before this field existed
     space: ResolvedSpace
 
 
@@ -197,7 +198,7 @@ class TrialConfig(Noun):
     slope_clamp: SlopeClamp | None
     norm: Norm
     init: str
-    output_gain: OutputGain = "hidden"  # the default is for what was stored before the field was
+    output_gain: OutputGain = "hidden"  # the default is for configs stored before this field existed
     init_seed: int = Field(ge=0, lt=2**32)
     lr: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
@@ -234,8 +235,8 @@ class Diagnostics(Noun):
     """What a network looks like inside when its run ends. A list has a number per hidden layer in `layers`.
 
     A unit is a neuron or a channel, z what goes into its activation phi; shares lie in [0, 1].
-    `images`: how many validation images were looked at for units that are dead; more are not where every
-    unit has shown by then that it is not.
+    `images`: how many validation images were looked at for dead units; the look ends early once no unit can
+    be dead.
     `never_active`: the share of units with z <= 0 for every image, at every position.
     `zero_gradient`: the share with phi'(z) = 0 likewise, so that whatever the layers above send, nothing
     passes (Lu et al. 2020, "Dying ReLU and initialization"); it means the same for every activation, and

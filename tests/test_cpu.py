@@ -257,6 +257,50 @@ def test_a_plan_holds_for_any_layout_of_the_images() -> None:
         torch.testing.assert_close(fast(images), model(images), rtol=1e-4, atol=1e-5)
 
 
+def test_a_plan_holds_for_any_layout_behind_a_convolution() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), PReLU(32), nn.MaxPool2d(2), nn.GELU()).eval()
+    fast, wide = fast_of(model), random_map(4, 3, 16, 16)
+    for precision in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16), torch.no_grad():
+            for images in (wide[:, :, ::2, ::2], wide[:, :, :8, :8].contiguous(), wide):
+                torch.testing.assert_close(fast(images), model(images), rtol=2e-2, atol=2e-2)
+            model.to(memory_format=torch.channels_last)
+            torch.testing.assert_close(fast(wide), model(wide), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("layers", [[nn.GELU()], [nn.BatchNorm2d(4), nn.GELU()]], ids=["gelu", "norm"])
+def test_under_autocast_a_map_that_no_product_made_stays_float32(layers: list[nn.Module]) -> None:
+    model, images = nn.Sequential(*layers, nn.MaxPool2d(2)).eval(), random_map(2, 4, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, theirs = fast_of(model)(images), model(images)
+    assert ours.dtype == theirs.dtype == torch.float32
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_in_inference_mode_it_is_the_same_function() -> None:
+    model = build_model(make_config(activation="gelu", model="cnn")).eval()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        images = random_map(2, 1, 28, 28)
+        torch.testing.assert_close(fast_of(model)(images), model(images), rtol=5e-2, atol=5e-2)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    layers = [nn.Conv2d(1, 4, 3, padding=1), nn.Tanh(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 2)]
+    model = nn.Sequential(*layers)
+    loss = fast_of(model)(random_map(2, 1, 8, 8)).square().sum()
+    gradients = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        sum(g.square().sum() for g in gradients).backward()  # type: ignore[union-attr]
+
+
+def test_numbers_without_bounds_warn_of_nothing() -> None:
+    model = build_model(make_config(activation="relu", norm="after", model="cnn"))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1e30)
+    fast_of(model)(random_map(4, 1, 28, 28)).sum().backward()
+
+
 # --- a pool jumps where it may
 
 
@@ -718,6 +762,8 @@ def test_off_gives_the_model_itself() -> None:
         "print(accelerate(model) is model, 'numba' in sys.modules)"
     )
     assert python(program, SLOPESEARCH_KERNELS="off") == "True False\n"
+    assert python(program, SLOPESEARCH_KERNELS="OFF ") == "True False\n"
+    assert python(program, SLOPESEARCH_KERNELS="on", NUMBA_DISABLE_JIT="1") == "True True\n"
     assert python(program, SLOPESEARCH_KERNELS="on") == "False True\n"
 
 

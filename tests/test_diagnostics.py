@@ -240,9 +240,7 @@ def test_equal_functions_have_equal_diagnostics(
     first, second = found[0].model_dump(), found[1].model_dump()
     assert first.keys() == second.keys()
     for name, value in first.items():  # four digits are kept
-        told = (
-            value if isinstance(value, str | None) else pytest.approx(value, rel=1e-3)
-        )  # four digits are kept
+        told = value if isinstance(value, str | None) else pytest.approx(value, rel=1e-3)
         assert second[name] == told, name
 
 
@@ -262,7 +260,7 @@ def test_a_trained_run_is_diagnosed_on_its_definition(digits: Data, activation: 
     assert diagnose(member.model, config, images, labels) == diagnose(copied, config, images, labels)
 
 
-def test_what_was_stored_before_the_order_was_is_of_no_order(digits: Data) -> None:
+def test_diagnostics_stored_without_an_order_stay_unordered(digits: Data) -> None:
     found = diagnose(build_model(make_config()), make_config(), digits.val_images, digits.val_labels)
     assert found is not None
     fields = found.model_dump()

@@ -12,6 +12,7 @@ from slopesearch.config import REPORTS
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.models import build_model
 from slopesearch.training.data import Data
+from slopesearch.training.diagnostics import diagnose
 from slopesearch.training.engine import Alone, Member, evaluate, lr_factor, report_steps, total_steps, train
 from slopesearch.training.optimizers import SingleAdamW
 from tests.conftest import drain, make_config, run_to_end
@@ -181,6 +182,16 @@ def test_the_cnns_pools_take_the_compiled_path(
     monkeypatch.setattr("torch.nn.functional.max_pool2d", pytest.fail)
     Alone([member], CPU).step(digits.train_images[:64], digits.train_labels[:64], 1.0)
     evaluate(member.fast, member.config, digits.val_images[:64], digits.val_labels[:64])
+
+
+def test_training_goes_on_in_training_mode_after_a_look_inside(digits: Data) -> None:
+    config = make_config(norm="before", model="cnn")
+    member = Member(config, digits, CPU)
+    team, x, y = Alone([member], CPU), digits.train_images[:16], digits.train_labels[:16]
+    team.step(x, y, 1.0)
+    diagnose(member.model, config, digits.val_images[:20], digits.val_labels[:20])
+    team.step(x, y, 1.0)
+    assert member.model.get_buffer("norm1.num_batches_tracked") == 2
 
 
 @pytest.mark.parametrize("norm", ["none", "before", "after"])

@@ -21,7 +21,7 @@ ROOT = PACKAGE.parent
 ROUTE = [
     *("seeds", "config", "wording", "files"),
     *("nets.activations", "nets.initializers", "nets.models", "nets.packed"),
-    *("nets.cpu.loops", "nets.cpu.steps", "nets.cpu.plan", "nets.cpu"),
+    *("nets.cpu.loops", "nets.cpu.steps", "nets.cpu.stem", "nets.cpu.plan", "nets.cpu"),
     "nets.plain",
     *("training.data", "training.devices", "training.diagnostics", "training.optimizers", "training.engine"),
     *("training.fit", "checks"),

@@ -15,7 +15,7 @@ from slopesearch.search.pruner import PRUNERS
 from slopesearch.search.sampler import SAMPLERS, SeededSampler
 from slopesearch.search.space import check, resolve, sample
 from slopesearch.search.store import Store, create_or_resume
-from slopesearch.wording import RequestError
+from slopesearch.wording import RequestError, StudyFailedError
 
 SPEC = resolve(check({"dataset": "digits", "model": "mlp"}), "float32")
 CONFIGURE = partial(sample, SPEC)
@@ -154,3 +154,63 @@ def test_an_edited_study_is_not_gone_on_with(tmp_path: Path, statement: str, sen
         connection.execute(statement)
     with pytest.raises(RequestError, match=sentence), ledger(path):
         pass
+
+
+@contextmanager
+def elsewhere(path: Path) -> Iterator[optuna.storages.RDBStorage]:
+    """The storage as another program opens it."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    yield storage
+    storage.engine.dispose()
+
+
+def test_a_trial_that_was_enqueued_elsewhere_runs_under_its_number(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with ledger(path) as book:
+        book.tell(book.ask(CONFIGURE), result(REPORTS))
+        book.commit()
+    with elsewhere(path) as storage:
+        optuna.load_study(study_name="study", storage=storage).enqueue_trial({"lr": 0.0123})
+    with ledger(path) as book:
+        first, second = book.ask(CONFIGURE), book.ask(CONFIGURE)
+        book.tell(first, result(REPORTS))
+        book.tell(second, result(REPORTS))
+        book.commit()
+    assert (first.number, first.config.lr, second.number) == (1, 0.0123, 2)
+    trials = stored(path)
+    assert [trial.number for trial in trials] == [0, 1, 2]
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 3
+    assert trials[1].params["lr"] == 0.0123
+
+
+@pytest.mark.parametrize("then", ["added to", "deleted", "deleted and another one begun"])
+def test_a_study_that_another_program_changes_while_it_runs_takes_nothing_more(
+    tmp_path: Path, then: str
+) -> None:
+    """Ids are given again: without a look, trials would go into the study that was begun in its place."""
+    path = tmp_path / "x.db"
+    with ledger(path) as book:
+        book.tell(book.ask(CONFIGURE), result(REPORTS))
+        running = book.ask(CONFIGURE)
+        book.commit()
+        with elsewhere(path) as storage:
+            study = optuna.load_study(study_name="study", storage=storage)
+            if then == "added to":
+                study.add_trial(optuna.create_trial(value=0.5))
+            else:
+                optuna.delete_study(study_name="study", storage=storage)
+            if then == "deleted and another one begun":
+                other = optuna.create_study(study_name="other", storage=storage)
+                for _ in range(2):
+                    other.ask()
+        with pytest.raises(StudyFailedError, match="another program has changed the study 'study'"):
+            book.ask(CONFIGURE)
+        if then != "added to":
+            book.report(running, 0.5, 1)
+            with pytest.raises(StudyFailedError, match="another program has changed the study 'study'"):
+                book.commit()
+    with elsewhere(path) as storage:
+        for summary in optuna.get_all_study_summaries(storage):
+            trials = optuna.load_study(study_name=summary.study_name, storage=storage).get_trials()
+            assert [trial.number for trial in trials] == list(range(3 if then == "added to" else 2))
+            assert all(not trial.params for trial in trials) or then == "added to"

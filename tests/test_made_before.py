@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from slopesearch.search.space import check, resolve
+from slopesearch.search.store import Store
 from tests.conftest import InProcess
 
 MADE = Path(__file__).parent / "made_before"
@@ -115,6 +117,20 @@ def test_a_study_is_extended_by_a_trial(command_line: InProcess) -> None:
     assert done.code == 0, done.err
     assert "to 7 trials, 6 there already" in done.out
     assert sum(counts(command_line)["digits-mlp"]) == 7
+
+
+@pytest.mark.usefixtures("database")
+def test_its_new_trials_keep_the_output_gain_of_the_old_ones(command_line: InProcess) -> None:
+    """Or trials of two recipes would be compared under one name; new studies have another gain."""
+    store = Store(HERE[1])
+    stored = store.read("digits-mlp")
+    assert stored.spec.output_gain == "hidden"
+    assert {trial.config.output_gain for trial in stored.trials if trial.config} == {"hidden"}
+    command_line("optimize", "--name", "digits-mlp", "--trials", "7", *INLINE)
+    last = store.read("digits-mlp").trials[-1].config
+    assert last is not None
+    assert last.output_gain == "hidden"
+    assert resolve(check({"dataset": "digits"}), "float32").output_gain == "one"
 
 
 def test_a_config_file_trains(command_line: InProcess, tmp_path: Path) -> None:

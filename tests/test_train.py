@@ -212,6 +212,16 @@ def test_a_checkpoint_of_another_network_is_refused(digits: Data, tmp_path: Path
         Fit(make_config(width=16), digits, CPU).restore(tmp_path / "checkpoint.pt")
 
 
+def test_a_checkpoint_without_a_moment_is_refused(digits: Data, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    Fit(make_config(), digits, CPU).save(path)
+    state = torch.load(path)
+    del state["optimizer"]["state"][0]["exp_avg"]
+    torch.save(state, path)
+    with pytest.raises(RequestError, match="its optimizer lacks a moment"):
+        Fit(make_config(), digits, CPU).restore(path)
+
+
 def test_a_run_that_diverges_says_so(digits: Data) -> None:
     broken = Data(
         torch.full_like(digits.train_images, float("nan")),

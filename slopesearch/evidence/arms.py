@@ -61,19 +61,21 @@ def all_arms(chosen: Sequence[Arm], earlier: Sequence[Arm]) -> list[Arm]:
 
 def _best_of(study: StudyRecord, activation: str) -> TrialRecord | None:
     """The best completed trial of an activation; where all were pruned, the trial that got furthest."""
-    mine = [trial for trial in study.trials if trial.config and trial.config.activation == activation]
-    complete = [trial for trial in study.ranked() if trial in mine]
-    if complete:
-        return complete[0]
+
+    def uses_it(trial: TrialRecord) -> bool:
+        return trial.config is not None and trial.config.activation == activation
+
+    complete = next(filter(uses_it, study.ranked()), None)
+    if complete is not None:
+        return complete
     sign = 1 if study.spec.maximize else -1
 
     def reached(trial: TrialRecord) -> tuple[int, float]:
         last = max(trial.reports)
         return last, sign * trial.reports[last]
 
-    return max(
-        (trial for trial in mine if trial.state == "PRUNED" and trial.reports), key=reached, default=None
-    )
+    pruned = (t for t in study.trials if t.state == "PRUNED" and t.reports and uses_it(t))
+    return max(pruned, key=reached, default=None)
 
 
 def _recipe(template: TrialConfig, recipe: Params) -> TrialConfig:

@@ -203,7 +203,7 @@ class _Confirmation:
 
 
 class _Plan:
-    """Hands out the configs of a plan that no trial has yet, in order; then those of trials that failed.
+    """Hands out the configs of a plan that no trial has yet, in order; then those of trials that fail.
 
     A trial left as FAIL was counted as a trial that would be finished, so another takes its place.
     """
@@ -211,9 +211,7 @@ class _Plan:
     def __init__(self, plan: Sequence[TrialConfig], before: StudyRecord | None) -> None:
         trials = before.trials if before else []
         taken = {trial.config for trial in trials if trial.state != "FAIL"}
-        left = [config for config in plan if config not in taken]
-        failed = [trial.config for trial in trials if trial.state == "FAIL" and trial.config is not None]
-        self._left = deque(dict.fromkeys([*left, *(config for config in failed if config not in taken)]))
+        self._left = deque(config for config in plan if config not in taken)
         self._handed_out = {  # by trial number
             trial.number: trial.config for trial in trials if trial.state == "RUNNING" and trial.config
         }

@@ -2,12 +2,13 @@
 
 A weight layer is one operation for all members: a grouped convolution or a batched matrix product, and a
 plain one on the images, which all members share. What stands between two weight layers may differ
-(activation, BatchNorm, the place of the pool): members with equal layers stand side by side, and each group
-runs its own layers on its slice.
+(activation, BatchNorm): members with equal layers stand side by side, and each group runs its own layers on
+its slice.
 
 `torch.func.vmap` over the plain model is shorter, and slower: a step of the CNN takes 86 against 83 ms a
 member without BatchNorm and 151 against 84 with it before, four members, 141 against 128 and 298 against 136
-with sixteen (float32, one thread of a Zen 4, medians of 7, 2026-11-24; GPU not measured). Alone it takes 27
+with sixteen (float32, one thread of a Zen 4, medians of 7, 2026-11-24, with the pool before the activation;
+GPU not measured). Alone it takes 27
 and 37 there, so a CPU gets no packs.
 
 Shapes: K members, G of them in a group, B images, C channels or features of one member. Between layers, maps

@@ -68,7 +68,7 @@ class Faults:
         if len(pack) > 1:
             return self._halve(pack, failure)
         (number,) = pack
-        if self._failed_on.get(number) != slot:  # failing there again it says nothing new of the slot
+        if self._failed_on.get(number) != slot:  # a second failure there says nothing new of the slot
             self._first[slot] += 1
         if number in self._failed_on:
             note = self._give_up(number, slot, failure)

@@ -15,16 +15,17 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
-from sqlalchemy import Connection, Executable, bindparam, delete, insert, update
+from sqlalchemy import Connection, Executable, bindparam, delete, func, insert, select, update
 
 from slopesearch.config import ResolvedSpec, TrialConfig, TrialResult
 from slopesearch.search.records import BULKY, StudyRecord, TrialRecord, attributes_of
 from slopesearch.search.sqlite import read_trials
 from slopesearch.search.store import record_of
-from slopesearch.wording import RequestError
+from slopesearch.wording import RequestError, StudyFailedError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+STUDIES = models.StudyModel.__table__
 TRIALS = models.TrialModel.__table__
 PARAMS = models.TrialParamModel.__table__
 ATTRIBUTES = models.TrialUserAttributeModel.__table__
@@ -51,7 +52,7 @@ class Job:
 
     @property
     def number(self) -> int:
-        """Of the trial in its study."""
+        """The number of the trial in its study."""
         return self.trial.number
 
 
@@ -64,7 +65,7 @@ class Ledger:
     commits, the storage is whole: it lacks a trial, or holds it with the config that it will run.
 
     Optuna's RDBStorage reads the running trials again for every draw and verdict, and commits every value by
-    itself: 114 statements and 21 commits a trial, where this makes 13 and 6 (scripts/benchmark_writer.py, 40
+    itself: 114 statements and 21 commits a trial, where this makes 20 and 6 (scripts/benchmark_writer.py, 40
     trials, most of them pruned, 2026-11-25).
     """
 
@@ -74,7 +75,10 @@ class Ledger:
         self._storage, self._study_id, self.spec = storage, study_id, spec
         direction = StudyDirection.MAXIMIZE if spec.maximize else StudyDirection.MINIMIZE
         self.study = optuna.create_study(direction=direction, sampler=sampler, pruner=pruner)
-        self._ids: dict[int, int] = {}  # the storage's id of each running trial, by number
+        self._name = ""
+        self._ids: dict[int, int] = {}  # the storage's id of each trial that is not over, by number
+        self._waiting: dict[int, FrozenTrial] = {}  # trials that another program has enqueued
+        self._last: tuple[int, int] | None = None  # id and number of the newest trial
         self._writes: list[tuple[Executable, list[dict[str, Any]]]] = []
 
     def load(self, name: str) -> StudyRecord:
@@ -82,6 +86,7 @@ class Ledger:
 
         Raises RequestError where what is stored was edited.
         """
+        self._name = name
         records: list[TrialRecord] = []
         for trial in read_trials(self._storage, self._study_id):
             if trial.number != len(records):
@@ -92,8 +97,11 @@ class Ledger:
             for attribute in BULKY:
                 trial.user_attrs.pop(attribute, None)
             records.append(record_of(trial))
+            self._last = trial._trial_id, trial.number
             if not trial.state.is_finished():
                 self._ids[trial.number] = trial._trial_id
+            if trial.state == TrialState.WAITING:
+                self._waiting[trial.number] = trial
             self.study.add_trial(_in_memory(trial))
         return StudyRecord(name, self.spec, records)
 
@@ -119,15 +127,26 @@ class Ledger:
         return self.study.get_trials(deepcopy=False)[job.number]
 
     def ask(self, configure: Configure) -> Job:
-        """Draw the next trial and store it, in one commit."""
+        """Draw the next trial, or take one that another program has enqueued, and store it in one commit.
+
+        Raises StudyFailedError where another program has added trials to the study or deleted it.
+        """
         trial = self.study.ask()
-        job = Job(trial, configure(trial))
-        row = {"study_id": self._study_id, "number": job.number, "state": "RUNNING", "datetime_start": _now()}
+        job, waiting = Job(trial, configure(trial)), self._waiting.pop(trial.number, None)
+        begun = {"state": "RUNNING", "datetime_start": _now()}
         with self._storage.engine.begin() as connection:
-            key = connection.execute(insert(TRIALS), row).inserted_primary_key
-            assert key is not None
-            self._ids[job.number] = key[0]
-            self._write_draw(job)
+            if waiting is not None:
+                self._change_trial(job, begun)
+            else:
+                row = {"study_id": self._study_id, "number": job.number, **begun}
+                key = connection.execute(insert(TRIALS), row).inserted_primary_key
+                assert key is not None
+                self._ids[job.number] = key[0]
+                self._last = key[0], job.number
+                count = select(func.count()).where(TRIALS.c.study_id == self._study_id)
+                if connection.execute(count).scalar() != job.number + 1:
+                    raise self._was_changed()
+            self._write_draw(job, waiting)
             self._flush(connection)
         return job
 
@@ -169,13 +188,17 @@ class Ledger:
 
     def _end(self, job: Job, state: TrialState, value: float | None) -> FrozenTrial:
         told = self.study.tell(job.trial, value, state)  # a PRUNED trial takes the value of its last step
-        trial_id = self._ids.pop(job.number)
+        trial_id = self._ids[job.number]
         if told.value is not None:
             row = {"trial_id": trial_id, "objective": 0, "value": told.value, "value_type": FINITE}
             self._write(insert(VALUES), [row])
-        ended = {"state": state.name, "datetime_complete": _now()}
-        self._write(update(TRIALS).where(TRIALS.c.trial_id == bindparam("of")), [{"of": trial_id, **ended}])
+        self._change_trial(job, {"state": state.name, "datetime_complete": _now()})
+        del self._ids[job.number]
         return told
+
+    def _change_trial(self, job: Job, columns: dict[str, Any]) -> None:
+        this = TRIALS.c.trial_id == bindparam("of")
+        self._write(update(TRIALS).where(this), [{"of": self._ids[job.number], **columns}])
 
     def commit(self) -> None:
         """Store what was taken down since the last commit, all of it or nothing."""
@@ -187,6 +210,19 @@ class Ledger:
         for statement, rows in self._writes:
             connection.execute(statement, rows)
         self._writes.clear()
+        # Ids are given again: behind a study that was deleted these may be another study's by now.
+        if self._last is not None:
+            newest = (TRIALS.c.trial_id == self._last[0]) & (TRIALS.c.number == self._last[1])
+            study = (STUDIES.c.study_id == self._study_id) & (STUDIES.c.study_name == self._name)
+            both = select(TRIALS.c.trial_id).join(STUDIES, TRIALS.c.study_id == STUDIES.c.study_id)
+            if connection.execute(both.where(newest, study)).first() is None:
+                raise self._was_changed()
+
+    def _was_changed(self) -> StudyFailedError:
+        return StudyFailedError(
+            f"another program has changed the study '{self._name}' while it ran: its trials were added to or "
+            "deleted; nothing more is stored. Let no other program write it, and type the same command again"
+        )
 
     def _write(self, statement: Executable, rows: list[dict[str, Any]]) -> None:
         if rows:

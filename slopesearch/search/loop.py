@@ -77,10 +77,10 @@ class Loop:
 
         The second interrupt leaves what runs. Raises StudyFailedError where the faults say so.
         """
-        said = 0
+        noticed = 0
         while self.interrupts.count < 2:
-            if self.interrupts.count > said:
-                said = self.interrupts.count
+            if self.interrupts.count > noticed:
+                noticed = self.interrupts.count
                 self.listen(Noted("stopping: the running trials finish first; Ctrl-C again leaves them now"))
             self._launch()
             asked = self._wants_trial()
@@ -88,11 +88,8 @@ class Loop:
                 self._ask()
             elif not self.running:
                 return
-            messages = self._messages(0 if asked else POLL)
-            if messages:
-                self._receive(messages)
-            else:  # nothing waits to be read, so a silent slot is silent
-                self._end_hung()
+            self._receive(self._messages(0 if asked else POLL))
+            self._end_hung()  # everything that waited has been read, so a silent slot is silent
 
     # Ask
 
@@ -150,7 +147,7 @@ class Loop:
     def _messages(self, timeout: float) -> list[tuple[int, Message]]:
         """What the slots have to say now, waited for until `timeout` s where that is nothing.
 
-        A slot says one thing, and then waits to be answered or started; what it says besides is taken later.
+        A slot says one thing, and then waits to be answered or started; a Said before it is taken first.
         """
         messages: list[tuple[int, Message]] = []
         while len(messages) < len(self.running):

@@ -1,5 +1,6 @@
 """optimize(): from a request to a study that is running: everything checked before anything is written."""
 
+import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -96,7 +97,14 @@ def _resumed(
     name: str, stored: ResolvedSpec, given: StudySpec, settings: Settings, note: Callable[[str], None]
 ) -> ResolvedSpec:
     """The stored spec, where nothing was given that differs from it."""
-    check(stored.model_dump())  # another version may have known other names
+    try:
+        check(stored.model_dump())
+    except RequestError as error:  # another version knew other names
+        raise RequestError(
+            f"the study '{name}' was made by another version, and this one cannot go on with it:",
+            *(f"  {sentence}" for sentence in error.sentences),
+            f"start another study: add --name {shlex.quote(name + '-2')}",
+        ) from None
     refuse_mixing(name, stored, given)
     find(stored.dataset, settings.folder, note)
     return stored

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from slopesearch.config import REPORTS, Report
 from slopesearch.seeds import derive
 
-AUDIT = 20  # of so many trials that the pruner would stop one goes on, which tells how often it is wrong
+AUDIT = 20  # one in 20 of the trials that the pruner would stop runs on, which tells how often it is wrong
 
 
 class HalvingPruner(BasePruner):

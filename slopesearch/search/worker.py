@@ -84,6 +84,7 @@ class _Sayer(logging.Handler):
         self._outbox = outbox
 
     def emit(self, record: logging.LogRecord) -> None:
+        # In one write, so that a message of another thread does not come in between.
         self._outbox.write(Said(text=record.getMessage()).model_dump_json() + "\n")
 
 

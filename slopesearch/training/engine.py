@@ -113,7 +113,7 @@ class Member:
 
 
 class Alone:
-    """Trains one member with its own network and torch's optimizer: what a pack is tested against."""
+    """Trains one member with its own network and torch's update: what a pack is tested against."""
 
     def __init__(self, members: Sequence[Member], device: torch.device) -> None:
         (self.member,) = members
@@ -124,7 +124,7 @@ class Alone:
 
     def step(self, x: Tensor, y: Tensor, factor: float) -> None:
         """One optimizer step on a batch: x (B, 1, 28, 28), y (B,)."""
-        if not self.member.fast.training:
+        if not self.member.model.training:
             self.member.fast.train()
         with _autocast(self.member.config, x.device):
             loss = F.cross_entropy(self.member.fast(x), y)
@@ -253,7 +253,7 @@ def train(configs: Sequence[TrialConfig], data: Data, device: torch.device) -> R
             members[i].train_seconds += (trained - started) / len(running)
             members[i].seconds += (time.perf_counter() - started) / len(running)
         done = last
-        stop = yield reports
+        stop = (yield reports) or ()  # `next` stops no member
         kept = [k for k, i in enumerate(running) if i not in stop and not members[i].curve[-1].diverged]
         if not kept:
             break

@@ -105,6 +105,11 @@ class Fit:
             self.curve = [Epoch(**row) for row in state["curve"]]
             self.model.load_state_dict(state["model"])
             self._trainer.optimizer.load_state_dict(state["optimizer"])
+            if any(
+                {"step", "exp_avg", "exp_avg_sq"} - set(moments)
+                for moments in state["optimizer"]["state"].values()
+            ):
+                raise ValueError("its optimizer lacks a moment")
         except (RuntimeError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise RequestError(

@@ -19,15 +19,15 @@ def accelerate(model: nn.Sequential) -> nn.Module:
     """A module that shares the model's parameters and does what the model does, in training and evaluation.
 
     On a CPU, in float32 or under autocast to bf16, where weights are rounded as autocast rounds them. For
-    anything else, on another device or where the loops are off, the model itself does it. Layers that are
-    done as one are not called, so their hooks do not run.
+    anything else, on another device or where the loops are off, the model itself does it. Most layers are
+    not called, so their hooks do not run.
     """
     return Accelerated(model) if _loops_compile() else model
 
 
 @cache
 def _loops_compile() -> bool:
-    if os.environ.get("SLOPESEARCH_KERNELS") == "off":
+    if os.environ.get("SLOPESEARCH_KERNELS", "").strip().lower() == "off":
         return False
     try:
         from slopesearch.nets.cpu import loops  # noqa: F401 - they compile when they are imported

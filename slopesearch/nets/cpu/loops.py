@@ -13,10 +13,13 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise RuntimeError("NUMBA_DISABLE_JIT is set, and uncompiled these loops are none")
+
 _MAPS = ("float32[:,:,:,::1]", "int16[:,:,:,::1]")
 _ROWS = ("float32[:,::1]", "int16[:,::1]")
-_WINNER, _IMAGES, _TAPS = "uint8[:,:,:,::1]", "float32[:,:,::1]", "float32[:,::1]"
-_POOLED = f"{{m}}, {_WINNER}, {{m}}, {_WINNER}"
+_PLACES, _IMAGES, _BY_CHANNEL = "uint8[:,:,:,::1]", "float32[:,:,::1]", "float32[:,::1]"
+_POOLED = f"{{m}}, {_PLACES}, {{m}}, {_PLACES}"
 _CONTRACT = {"contract"}  # a * b + c in one instruction
 
 
@@ -132,12 +135,12 @@ def take_larger(of_high, of_low, high, low, winner, low_winner):
             winner[m, c] = low_winner[m, c] if lower[c] else winner[m, c]
 
 
-@_compiled([f"void({r}, {_TAPS}, {r})" for r in _ROWS])
-def scale(x, line, y):
-    """y = line[0] + line[1] * (x - line[2]), channel by channel."""
+@_compiled([f"void({r}, {_BY_CHANNEL}, {r})" for r in _ROWS])
+def scale(x, affine, y):
+    """y = affine[0] + affine[1] * (x - affine[2]), channel by channel."""
     for m in range(x.shape[0]):
         for c in range(x.shape[1]):
-            y[m, c] = _store(line[0, c] + line[1, c] * (_load(x[m, c]) - line[2, c]), x[m, c])
+            y[m, c] = _store(affine[0, c] + affine[1, c] * (_load(x[m, c]) - affine[2, c]), x[m, c])
 
 
 @_compiled([f"void({r}, float32[::1], {r}, float64[:,::1])" for r in _ROWS])
@@ -155,9 +158,9 @@ def sum_gradients(x, pivot, dy, sums):
             part[:] = 0
 
 
-@_compiled([f"void({m}, {_TAPS}, {m}, {_WINNER}, {m})" for m in _MAPS])
-def scatter(x, line, dy, winner, dx):
-    """dx = line[0] + line[1] * (x - line[2]), and line[3] * dy (N, H, W, C) more at the winners."""
+@_compiled([f"void({m}, {_BY_CHANNEL}, {m}, {_PLACES}, {m})" for m in _MAPS])
+def scatter(x, affine, dy, winner, dx):
+    """dx = affine[0] + affine[1] * (x - affine[2]), and affine[3] * dy (N, H, W, C) more at the winners."""
     for n in range(dy.shape[0]):
         for i in range(dy.shape[1]):
             for j in range(dy.shape[2]):
@@ -167,8 +170,8 @@ def scatter(x, line, dy, winner, dx):
                     target = dx[n, 2 * i + k // 2, 2 * j + k % 2]
                     value = x[n, 2 * i + k // 2, 2 * j + k % 2]
                     for c in range(source.shape[0]):
-                        more = line[3, c] * _load(source[c]) if which[c] == k else np.float32(0)
-                        there = line[0, c] + line[1, c] * (_load(value[c]) - line[2, c])
+                        more = affine[3, c] * _load(source[c]) if which[c] == k else np.float32(0)
+                        there = affine[0, c] + affine[1, c] * (_load(value[c]) - affine[2, c])
                         target[c] = _store(there + more, value[c])
 
 
@@ -268,7 +271,7 @@ def _add_gradient(dtaps, c, pixels, p, q, r, s):
 
 
 def _convolve_and_pool(both):
-    @_compiled([f"void({_IMAGES}, {_TAPS}, {_POOLED.format(m=m)})" for m in _MAPS])
+    @_compiled([f"void({_IMAGES}, {_BY_CHANNEL}, {_POOLED.format(m=m)})" for m in _MAPS])
     def convolve_and_pool(x, taps, high, winner, low, low_winner):
         """Images -> high (N, H / 2, W / 2, C), the largest number of each window of the map; see `pool`."""
         for n in range(high.shape[0]):
@@ -291,7 +294,7 @@ def _convolve_and_pool(both):
 convolve_and_pool_high, convolve_and_pool_ends = _convolve_and_pool(False), _convolve_and_pool(True)
 
 
-@_compiled([f"void({_IMAGES}, {m}, {_WINNER}, float64[:,::1])" for m in _MAPS])
+@_compiled([f"void({_IMAGES}, {m}, {_PLACES}, float64[:,::1])" for m in _MAPS])
 def convolve_and_pool_backward(x, dy, winner, dtaps):
     """dy (N, H / 2, W / 2, C), which belongs to the winners alone -> dtaps (10, C)."""
     part, zero = np.empty(dtaps.shape, np.float32), np.float32(0)
@@ -381,14 +384,14 @@ def _add_rows(typingctx, target, place, weights, source, starts, offset, count):
     return types.void(target, whole, weights, source, starts, whole, whole), codegen
 
 
-@_compiled([f"void({m}, {m}, {_WINNER}, float32[:,:,::1], float32[:,::1])" for m in _MAPS])
+@_compiled([f"void({m}, {m}, {_PLACES}, float32[:,:,::1], float32[:,::1])" for m in _MAPS])
 def gradient_of_weights(x, dy, winner, padded, dw):
     """x (N, 2H, 2W, C), dy and its winners (N, H, W, K) -> dw (C/32, K*3*3*32).
 
     `padded` (2H + 2, 2W + 2, 32) is room for a block of an image with a border, which has to be zero.
     """
     height, width, channels = dy.shape[1], dy.shape[2], dy.shape[3]
-    line, flat, windows = (2 * width + 2) * BLOCK, padded.reshape(padded.size), height * width
+    stride, flat, windows = (2 * width + 2) * BLOCK, padded.reshape(padded.size), height * width
     places = np.empty((windows, channels), np.int32)
     weights, starts = np.empty(windows + 1, np.float32), np.empty(windows + 1, np.int64)
     dw[:] = 0
@@ -397,9 +400,9 @@ def gradient_of_weights(x, dy, winner, padded, dw):
         for i in range(height):
             for j in range(width):
                 which, place = winner[n, i, j], places[i * width + j]
-                corner = 2 * i * line + 2 * j * BLOCK
+                corner = 2 * i * stride + 2 * j * BLOCK
                 for k in range(channels):
-                    place[k] = corner + np.int32(which[k] >> 1) * line + np.int32(which[k] & 1) * BLOCK
+                    place[k] = corner + np.int32(which[k] >> 1) * stride + np.int32(which[k] & 1) * BLOCK
         for block in range(dw.shape[0]):
             for i in range(x.shape[1]):
                 for j in range(x.shape[2]):
@@ -414,17 +417,17 @@ def gradient_of_weights(x, dy, winner, padded, dw):
                     count += g != 0  # else the next one takes its place
                 for row in range(3):
                     goal = (3 * k + row) * _ROW
-                    _add_rows(dw[block], goal, weights, flat, starts, row * line, count)  # type: ignore[call-arg]
+                    _add_rows(dw[block], goal, weights, flat, starts, row * stride, count)  # type: ignore[call-arg]
 
 
-@_compiled([f"void({m}, {_WINNER}, float32[:,:,::1], float32[:,:,::1], {m})" for m in _MAPS])
+@_compiled([f"void({m}, {_PLACES}, float32[:,:,::1], float32[:,:,::1], {m})" for m in _MAPS])
 def gradient_of_maps(dy, winner, w, padded, dx):
     """dy and its winners (N, H, W, K), w (C/32, 3, K*3*32) -> dx (N, 2H, 2W, C).
 
     `padded` (2H + 2, 2W + 2, 32) is room for a block of an image with a border.
     """
     height, width, channels = dy.shape[1], dy.shape[2], dy.shape[3]
-    line = (2 * width + 2) * BLOCK
+    stride = (2 * width + 2) * BLOCK
     flat = padded.reshape(padded.size)
     shape = (height * width, 4, channels + 1)  # for each window, by the place of the winner
     weights, starts = np.empty(shape, np.float32), np.empty(shape, np.int64)
@@ -447,7 +450,7 @@ def gradient_of_maps(dy, winner, w, padded, dx):
                     for j in range(width):
                         t = i * width + j
                         for p in range(4):
-                            goal = (2 * i + (p >> 1) + row) * line + (2 * j + (p & 1)) * BLOCK
+                            goal = (2 * i + (p >> 1) + row) * stride + (2 * j + (p & 1)) * BLOCK
                             lists = weights[t, p], w[block, row], starts[t, p], 0, counts[t, p]
                             _add_rows(flat, goal, *lists)  # type: ignore[call-arg]
             for i in range(dx.shape[1]):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from slopesearch.nets.activations import LearnableLeakyReLU, PReLU
 from slopesearch.nets.cpu import loops, steps
+from slopesearch.nets.cpu.stem import stem
 
 Step = Callable[[Tensor], Tensor]
 
@@ -22,12 +23,20 @@ Step = Callable[[Tensor], Tensor]
 _SMOOTH = (nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid)
 
 
+def _prelu(x: Tensor, layer: PReLU) -> Tensor:
+    return steps.bend(x, layer.weight)
+
+
+def _learnable(x: Tensor, layer: LearnableLeakyReLU) -> Tensor:
+    return steps.bend(x, layer.effective_slope())
+
+
 def _activation(layer: nn.Module, dtype: torch.dtype) -> Step:
-    """A layer between products as a step on a map, faster where it is an activation that is known."""
+    """A layer between products as a step on a map in `dtype`, faster where it is a known activation."""
     if type(layer) is PReLU:
-        return lambda x: steps.bend(x, layer.weight)
+        return partial(_prelu, layer=layer)
     if type(layer) is LearnableLeakyReLU:
-        return lambda x: steps.bend(x, layer.effective_slope())
+        return partial(_learnable, layer=layer)
     if type(layer) in _SMOOTH and dtype == torch.bfloat16 and not getattr(layer, "inplace", False):
         values, slopes = steps.tables_of(layer)
         return partial(steps.look_up, values=values, slopes=slopes)
@@ -94,8 +103,8 @@ class _Layers:
         """The next layer, taken where there is one that fits."""
         return self.left.pop(0) if self.left and fits(self.left[0]) else None
 
-    def take_pool(self, x: Tensor, dtype: torch.dtype) -> tuple[bool, steps.Ends]:
-        """Whether a 2x2 pool was taken that may be done next, and what it asks of the activation."""
+    def take_pool(self, x: Tensor, dtype: torch.dtype) -> tuple[bool, steps.Phi]:
+        """Whether a 2x2 pool was taken that may be done next, on a map in `dtype`, and what phi it needs."""
         if x.shape[2] % 2 or x.shape[3] % 2 or not self.left:
             return False, None
         if is_2x2_pool(self.left[0]):
@@ -132,11 +141,11 @@ def _stem(left: _Layers, x: Tensor, dtype: torch.dtype) -> Step | None:
         return None
     left.take()
     norm = left.take_if(_is_norm) if first.bias is None else None
-    pools, ends = left.take_pool(x, dtype)
+    pools, phi = left.take_pool(x, dtype)
     if not pools:
         left.left = before
         return None
-    return partial(steps.stem, layer=first, norm=norm, ends=ends, dtype=dtype)
+    return partial(stem, layer=first, norm=norm, phi=phi, dtype=dtype)
 
 
 def _next(left: _Layers, x: Tensor, dtype: torch.dtype) -> Step:
@@ -149,12 +158,12 @@ def _next(left: _Layers, x: Tensor, dtype: torch.dtype) -> Step:
         return _convolution(left, layer, x, dtype)
     if _is_map(x):
         if _is_norm(layer) and layer.training:
-            pools, ends = left.take_pool(x, dtype)
-            return partial(steps.norm_pool, norm=layer, ends=ends) if pools else layer
+            pools, phi = left.take_pool(x, x.dtype)
+            return partial(steps.norm_pool, norm=layer, phi=phi) if pools else layer
         left.left.insert(0, layer)
-        pools, ends = left.take_pool(x, dtype)
+        pools, phi = left.take_pool(x, x.dtype)
         if pools:
-            return partial(steps.pool, ends=ends)
+            return partial(steps.pool, phi=phi)
         left.take()
         if not isinstance(layer, nn.Flatten):
             return _activation(layer, x.dtype)
@@ -167,12 +176,12 @@ def _convolution(left: _Layers, layer: nn.Conv2d, x: Tensor, dtype: torch.dtype)
     norm = left.take_if(lambda after: _is_norm(after) and not after.training)
     if norm is not None:
         return partial(steps.conv_norm, layer=layer, norm=norm, dtype=dtype)
-    # AMX does the whole backward faster than this a quarter of it (by the two rates; not measured).
+    # With AMX the full backward should be faster than a quarter of it without; judged by the two rates alone.
     amx = dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
     if layer.in_channels % loops.BLOCK == 0 and not amx and _is_map(x):
-        pools, ends = left.take_pool(x, dtype)
+        pools, phi = left.take_pool(x, dtype)
         if pools:
-            return partial(steps.pooled_conv, layer=layer, ends=ends, dtype=dtype)
+            return partial(steps.pooled_conv, layer=layer, phi=phi, dtype=dtype)
     return partial(steps.conv, layer=layer, dtype=dtype)
 
 
