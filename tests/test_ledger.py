@@ -27,7 +27,7 @@ def ledger(path: Path, name: str = "study") -> Iterator[Ledger]:
         study_id = create_or_resume(storage, name, SPEC, "images")
         sampler = SeededSampler(SAMPLERS["tpe"], SPEC.seed, [])
         opened = Ledger(storage, study_id, SPEC, sampler, PRUNERS["halving"]())
-        opened.load(name)
+        opened.load()
         yield opened
 
 

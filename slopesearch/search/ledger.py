@@ -65,8 +65,8 @@ class Ledger:
     commits, the storage is whole: it lacks a trial, or holds it with the config that it will run.
 
     Optuna's RDBStorage reads the running trials again for every draw and verdict, and commits every value by
-    itself: 114 statements and 21 commits a trial, where this makes 20 and 6 (scripts/benchmark_writer.py, 40
-    trials, most of them pruned, 2026-11-25).
+    itself: 105 to 116 statements and 20 to 21 commits a trial, where this makes 18 to 21 and 5 to 7
+    (scripts/benchmark_writer.py, 40 trials, most of them pruned, 2026-11-25).
     """
 
     def __init__(
@@ -75,23 +75,22 @@ class Ledger:
         self._storage, self._study_id, self.spec = storage, study_id, spec
         direction = StudyDirection.MAXIMIZE if spec.maximize else StudyDirection.MINIMIZE
         self.study = optuna.create_study(direction=direction, sampler=sampler, pruner=pruner)
-        self._name = ""
+        self._name = storage.get_study_name_from_id(study_id)
         self._ids: dict[int, int] = {}  # the storage's id of each trial that is not over, by number
         self._waiting: dict[int, FrozenTrial] = {}  # trials that another program has enqueued
         self._last: tuple[int, int] | None = None  # id and number of the newest trial
         self._writes: list[tuple[Executable, list[dict[str, Any]]]] = []
 
-    def load(self, name: str) -> StudyRecord:
-        """Take over what is stored: the study of this name as it was, without what is BULKY.
+    def load(self) -> StudyRecord:
+        """Take over what is stored: the study as it was, without what is BULKY.
 
         Raises RequestError where what is stored was edited.
         """
-        self._name = name
         records: list[TrialRecord] = []
         for trial in read_trials(self._storage, self._study_id):
             if trial.number != len(records):
                 raise RequestError(
-                    f"the study '{name}' was changed: after its first {len(records)} trials comes number "
+                    f"the study '{self._name}' was changed: after its first {len(records)} trials comes number "
                     f"{trial.number}; put a copy of the storage in its place, or choose another study"
                 )
             for attribute in BULKY:
@@ -103,7 +102,7 @@ class Ledger:
             if trial.state == TrialState.WAITING:
                 self._waiting[trial.number] = trial
             self.study.add_trial(_in_memory(trial))
-        return StudyRecord(name, self.spec, records)
+        return StudyRecord(self._name, self.spec, records)
 
     def interrupted(self, configure: Configure) -> list[Job]:
         """The trials that a process left running when it died; each runs again with the config it had."""

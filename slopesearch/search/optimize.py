@@ -130,7 +130,7 @@ def run_study(
         study_id = create_or_resume(storage, name, spec, data_hash)
         sampler = SeededSampler(SAMPLERS[spec.sampler], spec.seed, first_trials(spec))
         ledger = Ledger(storage, study_id, spec, sampler, PRUNERS[spec.pruner]())
-        before = ledger.load(name)
+        before = ledger.load()
         finished = before.count("COMPLETE") + before.count("PRUNED")
         devices = devices[: max(0, trials - finished)]
         if not devices:
