@@ -90,8 +90,8 @@ class Ledger:
         for trial in read_trials(self._storage, self._study_id):
             if trial.number != len(records):
                 raise RequestError(
-                    f"the study '{self._name}' was changed: after its first {len(records)} trials comes number "
-                    f"{trial.number}; put a copy of the storage in its place, or choose another study"
+                    f"the study '{self._name}' was changed: after its first {len(records)} trials comes "
+                    f"number {trial.number}; put a copy of the storage in its place, or choose another study"
                 )
             for attribute in BULKY:
                 trial.user_attrs.pop(attribute, None)
