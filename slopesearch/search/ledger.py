@@ -32,6 +32,18 @@ ATTRIBUTES = models.TrialUserAttributeModel.__table__
 SYSTEM = models.TrialSystemAttributeModel.__table__  # what a sampler notes for itself
 STEPS = models.TrialIntermediateValueModel.__table__
 VALUES = models.TrialValueModel.__table__
+# Made once: to make a statement takes longer than to execute it.
+COUNT = select(func.count()).where(TRIALS.c.study_id == bindparam("study"))
+NEWEST = (
+    select(TRIALS.c.trial_id)
+    .join(STUDIES, TRIALS.c.study_id == STUDIES.c.study_id)
+    .where(TRIALS.c.trial_id == bindparam("newest"), TRIALS.c.number == bindparam("its_number"))
+    .where(STUDIES.c.study_id == bindparam("study"), STUDIES.c.study_name == bindparam("its_name"))
+)
+CHANGE_TRIAL = update(TRIALS).where(TRIALS.c.trial_id == bindparam("of"))
+FORGET = delete(ATTRIBUTES).where(
+    ATTRIBUTES.c.trial_id == bindparam("of"), ATTRIBUTES.c.key == bindparam("named")
+)
 FINITE = "FINITE"  # every number here is: infinite ones are refused as configs and reports come in
 
 Configure = Callable[[Trial], TrialConfig]  # what a trial that is asked for shall run
@@ -142,8 +154,7 @@ class Ledger:
                 assert key is not None
                 self._ids[job.number] = key[0]
                 self._last = key[0], job.number
-                count = select(func.count()).where(TRIALS.c.study_id == self._study_id)
-                if connection.execute(count).scalar() != job.number + 1:
+                if connection.execute(COUNT, {"study": self._study_id}).scalar() != job.number + 1:
                     raise self._was_changed()
             self._write_draw(job, waiting)
             self._flush(connection)
@@ -181,8 +192,7 @@ class Ledger:
         """Attributes of a trial, over those of the same names."""
         trial_id = self._ids[job.number]
         rows = [{"of": trial_id, "named": name} for name in attributes]
-        same = (ATTRIBUTES.c.trial_id == bindparam("of")) & (ATTRIBUTES.c.key == bindparam("named"))
-        self._write(delete(ATTRIBUTES).where(same), rows)
+        self._write(FORGET, rows)
         self._write(insert(ATTRIBUTES), _attributes(trial_id, attributes))
 
     def _end(self, job: Job, state: TrialState, value: float | None) -> FrozenTrial:
@@ -196,8 +206,7 @@ class Ledger:
         return told
 
     def _change_trial(self, job: Job, columns: dict[str, Any]) -> None:
-        this = TRIALS.c.trial_id == bindparam("of")
-        self._write(update(TRIALS).where(this), [{"of": self._ids[job.number], **columns}])
+        self._write(CHANGE_TRIAL, [{"of": self._ids[job.number], **columns}])
 
     def commit(self) -> None:
         """Store what was taken down since the last commit, all of it or nothing."""
@@ -211,10 +220,9 @@ class Ledger:
         self._writes.clear()
         # Ids are given again: behind a study that was deleted these may be another study's by now.
         if self._last is not None:
-            newest = (TRIALS.c.trial_id == self._last[0]) & (TRIALS.c.number == self._last[1])
-            study = (STUDIES.c.study_id == self._study_id) & (STUDIES.c.study_name == self._name)
-            both = select(TRIALS.c.trial_id).join(STUDIES, TRIALS.c.study_id == STUDIES.c.study_id)
-            if connection.execute(both.where(newest, study)).first() is None:
+            study = {"study": self._study_id, "its_name": self._name}
+            expected = {**study, "newest": self._last[0], "its_number": self._last[1]}
+            if connection.execute(NEWEST, expected).first() is None:
                 raise self._was_changed()
 
     def _was_changed(self) -> StudyFailedError:
