@@ -38,10 +38,12 @@ def _flat(x: Tensor) -> Any:
 
 
 def new_map(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Room for a channels-last map (N, C, H, W)."""
     return torch.empty(tuple(shape), dtype=dtype, memory_format=torch.channels_last)
 
 
 def channels_last(x: Tensor) -> Tensor:
+    """The same map with its channels last in memory; itself where they are."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
