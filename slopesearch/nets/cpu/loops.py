@@ -18,6 +18,7 @@ if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
 
 _MAPS = ("float32[:,:,:,::1]", "int16[:,:,:,::1]")
 _ROWS = ("float32[:,::1]", "int16[:,::1]")
+_FLAT = ("float32[::1]", "int16[::1]")
 _PLACES, _IMAGES, _BY_CHANNEL = "uint8[:,:,:,::1]", "float32[:,:,::1]", "float32[:,::1]"
 _POOLED = f"{{m}}, {_PLACES}, {{m}}, {_PLACES}"
 _CONTRACT = {"contract"}  # a * b + c in one instruction
@@ -121,18 +122,23 @@ def _pool(both):
 pool_high, pool_ends = _pool(False), _pool(True)
 
 
-@_compiled([f"void({r}, {r}, {r}, {r}, uint8[:,::1], uint8[:,::1])" for r in _ROWS])
+@_compiled([f"void({f}, {f}, {f}, {f}, uint8[::1], uint8[::1])" for f in _FLAT])
 def take_larger(of_high, of_low, high, low, winner, low_winner):
-    """Where of_low > of_high, or is NaN, low and low_winner take the places of high and winner."""
-    lower = np.empty(high.shape[1], np.bool_)
-    for m in range(high.shape[0]):  # a loop for each target: all six arrays in one do not vectorise
-        for c in range(lower.shape[0]):
-            value = _load(of_low[m, c])
-            lower[c] = (value > _load(of_high[m, c])) | (value != value)
-        for c in range(lower.shape[0]):
-            high[m, c] = low[m, c] if lower[c] else high[m, c]
-        for c in range(lower.shape[0]):
-            winner[m, c] = low_winner[m, c] if lower[c] else winner[m, c]
+    """Where of_low > of_high, or is NaN, low and low_winner take the places of high and winner; all flat."""
+    is_lower = np.empty(1024, np.bool_)  # so many at a time, that all six arrays stay in the first cache
+    for start in range(0, high.shape[0], 1024):
+        a, b = of_high[start : start + 1024], of_low[start : start + 1024]
+        value, other = high[start : start + 1024], low[start : start + 1024]
+        place, other_place = winner[start : start + 1024], low_winner[start : start + 1024]
+        # A loop for each target, and both numbers read before one is taken: nothing else vectorises here.
+        for i in range(a.shape[0]):
+            is_lower[i] = (_load(b[i]) > _load(a[i])) | (_load(b[i]) != _load(b[i]))
+        for i in range(a.shape[0]):
+            here, there = value[i], other[i]
+            value[i] = there if is_lower[i] else here
+        for i in range(a.shape[0]):
+            at, there_at = place[i], other_place[i]
+            place[i] = there_at if is_lower[i] else at
 
 
 @_compiled([f"void({r}, {_BY_CHANNEL}, {r})" for r in _ROWS])
@@ -170,7 +176,8 @@ def scatter(x, affine, dy, winner, dx):
                     target = dx[n, 2 * i + k // 2, 2 * j + k % 2]
                     value = x[n, 2 * i + k // 2, 2 * j + k % 2]
                     for c in range(source.shape[0]):
-                        more = affine[3, c] * _load(source[c]) if which[c] == k else np.float32(0)
+                        gradient = affine[3, c] * _load(source[c])
+                        more = gradient if which[c] == k else np.float32(0)
                         there = affine[0, c] + affine[1, c] * (_load(value[c]) - affine[2, c])
                         target[c] = _store(there + more, value[c])
 

@@ -73,7 +73,7 @@ class Windows:
     def choose(self, phi_high: Tensor, phi_low: Tensor) -> None:
         """Leave in `high` the end of which phi makes more, and in `winner` its place."""
         values = map(channels_last, (phi_high, phi_low))
-        loops.take_larger(*map(_rows, (*values, self.high, self.low, self.winner, self.low_winner)))
+        loops.take_larger(*map(_flat, (*values, self.high, self.low, self.winner, self.low_winner)))
 
 
 def _pooled(x: Tensor, phi: Phi) -> tuple[Tensor, Tensor]:
@@ -164,12 +164,12 @@ def _scaled(x: Tensor, affine: Any) -> Tensor:
     return y
 
 
-@torch.no_grad()
 def track(norm: Any, mean: Any, var: Any, count: int) -> None:
     """What BatchNorm remembers for validation: mean and biased variance, numpy (C,), of `count` numbers."""
-    norm.num_batches_tracked += 1
-    norm.running_mean.lerp_(torch.from_numpy(mean).float(), norm.momentum)
-    norm.running_var.lerp_(torch.from_numpy(var * (count / (count - 1))).float(), norm.momentum)
+    norm.num_batches_tracked.add_(1)
+    for remembered, value in ((norm.running_mean, mean), (norm.running_var, var * (count / (count - 1)))):
+        memory = remembered.numpy()  # torch takes 0.1 ms a step longer for as much
+        memory += norm.momentum * (value - memory)
 
 
 def norm_pool(x: Tensor, norm: nn.BatchNorm2d, phi: Phi) -> Tensor:
