@@ -4,8 +4,6 @@ import json
 import multiprocessing
 import os
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -13,9 +11,14 @@ from pathlib import Path
 import optuna
 import pytest
 
+from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.sqlite import AT_ONCE, SqliteFile, read_trials
 from slopesearch.wording import RequestError
 from tests import synthetic
+from tests.harness import FakeLauncher, Harness, spec
+from tests.running import Running
+
+QUICK = spec(sampler="random")
 
 
 def file(path: Path) -> SqliteFile:
@@ -144,27 +147,38 @@ def test_what_cannot_be_written_is_found_by_trying_and_left_alone(
     assert path.read_bytes() == before
 
 
-READER = """
-import sqlite3, sys
-connection = sqlite3.connect(sys.argv[1])
-connection.execute("SELECT count(*) FROM studies").fetchone()
-connection.close()
-"""
-
-
-def test_checking_a_file_drops_no_lock_of_this_process(tmp_path: Path) -> None:
-    """Without its locks, another process that only reads would remove the live WAL when it ends."""
+@pytest.mark.parametrize("names", [["one"], ["one", "two"]], ids=["notebook", "two threads"])
+def test_a_reader_outside_costs_a_killed_process_no_trial_of_the_studies_that_it_has_open(
+    names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its locks, another process that only reads would remove the live -wal when it ends."""
+    monkeypatch.setitem(LAUNCHERS, "fake", FakeLauncher)
     path = tmp_path / "x.db"
-    with file(path).writing() as storage:
-        study = optuna.create_study(study_name="open", storage=storage)
-        study.add_trial(optuna.trial.create_trial(value=1.0))
-        file(path).check()
-        file(path).check_writable()
-        subprocess.run([sys.executable, "-c", READER, str(path)], check=True)
-        assert (tmp_path / "x.db-wal").exists()
-        study.add_trial(optuna.trial.create_trial(value=2.0))
-        with closing(sqlite3.connect(path)) as other:
-            assert other.execute("SELECT count(*) FROM trials").fetchone() == (2,)
+    harness = Harness(path)
+    for name in names:
+        harness(2, QUICK, name=name)
+    with Running("notebook", str(path), *names) as study:
+        study.tell(6)
+        with closing(sqlite3.connect(path)) as reader:
+            assert reader.execute("SELECT count(*) FROM studies").fetchone() == (len(names),)
+        study.tell(9)
+        study.process.kill()
+    finished = sum(harness.study(name).count(state) for name in names for state in ("COMPLETE", "PRUNED"))
+    assert finished == 2 * len(names) + 15
+
+
+def test_a_study_that_another_process_writes_meanwhile_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LAUNCHERS, "fake", FakeLauncher)
+    harness = Harness(tmp_path / "x.db")
+    harness(2, QUICK, name="one")
+    with Running("notebook", str(tmp_path / "x.db"), "one") as study:
+        study.tell(6)
+        harness(12, QUICK, name="another")
+        assert study.end()[0] == 0
+    for name, trials in (("one", 20), ("another", 12)):
+        assert len(harness.study(name).trials) == trials
 
 
 @pytest.mark.parametrize("at_once", [3, AT_ONCE])
