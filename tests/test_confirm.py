@@ -21,7 +21,7 @@ from slopesearch.search.settings import Settings
 from slopesearch.search.sqlite import WalConnection
 from slopesearch.search.store import Store
 from slopesearch.seeds import derive
-from slopesearch.wording import RequestError
+from slopesearch.wording import RequestError, StudyFailedError
 from tests.conftest import QUICK, InProcess
 from tests.harness import FOLDER, FakeLauncher, Harness, Killed, spec
 
@@ -381,3 +381,16 @@ def test_the_whole_way_on_the_command_line(command_line: InProcess, tmp_path: Pa
     text = (tmp_path / "best.toml").read_text()
     assert f"mean = {verdict['pick']['val_loss']['mean']}" in text
     assert "[origin.confirmed.val_accuracy]" in text
+
+
+def test_a_database_that_is_deleted_meanwhile_is_saved_with_the_runs_that_are_done(search: Search) -> None:
+    def listen(event: Event) -> None:
+        if isinstance(event, Told) and event.number == 3:
+            search.path.unlink()
+
+    with pytest.raises(StudyFailedError, match="was deleted or renamed while it was written"):
+        search(workers=1, listen=listen)
+    (saved,) = search.path.parent.glob("x.saved-*")
+    assert Search(saved).record("/confirm").count("COMPLETE") == 4
+    runs = len(Search(saved)().confirmed) * 3
+    assert Search(saved).record("/confirm").count("COMPLETE") == runs

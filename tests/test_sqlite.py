@@ -13,7 +13,7 @@ import pytest
 
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.sqlite import AT_ONCE, SqliteFile, read_trials
-from slopesearch.wording import RequestError
+from slopesearch.wording import RequestError, StudyFailedError
 from tests import synthetic
 from tests.harness import FakeLauncher, Harness, spec
 from tests.running import Running
@@ -145,6 +145,35 @@ def test_what_cannot_be_written_is_found_by_trying_and_left_alone(
         with pytest.raises(RequestError, match="attempt to write a readonly database"):
             file(path).check_writable()
     assert path.read_bytes() == before
+
+
+def overwrite_while_it_is_written(path: Path) -> None:
+    with file(path).writing() as storage:
+        optuna.create_study(study_name="one", storage=storage)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("UPDATE studies SET study_name = 'two'")  # the writer will read the pages again
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with path.open("r+b") as content:
+            content.seek(4096)
+            content.write(bytes(path.stat().st_size - 4096))
+        optuna.create_study(study_name="three", storage=storage)
+
+
+def test_a_file_that_is_overwritten_is_said_to_be_damaged(tmp_path: Path) -> None:
+    with pytest.raises(StudyFailedError, match="was damaged while it was written .*malformed"):
+        overwrite_while_it_is_written(tmp_path / "x.db")
+
+
+@pytest.mark.parametrize("table", ["trials", "trial_params"])
+def test_a_file_with_a_view_in_place_of_a_table_is_refused(table: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with file(path).writing():
+        pass
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"ALTER TABLE {table} RENAME TO moved")
+        connection.execute(f"CREATE VIEW {table} AS SELECT * FROM moved")
+    with pytest.raises(RequestError, match="of another program .it has no Optuna tables"):
+        file(path).check()
 
 
 @pytest.mark.parametrize("names", [["one"], ["one", "two"]], ids=["notebook", "two threads"])

@@ -122,6 +122,11 @@ def test_attributes_are_stored_over_those_of_the_same_names(tmp_path: Path) -> N
         pytest.raises(RequestError, match="'study' is being written by"),
     ):
         ours.set_attributes("study", {"confirmed": 3})
+    with pytest.raises(RequestError, match="the study 'another' is no longer in 'sqlite:"):
+        ours.set_attributes("another", {"confirmed": 3})
+    with pytest.raises(RequestError, match="there is no storage"):
+        store(tmp_path / "gone.db").set_attributes("study", {"confirmed": 3})
+    assert not (tmp_path / "gone.db").exists()
 
 
 def test_a_study_of_an_earlier_version_with_a_pruner_that_is_gone_is_read(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from slopesearch.search.records import StudySummary
+from slopesearch.search.rescue import Place, refuse_leftovers
 from slopesearch.wording import RequestError, StudyFailedError
 
 if TYPE_CHECKING:
@@ -32,15 +34,27 @@ if TYPE_CHECKING:
 DEFAULT_URL = "sqlite:///studies/slopesearch.db"
 BUSY_TIMEOUT = 60  # s to wait for another process that holds the file
 AT_ONCE = 100  # trials that are read at a time
+TABLES = {  # Optuna's; a view of such a name could not be written to
+    *("version_info", "studies", "study_directions", "study_user_attributes", "study_system_attributes"),
+    *("trials", "trial_params", "trial_values", "trial_intermediate_values"),
+    *("trial_user_attributes", "trial_system_attributes"),
+}
 
 
 class WalConnection(sqlite3.Connection):
     """Readers go on while a study is written. (A listener would miss the connections pooled before it.)"""
 
+    place: Place  # given by who opens it
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.execute("PRAGMA journal_mode=WAL")
         self.execute("PRAGMA synchronous=NORMAL")
+
+    def commit(self) -> None:
+        """Commit. Raises StudyFailedError where the file is no longer where it was, see `Place`."""
+        super().commit()
+        self.place.committed(self)
 
 
 class SqliteFile:
@@ -55,15 +69,16 @@ class SqliteFile:
         if not path.exists():
             if path.parent != _path_of(DEFAULT_URL).parent and not path.parent.is_dir():
                 raise RequestError(f"the storage folder '{path.parent}' does not exist; create it first")
+            refuse_leftovers(path.resolve())
             return
         try:
             with closing(self.read_only()) as connection:
-                tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+                named = dict(connection.execute("SELECT name, type FROM sqlite_master"))
         except (sqlite3.Error, OSError) as error:
             raise RequestError(
                 f"'{path}' cannot be read as a SQLite file ({error}); name another with --storage"
             ) from None
-        if tables and not {"studies", "trials", "version_info"} <= tables:
+        if named and any(named.get(table) != "table" for table in TABLES):
             raise RequestError(
                 f"'{path}' is a SQLite file of another program (it has no Optuna tables); "
                 "name another with --storage"
@@ -118,7 +133,23 @@ class SqliteFile:
         return self._connect(f"mode=ro{'&immutable=1' if alone else ''}")
 
     def _connect(self, query: str) -> sqlite3.Connection:
-        return sqlite3.connect(f"{self.path.resolve().as_uri()}?{query}", uri=True, timeout=BUSY_TIMEOUT)
+        return sqlite3.connect(self._uri(query), uri=True, timeout=BUSY_TIMEOUT)
+
+    def _connect_to_write(self, place: Place) -> WalConnection:
+        place.check()
+        connection = sqlite3.connect(
+            self._uri("mode=rw"),
+            uri=True,
+            timeout=BUSY_TIMEOUT,
+            factory=WalConnection,
+            check_same_thread=False,  # a pool hands it from thread to thread
+        )
+        connection.place = place
+        place.note()
+        return connection
+
+    def _uri(self, query: str) -> str:
+        return f"{self.path.resolve().as_uri()}?{query}"
 
     @contextmanager
     def reading(self) -> Iterator["RDBStorage"]:
@@ -145,17 +176,26 @@ class SqliteFile:
         """Optuna's storage on the file, to write to, in WAL mode; the file is made where it is missing.
 
         Raises RequestError where the file's schema is not that of the installed Optuna, StudyFailedError
-        where the file cannot be written: locked for longer than BUSY_TIMEOUT, or on a full or broken disk.
+        where the file cannot be written: locked for longer than BUSY_TIMEOUT, on a full or broken disk, or
+        deleted, renamed or replaced meanwhile, see `Place`.
         """
         from optuna.exceptions import StorageInternalError
 
-        connect = {"factory": WalConnection, "timeout": BUSY_TIMEOUT}
+        place = Place(self.path)
         try:
             with FileLock(self._beside(".lock"), timeout=2 * BUSY_TIMEOUT):  # its holder may be waiting too
                 self._make()
-            with closing_storage(self.path, engine_kwargs={"connect_args": connect}) as storage:
+            connect = partial(self._connect_to_write, place)
+            with closing_storage(self.path, engine_kwargs={"creator": connect}) as storage:
                 yield storage
         except (SQLAlchemyError, StorageInternalError, Timeout) as error:
+            cause = _root(error)
+            if type(cause) is sqlite3.DatabaseError:  # a subclass says nothing of what the file holds
+                raise StudyFailedError(
+                    f"'{self.path}' was damaged while it was written ({cause}): another program has written "
+                    "to it, or the disk fails; put a copy in its place, without a -wal beside it, or name "
+                    "another storage with --storage"
+                ) from None
             raise StudyFailedError(
                 f"'{self.path}' cannot be written ({_cause(error)}); what was finished is stored: make space "
                 "on the disk, or end what holds the file, and the same command goes on from there"
@@ -261,11 +301,16 @@ def _unwritable(path: Path, reason: str) -> RequestError:
     return RequestError(f"'{path}' cannot be written to ({reason}); choose another place with --storage")
 
 
-def _cause(error: BaseException) -> str:
-    """What SQLite said, at the end of a chain of wrappers."""
+def _root(error: BaseException) -> BaseException:
+    """What is at the end of a chain of wrappers."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error).splitlines()[0]
+    return error
+
+
+def _cause(error: BaseException) -> str:
+    """What SQLite said."""
+    return str(_root(error)).splitlines()[0]
 
 
 @contextmanager

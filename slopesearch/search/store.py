@@ -116,9 +116,16 @@ class Store:
             yield storage
 
     def set_attributes(self, name: str, attributes: Mapping[str, Any]) -> None:
-        """Store attributes of a study. Raises RequestError where another process is writing it."""
+        """Store attributes of a study. Raises RequestError where it is gone, or another process writes it."""
+        self._file.check_there()
         with self.writing(name) as storage:
-            study_id = storage.get_study_id_from_name(name)
+            try:
+                study_id = storage.get_study_id_from_name(name)
+            except KeyError:
+                raise RequestError(
+                    f"the study '{name}' is no longer in '{self.url}': another program has deleted it, or "
+                    "put another file there; put it back, and type the same command again"
+                ) from None
             for key, value in attributes.items():
                 storage.set_study_user_attr(study_id, key, value)
 
