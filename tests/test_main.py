@@ -1,11 +1,23 @@
 """The program as a whole: its commands, and how it ends."""
 
+import fcntl
+import os
+import pty
 import runpy
+import subprocess
+import sys
+import termios
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from slopesearch.cli import main as command_line
 from slopesearch.cli.main import COMMANDS
+from slopesearch.search.store import Store
+from slopesearch.wording import RequestError
+from tests.running import FAKE, ROOT
 
 
 def test_ctrl_c_while_modules_are_loaded_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,3 +33,47 @@ def test_ctrl_c_while_modules_are_loaded_is_no_traceback(monkeypatch: pytest.Mon
 def test_every_command_says_what_it_does() -> None:
     for name, command in COMMANDS.items():
         assert command.__doc__, name
+
+
+def told(store: Store) -> int:
+    try:
+        return sum(row.complete + row.pruned for row in store.summaries())
+    except RequestError:  # there is no such file yet
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("before", "code", "trials"), [((), 130, 4), (("nohup",), 0, 9)], ids=["plain", "nohup"]
+)
+def test_a_study_ends_with_its_terminal_or_outlives_it(
+    before: tuple[str, ...], code: int, trials: int, tmp_path: Path
+) -> None:
+    """A terminal is lost when its other side is closed, as with a window or a connection."""
+    store = Store(f"sqlite:///{tmp_path}/x.db")
+    program = [*before, sys.executable, "-m", "tests.running", "optimize", *FAKE, "--trials", "9"]
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    with subprocess.Popen(
+        [*program, "--storage", store.url],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0),
+    ) as study:
+        os.close(theirs)
+        assert study.stdin is not None
+        study.stdin.write(b"\n" * 3)
+        study.stdin.flush()
+        while told(store) < 3:  # the fourth waits
+            assert study.poll() is None
+            with suppress(OSError):
+                os.read(ours, 2**16)
+            time.sleep(0.05)
+        os.close(ours)
+        study.stdin.close()
+        assert study.wait(120) == code
+    assert told(store) == trials
+    assert [row.running for row in store.summaries()] == [0]

@@ -1,6 +1,8 @@
 """The command line: its commands by name, and what their errors look like."""
 
 import io
+import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -35,6 +37,7 @@ for _name, _command in COMMANDS.items():
 
 def main() -> None:
     """Run the command line; exit 2 where the request was wrong, 1 where the work failed."""
+    _end_with_the_terminal()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal cannot show
     try:
@@ -51,3 +54,20 @@ def main() -> None:
     except StudyFailedError as error:
         print(f"error: {printable(str(error), keep=LINES)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _end_with_the_terminal() -> None:
+    """End as on SIGTERM when the terminal is lost, unless the command runs under nohup."""
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hang_up is None or signal.getsignal(hang_up) != signal.SIG_DFL:
+        return
+    terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+
+    def end(signum: int, frame: object) -> None:
+        signal.signal(hang_up, signal.SIG_IGN)  # it comes from the system, and again from the shell
+        for descriptor in terminals:
+            if not os.isatty(descriptor):  # to write to it would be an error now
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(hang_up, end)
