@@ -1,6 +1,7 @@
 """Which devices get how many workers, and the check of the torch pair."""
 
 import os
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -82,6 +83,18 @@ def test_a_pair_that_imports_passes_and_ctrl_c_waits_for_nothing() -> None:
         pass
     with pytest.raises(KeyboardInterrupt), checked_torch_pair():
         raise KeyboardInterrupt
+
+
+def test_without_a_folder_for_temporary_files_the_pair_is_not_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "nowhere")])
+    with (
+        pytest.raises(RequestError, match="no folder for temporary files .*nowhere.* name it in TMPDIR"),
+        checked_torch_pair(),
+    ):
+        pass
 
 
 def test_gpus_train_in_float32_until_bf16_is_measured_there() -> None:

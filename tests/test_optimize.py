@@ -1,11 +1,14 @@
 """The loop, driven with fake metrics and with real training: totals, kills at every write, faults."""
 
 import gc
+import random
 import signal
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from slopesearch.config import REPORTS, Report, TrialConfig
@@ -334,3 +337,44 @@ def test_a_request_that_does_not_fit_is_refused_before_a_download(
 
 def test_an_interrupt_after_the_last_trial_began_is_no_interruption(harness: Harness) -> None:
     assert not harness(3, listen=interrupt_at(2, 1)).interrupted
+
+
+def test_a_clock_that_is_set_back_and_forward_by_a_day_changes_the_times_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, harness = Harness(tmp_path / "whole.db"), Harness(tmp_path / "x.db")
+    whole(25, spec(sampler="random"), workers=3)
+    draw = random.Random(0)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, zone: tzinfo | None = None) -> "Clock":
+            return super().now(zone) + timedelta(days=draw.choice((-1, 0, 1)))
+
+    for place in ("slopesearch.search.ledger", "optuna.storages._in_memory"):
+        monkeypatch.setattr(f"{place}.datetime", Clock)
+    harness(12, spec(sampler="random"), workers=3, timeout=3600.0, hang_timeout=3600.0)
+    outcome = harness(25, spec(sampler="random"), workers=3, timeout=3600.0, hang_timeout=3600.0)
+    assert not outcome.interrupted
+    assert [row[:4] for row in harness.table()] == [row[:4] for row in whole.table()]
+    study = optuna.load_study(study_name="digits-mlp", storage=harness.store.url)
+    durations = [trial.duration for trial in study.get_trials() if trial.duration is not None]
+    study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+    assert min(durations) < timedelta(hours=-1)
+    assert max(durations) > timedelta(hours=1)
+
+
+def test_a_long_study_keeps_no_descriptor_and_a_small_wal(harness: Harness) -> None:
+    wal, process = Path(harness.store.url.removeprefix("sqlite:///") + "-wal"), psutil.Process()
+    descriptors, sizes = [process.num_fds()], []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Told) and event.number % 50 == 1:
+            descriptors.append(process.num_fds())
+            sizes.append(wal.stat().st_size)
+
+    harness(310, spec(sampler="random"), listen=listen, workers=4)
+    descriptors.append(process.num_fds())
+    assert descriptors[0] == descriptors[-1]
+    assert len(set(descriptors[1:-1])) == 1
+    assert sizes[0] < sizes[-1] < 2 * 1000 * 4096  # 12 MB are written; it begins anew after 1,000 pages

@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -208,6 +210,36 @@ def test_a_study_that_another_process_writes_meanwhile_stays_whole(
         assert study.end()[0] == 0
     for name, trials in (("one", 20), ("another", 12)):
         assert len(harness.study(name).trials) == trials
+
+
+DASHBOARD = """
+import optuna, sys
+study = optuna.load_study(study_name="digits-mlp", storage=sys.argv[1])
+most, polls = 0, 0
+while most < 200:
+    polls += 1
+    trials = study.get_trials()
+    assert [trial.number for trial in trials] == list(range(len(trials)))
+    over = sum(trial.state.is_finished() for trial in trials)
+    assert over >= most
+    most = over
+print(polls)
+"""
+
+
+def test_a_dashboard_that_polls_all_the_while_sees_every_trial_and_stops_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LAUNCHERS, "fake", FakeLauncher)
+    harness = Harness(tmp_path / "x.db")
+    harness(2, QUICK)
+    command = [sys.executable, "-W", "ignore", "-c", DASHBOARD, harness.store.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as dashboard:
+        harness(200, QUICK, workers=4)
+        polls, errors = dashboard.communicate(timeout=120)
+    assert dashboard.returncode == 0, errors
+    assert int(polls) > 1
+    assert harness.study().count("COMPLETE") + harness.study().count("PRUNED") == 200
 
 
 @pytest.mark.parametrize("at_once", [3, AT_ONCE])

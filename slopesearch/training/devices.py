@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -21,8 +22,15 @@ if TYPE_CHECKING:
 def checked_torch_pair() -> Iterator[None]:
     """Raise RequestError, naming the fix, unless torch and torchvision are a pair that imports together.
 
-    Tried in a process of its own, beside the imports in the `with` block, since torchvision takes 160 MB.
+    Torch needs a folder for temporary files, so that is looked for first. The pair is tried in a process of
+    its own, beside the imports in the `with` block, since torchvision takes 160 MB.
     """
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        raise RequestError(
+            f"there is no folder for temporary files ({error.strerror}); make one, and name it in TMPDIR"
+        ) from None
     program = [sys.executable, "-P", "-c", "import torch, torchvision"]  # -P: no module of the current folder
     trial = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
