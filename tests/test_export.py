@@ -1,5 +1,6 @@
 """Config files: what is written is read back equal; what is wrong in one gets a sentence."""
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,9 @@ def test_a_file_that_is_there_is_not_overwritten_unless_forced(tmp_path: Path) -
     assert read_config_file(path) == make_exported()
     with pytest.raises(RequestError, match="is a folder"):
         write_config_file(make_exported(), tmp_path, force=True)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RequestError, match="pipe' is no regular file, and only such a file is replaced"):
+        write_config_file(make_exported(), tmp_path / "pipe", force=True)
     with pytest.raises(RequestError, match="there is no folder"):
         write_config_file(make_exported(), tmp_path / "no" / "x.toml", force=True)
 

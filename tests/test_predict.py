@@ -1,11 +1,13 @@
 """Image files of every kind become digits; what cannot be read is said."""
 
+import os
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from slopesearch.runs.export import ConfigFile, Origin
 from slopesearch.runs.predict import load_run, predict_images, read_image
@@ -107,17 +109,27 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_read(
     (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "x.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 28 28\n%%EndComments\n")
     Image.new("1", (14_000, 14_000)).save(tmp_path / "bomb.png")
-    names = ["grey.png", "half.png", "text.png", "x.eps", "bomb.png", "nowhere.png", "."]
+    Image.new("1", (5_000, 4_001)).save(tmp_path / "large.tiff")
+    os.mkfifo(tmp_path / "pipe.png")
+    spoiled = zero().astype(np.float32)
+    spoiled[3, 3] = np.nan
+    Image.fromarray(spoiled).save(tmp_path / "nan.tiff")
+    unreadable = ["half.png", "text.png", "x.eps", "bomb.png", "large.tiff", "pipe.png", "nan.tiff"]
+    names = ["grey.png", *unreadable, "nowhere.png", os.devnull, "."]
     done = command_line("predict", str(run), *names)
     assert done.code == 2
     assert done.out.startswith("grey.png: 0  0.9")
     assert len(done.out.splitlines()) == 1
-    assert done.err.count("cannot be read: ") == 6
+    assert done.err.count("cannot be read: ") == len(done.err.splitlines()) == 10
     for sentence in (
         "error: 'half.png' cannot be read: ",
         "error: 'text.png' cannot be read: it is no image in a known format; use PNG,",
         "error: 'x.eps' cannot be read: it is no image in a known format",
         "error: 'bomb.png' cannot be read: Image size (196000000 pixels) exceeds limit",
+        "error: 'large.tiff' cannot be read: it has 5,000 x 4,001 pixels; at most 20,000,000 are decoded",
+        "error: 'pipe.png' cannot be read: it is no file but a folder, a pipe or a device",
+        f"error: '{os.devnull}' cannot be read: it is no file but a folder, a pipe or a device",
+        "error: 'nan.tiff' cannot be read: some of its pixels are no finite numbers",
         "error: 'nowhere.png' cannot be read: No such file or directory",
     ):
         assert sentence in done.err
@@ -126,6 +138,37 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_read(
     done = command_line("predict", str(run), "\x1b[31m.png", "\x1b[32m.png")
     assert done.out.startswith(r"\x1b[31m.png: 0")
     assert r"error: '\x1b[32m.png' cannot" in done.err
+
+
+def test_an_image_that_is_too_large_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.png"
+    Image.new("1", (5_000, 4_001)).save(path)
+
+    def decoded(*arguments: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decoded)
+    with pytest.raises(ValueError, match="at most 20,000,000 are decoded"):
+        read_image(path, invert=False)
+
+
+def test_odd_metadata_are_no_matter(tmp_path: Path) -> None:
+    """A TIFF whose width is given twice: Pillow warns, and a warning is an error here."""
+    path = tmp_path / "x.tiff"
+    Image.fromarray(zero()).save(path)
+    content = bytearray(path.read_bytes())
+    (directory,) = struct.unpack_from("<I", content, 4)
+    (count,) = struct.unpack_from("<H", content, directory)
+    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+        tag, _, _, value = struct.unpack_from("<HHII", content, entry)
+        if tag == 256:
+            struct.pack_into("<HHIHH", content, entry, tag, 3, 2, value, value)
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match="tag 256 had too many entries"):
+        Image.open(path).load()
+    assert torch.equal(read_image(path, invert=False) * 255, torch.from_numpy(zero()).float())
 
 
 def test_a_run_that_is_not_finished_or_damaged_is_refused(run: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 from slopesearch.checks import size_misfits, unknown_names
 from slopesearch.config import Noun, Objective, TrialConfig
 from slopesearch.wording import RequestError, mistakes, read_toml
-from slopesearch.files import write_aside
+from slopesearch.files import refuse_special, write_aside
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
 from slopesearch.nets.models import MODELS, count_parameters
@@ -98,9 +98,11 @@ def as_toml(content: ConfigFile) -> str:
 
 def write_config_file(content: ConfigFile, path: Path, force: bool) -> None:
     """Write a config file in one step. Raises RequestError where one is there already, unless forced."""
-    if path.is_dir() or not path.parent.is_dir():
-        wrong = "is a folder" if path.is_dir() else f"cannot be made: there is no folder '{path.parent}'"
-        raise RequestError(f"'{path}' {wrong}; name a file with -o")
+    refuse_special(path)
+    if not path.parent.is_dir():
+        raise RequestError(
+            f"'{path}' cannot be made: there is no folder '{path.parent}'; name a file with -o"
+        )
     if path.exists() and not force:
         raise RequestError(f"'{path}' is there already; name another with -o, or overwrite it with --force")
     write_aside(path, as_toml(content).encode())

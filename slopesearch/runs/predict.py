@@ -20,6 +20,7 @@ from slopesearch.training.data import DATASETS, SIDE, DataSet
 
 # Pillow knows more formats, but starts Ghostscript for EPS.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+MOST_PIXELS = 20_000_000  # each takes up to 40 bytes of memory; without a limit a PNG of 0.8 MB took 3.8 GB
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,8 @@ def predict_images(run: Path, paths: list[Path], invert: bool = False) -> list[P
     for path in paths:
         try:
             pixels = read_image(path, invert)
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            Image.DecompressionBombError,
-            Image.DecompressionBombWarning,
-        ) as e:
-            predictions.append(Prediction(path, error=_reason(e)))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            predictions.append(Prediction(path, error=_reason(error)))
             continue
         probabilities = model((pixels[None, None] - data.mean) / data.std)[0].softmax(0)
         digit = int(probabilities.argmax())
@@ -93,15 +88,24 @@ def read_image(path: Path, invert: bool) -> Tensor:
 
     The camera's rotation is applied, transparent parts become background and colours grey. The image keeps
     its proportions when it is resized; background makes it square. Raises OSError, ValueError,
-    SyntaxError or one of Pillow's decompression-bomb classes where it cannot be read.
+    SyntaxError or Pillow's DecompressionBombError where it cannot be read, has more than MOST_PIXELS or is
+    no regular file, which a pipe or a device is not.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file but a folder, a pipe or a device")
     with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path, formats=FORMATS) as file:
+        warnings.simplefilter("ignore")  # Pillow's are of metadata, and of a size that is refused below
+        with Image.open(path, formats=FORMATS) as file:  # which reads the header alone
+            if file.width * file.height > MOST_PIXELS:
+                size = f"it has {file.width:,} x {file.height:,} pixels"
+                raise ValueError(f"{size}; at most {MOST_PIXELS:,} are decoded, so make it smaller first")
             image = ImageOps.exif_transpose(file)
             grey = _grey(image, background=255 if invert else 0)
     small = ImageOps.pad(grey, (SIDE, SIDE), Image.Resampling.BICUBIC, color=255 if invert else 0)
-    pixels = torch.from_numpy(np.array(small)).clamp(0, 255) / 255
+    pixels = torch.from_numpy(np.array(small))
+    if not pixels.isfinite().all():
+        raise ValueError("some of its pixels are no finite numbers")
+    pixels = pixels.clamp(0, 255) / 255
     return 1 - pixels if invert else pixels
 
 
