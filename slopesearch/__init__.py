@@ -1,9 +1,9 @@
 """Hyperparameter search for activations, slopes, BatchNorm placement, init and learning rate."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's own would be the first of the modules that a command has to wait for
 if TYPE_CHECKING:
+    from typing import Any
+
     from slopesearch.config import StudySpec
     from slopesearch.nets.models import build_model
     from slopesearch.runs.export import load_config
@@ -26,8 +26,10 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """A public name, imported when it is first used: commands that only read must not wait for torch."""
+    from importlib import import_module
+
     if name not in _HOMES:
         raise AttributeError(f"module 'slopesearch' has no attribute '{name}'")
     return getattr(import_module(f"slopesearch.{_HOMES[name]}"), name)

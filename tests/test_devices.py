@@ -1,10 +1,15 @@
 """Which devices get how many workers, and the check of the torch pair."""
 
 import os
+import resource
+import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 import torch
 
@@ -15,7 +20,7 @@ from slopesearch.training.devices import (
     resolve_devices,
     usable_cores,
 )
-from slopesearch.wording import RequestError
+from slopesearch.wording import RequestError, StudyFailedError
 
 
 @pytest.fixture
@@ -78,11 +83,86 @@ def test_a_pair_that_does_not_import_names_the_fix(tmp_path: Path, monkeypatch: 
         raise ImportError("undefined symbol")  # as torch itself may, in the block
 
 
-def test_a_pair_that_imports_passes_and_ctrl_c_waits_for_nothing() -> None:
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "signal 9"),  # as the system does when memory is short
+        ("print('what(): std::bad_alloc', file=sys.stderr); os.abort()", "std::bad_alloc"),
+        ("raise MemoryError", "MemoryError"),
+        ("raise ImportError('x.so: cannot open: Cannot allocate memory')", "Cannot allocate memory"),
+        ("raise ImportError('x.so: failed to map segment from shared object')", "failed to map segment"),
+    ],
+)
+def test_a_lack_of_memory_is_no_verdict_on_the_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, reason: str
+) -> None:
+    (tmp_path / "torchvision.py").write_text(f"import os, signal, sys\n{fault}")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with (
+        pytest.raises(StudyFailedError, match=f"{reason}.* that memory ran short: end"),
+        checked_torch_pair(),
+    ):
+        pass
+
+
+def test_a_lack_of_memory_in_the_block_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (MemoryError(), ImportError("x.so: failed to map segment from shared object")):
+        with pytest.raises(StudyFailedError, match="memory ran short"), checked_torch_pair():
+            raise error
+    reason = "x.so: failed to map segment from shared object: Operation not permitted"
+    with pytest.raises(ImportError), checked_torch_pair():
+        raise ImportError(reason)
+    (tmp_path / "torchvision.py").write_text(f"raise ImportError('{reason}')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(RequestError, match="Operation not permitted.*pip install"), checked_torch_pair():
+        pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold to this limit")
+def test_a_command_with_too_little_memory_says_so(tmp_path: Path) -> None:
+    limit = 600 * 2**20  # torch's libraries alone are larger
+    done = subprocess.run(
+        [sys.executable, "-m", "slopesearch", "optimize", "--dataset", "digits"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "torch and torchvision could not be loaded (" in done.stderr
+    assert "memory ran short" in done.stderr
+
+
+def test_a_pair_that_imports_passes() -> None:
     with checked_torch_pair():
         pass
-    with pytest.raises(KeyboardInterrupt), checked_torch_pair():
-        raise KeyboardInterrupt
+
+
+PARENT = """
+import os, sys, time
+from slopesearch.training.devices import checked_torch_pair
+with checked_torch_pair():
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_the_trial_of_the_pair_ends_with_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """The pair takes minutes to load here, and the signal goes to the parent alone."""
+    (tmp_path / "torchvision.py").write_text("import time; time.sleep(600)")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        (trial,) = psutil.Process(parent.pid).children()
+        assert trial.is_running()
+        parent.send_signal(number)
+        assert parent.wait(20) == (130 if number == signal.SIGINT else -number)
+        assert psutil.wait_procs([trial], timeout=20)[1] == []
 
 
 def test_without_a_folder_for_temporary_files_the_pair_is_not_blamed(

@@ -19,14 +19,14 @@ ROOT = PACKAGE.parent
 
 # A file may import only what stands above it.
 ROUTE = [
-    *("seeds", "config", "wording", "files"),
+    *("seeds", "interrupts", "config", "wording", "files"),
     *("nets.activations", "nets.initializers", "nets.models", "nets.packed"),
     *("nets.cpu.loops", "nets.cpu.steps", "nets.cpu.stem", "nets.cpu.plan", "nets.cpu"),
     "nets.plain",
     *("training.data", "training.devices", "training.diagnostics", "training.optimizers", "training.engine"),
     *("training.fit", "checks"),
-    *("search.textbook", "search.sampler", "search.pruner", "search.space"),
-    *("search.records", "search.rescue", "search.sqlite", "search.store", "search.ledger"),
+    *("search.records", "search.textbook", "search.sampler", "search.pruner", "search.space"),
+    *("search.rescue", "search.sqlite", "search.store", "search.ledger"),
     *("evidence.statistics", "evidence.arms", "evidence.results"),
     *("search.messages", "search.faults", "search.worker", "search.worker_main"),
     *("search.launchers.inline", "search.launchers.process", "search.launchers"),
@@ -35,7 +35,7 @@ ROUTE = [
     *("runs.export", "runs.train", "runs.predict", "runs.replay"),
     *("report.summary", "report.style", "report.search_plots", "report.slope_plots", "report.choice_plots"),
     *("report.network_plots", "report.run_plots", "report.plots", "report.page", "report.dashboard"),
-    *("cli.tables", "cli.live", "cli.options"),
+    *("cli.streams", "cli.tables", "cli.live", "cli.options"),
     *("cli.study_commands", "cli.search_commands", "cli.model_commands", "cli.main", "__main__"),
 ]
 KNOWS_TORCH = (

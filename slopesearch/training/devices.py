@@ -1,7 +1,7 @@
 """Which devices there are, how many workers they get, and in what precision they train."""
 
 import os
-import signal
+import re
 import subprocess
 import sys
 import tempfile
@@ -12,10 +12,21 @@ from typing import TYPE_CHECKING
 import joblib
 
 from slopesearch.config import Precision
-from slopesearch.wording import RequestError
+from slopesearch.interrupts import exits_at_once
+from slopesearch.wording import RequestError, StudyFailedError
 
 if TYPE_CHECKING:
     import torch
+
+
+# The pair is tried by a process that lives no longer than this one: the system closes the pipe between them.
+# -P: no module of the current folder.
+_TRIAL = [
+    *(sys.executable, "-P", "-c"),
+    "import os, threading\n"
+    "threading.Thread(target=lambda: (os.read(0, 1), os._exit(0)), daemon=True).start()\n"
+    "import torch, torchvision\n",
+]
 
 
 @contextmanager
@@ -23,7 +34,8 @@ def checked_torch_pair() -> Iterator[None]:
     """Raise RequestError, naming the fix, unless torch and torchvision are a pair that imports together.
 
     Torch needs a folder for temporary files, so that is looked for first. The pair is tried in a process of
-    its own, beside the imports in the `with` block, since torchvision takes 160 MB.
+    its own, beside the imports in the `with` block, since torchvision takes 160 MB. Ctrl-C ends everything at
+    once meanwhile. Raises StudyFailedError where there is too little memory to try.
     """
     try:
         tempfile.gettempdir()
@@ -31,30 +43,55 @@ def checked_torch_pair() -> Iterator[None]:
         raise RequestError(
             f"there is no folder for temporary files ({error.strerror}); make one, and name it in TMPDIR"
         ) from None
-    program = [sys.executable, "-P", "-c", "import torch, torchvision"]  # -P: no module of the current folder
-    trial = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        yield
-    except KeyboardInterrupt:
-        trial.kill()
-        trial.communicate()
-        raise
-    except Exception:
+    trial = subprocess.Popen(
+        _TRIAL, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    with exits_at_once(), trial:
+        try:
+            yield
+        except Exception as error:
+            _judge(trial)
+            if _is_starved(str(error)) or isinstance(error, MemoryError):
+                raise _starved(str(error)) from None
+            raise
         _judge(trial)
-        raise
-    _judge(trial)
 
 
 def _judge(trial: subprocess.Popen[str]) -> None:
-    _, errors = trial.communicate()
-    if trial.returncode not in (0, -signal.SIGINT):  # Ctrl-C reaches it too, and says nothing of the pair
-        reason = (errors.strip() or f"exit code {trial.returncode}").splitlines()[-1]
-        raise RequestError(
-            f"torch and torchvision do not work together ({reason}); the usual reason is that they come "
-            "from different builds, say torch for the CPU beside torchvision for CUDA: run `pip uninstall "
-            "-y torch torchvision`, then install both in one command, `pip install torch torchvision`, or "
-            "the one that the selector on pytorch.org gives for your machine"
-        ) from None
+    assert trial.stderr is not None
+    errors = trial.stderr.read().strip()
+    code = trial.wait()
+    if code == 0:
+        return
+    reason = (errors or f"exit code {code}").splitlines()[-1]
+    if _is_starved(errors):
+        raise _starved(reason)
+    if code < 0:
+        raise _starved(f"signal {-code}")
+    raise RequestError(
+        f"torch and torchvision do not work together ({reason}); the usual reason is that they come "
+        "from different builds, say torch for the CPU beside torchvision for CUDA: run `pip uninstall "
+        "-y torch torchvision`, then install both in one command, `pip install torch torchvision`, or "
+        "the one that the selector on pytorch.org gives for your machine"
+    ) from None
+
+
+# As C++, Python and the system's loader say it, which adds the reason to the last where it is another one.
+_SHORT_OF_MEMORY = re.compile(
+    r"std::bad_alloc|MemoryError|Cannot allocate memory|failed to map segment from shared object$",
+    re.MULTILINE,
+)
+
+
+def _is_starved(errors: str) -> bool:
+    return _SHORT_OF_MEMORY.search(errors) is not None
+
+
+def _starved(reason: str) -> StudyFailedError:
+    return StudyFailedError(
+        f"torch and torchvision could not be loaded ({reason}); the usual reason is that memory ran short: "
+        "end what uses it, or raise the limit on it, and type the same command again"
+    )
 
 
 def resolve_devices(devices: str, workers: int | None) -> list[str]:
