@@ -136,6 +136,27 @@ def test_the_referee_lets_the_pruner_speak(number: int, steps: int, report: Repo
     assert Referee(Strict(), seed=0, exempt=5).call(study, trial, report) == call
 
 
+@pytest.mark.parametrize("name", ["halving", "median"])
+def test_an_audited_trial_leaves_the_race_behind_its_verdict(name: str) -> None:
+    """At report 3 the judged trial competes with the 24 that were let through, which are all better."""
+    study = optuna.create_study(direction="maximize")
+    for number in range(24 + 80):
+        trial = study.ask()
+        for step in range(1, REPORTS + 1):
+            trial.report(1.0 if number < 24 else 0.0, step)
+        if number >= 24:
+            trial.set_user_attr("would_prune_at", 1)
+        study.tell(trial, 1.0)
+    trial = study.ask()
+    assert derive(0, "audit", trial.number) % AUDIT
+    calls = []
+    for step in (1, 3):
+        trial.report(0.5, step)
+        stored = study.get_trials(deepcopy=False)[trial.number]
+        calls.append(Referee(PRUNERS[name](), seed=0, exempt=0).call(study, stored, at(step)))
+    assert calls == ["go on", "stop"]
+
+
 @pytest.mark.parametrize(("batch", "seen"), [(None, 24), (8, 16)])
 def test_a_deterministic_study_judges_by_earlier_batches_alone(batch: int | None, seen: int) -> None:
     heard: list[int] = []

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sqlalchemy import Connection, Executable, bindparam, delete, func, insert, select, update
 
 from slopesearch.config import ResolvedSpec, TrialConfig, TrialResult
-from slopesearch.search.records import BULKY, StudyRecord, TrialRecord, attributes_of
+from slopesearch.search.records import AUDITED, BULKY, StudyRecord, TrialRecord, attributes_of
 from slopesearch.search.sqlite import read_trials
 from slopesearch.search.store import record_of
 from slopesearch.wording import RequestError, StudyFailedError
@@ -128,7 +128,7 @@ class Ledger:
             else:
                 job = Job(attached, TrialConfig.model_validate_json(json.dumps(config)))
             job.reported = max(trial.intermediate_values, default=0)
-            job.audited = "would_prune_at" in trial.user_attrs
+            job.audited = AUDITED in trial.user_attrs
             jobs.append(job)
         self.commit()
         return jobs
@@ -173,7 +173,8 @@ class Ledger:
         """Take down the first report step at which the pruner would have stopped a trial that goes on."""
         if not job.audited:
             job.audited = True
-            self._note(job, {"would_prune_at": step})
+            job.trial.set_user_attr(AUDITED, step)
+            self._note(job, {AUDITED: step})
 
     def tell(self, job: Job, result: TrialResult) -> FrozenTrial:
         """Take down how a run ended; a run that did not come to its end is told as PRUNED."""
@@ -264,19 +265,24 @@ def _now() -> datetime:
 
 
 def _in_memory(trial: FrozenTrial) -> FrozenTrial:
-    """What sampler and pruner read of a stored trial; the attributes only while it runs.
+    """What sampler and pruner read of a stored trial; of its attributes, once it is over, AUDITED alone.
 
     Raises RequestError where its numbers are not those of such a trial.
     """
     running = not trial.state.is_finished()
+    user_attrs = trial.user_attrs
+    if not running:
+        user_attrs = {key: value for key, value in user_attrs.items() if key == AUDITED}
     try:
+        if not isinstance(user_attrs.get(AUDITED, 0), int):
+            raise TypeError(f"its {AUDITED} is {user_attrs[AUDITED]!r}")
         return create_trial(
             state=trial.state,
             values=trial.values,
             params=trial.params,
             distributions=trial.distributions,
             intermediate_values=trial.intermediate_values,
-            user_attrs=trial.user_attrs if running else None,
+            user_attrs=user_attrs,
             system_attrs=trial.system_attrs if running else None,
         )
     except (ValueError, TypeError) as error:

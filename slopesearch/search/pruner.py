@@ -11,6 +11,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from slopesearch.config import REPORTS, Report
+from slopesearch.search.records import AUDITED
 from slopesearch.seeds import derive
 
 AUDIT = 20  # one in 20 of the trials that the pruner would stop runs on, which tells how often it is wrong
@@ -59,8 +60,9 @@ class Referee:
     """What becomes of a trial at a report: the pruner's rule, and when it does not hold.
 
     The first `exempt` trials, the textbook's, run to their end: the summary compares with them. One trial in
-    AUDIT that the pruner would stop goes on too. `batch`, of a deterministic study, is the number of trials
-    that are asked for at a time: a trial is judged against those of earlier batches alone.
+    AUDIT that the pruner would stop goes on too, and takes no part in the race from then on. `batch`, of a
+    deterministic study, is the number of trials that are asked for at a time: a trial is judged against those
+    of earlier batches alone.
     """
 
     pruner: BasePruner
@@ -77,19 +79,24 @@ class Referee:
             return "go on"
         if report.step != trial.last_step:  # it runs again, and the pruner would judge the last step
             return "go on"
-        if self.batch is not None:
-            study = _before(study, trial.number - trial.number % self.batch)
-        if not self.pruner.prune(study, trial):
+        before = None if self.batch is None else trial.number - trial.number % self.batch
+        if not self.pruner.prune(_without_audits(study, report.step, before), trial):
             return "go on"
         return "audit" if derive(self.seed, "audit", trial.number) % AUDIT == 0 else "stop"
 
 
-def _before(study: Study, number: int) -> Study:
-    """The study as a pruner would see it if it ended before the trial of a number."""
+def _without_audits(study: Study, step: int, before: int | None) -> Study:
+    """The study without the trials that the pruner would have stopped before a step.
+
+    It ends before the trial of a number, where one is given.
+    """
 
     def get_trials(deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        earlier = study.get_trials(deepcopy=False)[:number]
-        return [trial for trial in earlier if states is None or trial.state in states]
+        return [
+            trial
+            for trial in study.get_trials(deepcopy=False)[:before]
+            if (states is None or trial.state in states) and trial.user_attrs.get(AUDITED, step) >= step
+        ]
 
     shorter = copy.copy(study)
     shorter.get_trials = get_trials  # type: ignore[method-assign]

@@ -11,6 +11,7 @@ from slopesearch.wording import RequestError
 
 CONFIRM, TEST = "/confirm", "/test"  # behind the name of a search: the studies of its verdict
 VERDICTS = (CONFIRM, TEST)
+AUDITED = "would_prune_at"  # the first report step at which a trial that ran on would have been stopped
 BULKY = ("curves", "layers")  # 5 of the 13 kB that a trial takes in memory; the loop does not need them
 
 
