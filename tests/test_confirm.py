@@ -1,6 +1,7 @@
 """confirm: the plan is run whole, once, on fresh seeds; the test set is opened once."""
 
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -277,6 +278,35 @@ def test_an_opening_that_was_interrupted_is_in_the_cost(search: Search) -> None:
     assert "then 9 at most for the test set" in search.notes[0]
     search()
     assert "then 0 at most for the test set" in search.notes[0]
+
+
+@pytest.mark.parametrize("moment", ["running", "opening"])
+def test_two_calls_at_a_time_are_one_too_many(search: Search, moment: str) -> None:
+    """The second comes while the first runs, or when it has just found that the test set is closed."""
+    refused = []
+
+    def second() -> None:
+        with pytest.raises(
+            RequestError, match=rf"'digits-mlp' is being confirmed by process {os.getpid()} on"
+        ):
+            Search(search.path)()
+        refused.append(moment)
+
+    def listen(event: Event) -> None:
+        if moment == "running" and isinstance(event, Told) and not refused:
+            second()
+
+    class Notes(list[str]):
+        def append(self, text: str) -> None:
+            super().append(text)
+            if moment == "opening" and text.startswith("opening the test set"):
+                second()
+
+    search.notes = Notes()
+    verdict = search(listen=listen)
+    assert refused == [moment]
+    assert [len(opening.tested) for opening in verdict.openings] == [len(verdict.openings[0].arms)]
+    assert Search(search.path)().openings == verdict.openings  # and the lock is let go
 
 
 def test_the_pick_is_compared_with_each_baseline_seed_by_seed(done: tuple[Search, Verdict]) -> None:

@@ -12,6 +12,7 @@ from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.ledger import Configure, Job, Ledger
 from slopesearch.search.loop import BATCH
 from slopesearch.search.messages import Finished, Message
+from slopesearch.wording import RequestError
 from tests.harness import FakeLauncher, FakePack, Harness, Killed, spec
 
 
@@ -165,6 +166,14 @@ def test_a_deterministic_study_extended_by_whole_batches_is_the_longer_study(tmp
     for total in (BATCH, 3 * BATCH, 4 * BATCH):
         pieces(total, deterministic=True, workers=3, launcher="disorder")
     assert pieces.table() == whole.table()
+
+
+def test_a_deterministic_study_is_not_extended_as_another(harness: Harness) -> None:
+    harness(BATCH, deterministic=True)
+    with pytest.raises(RequestError, match="'digits-mlp' is deterministic.*: add that to go on with it"):
+        harness(2 * BATCH)
+    assert len(harness.study().trials) == BATCH
+    assert harness(2 * BATCH, deterministic=True).finished == 2 * BATCH
 
 
 def test_without_it_a_study_on_many_workers_does(tmp_path: Path) -> None:

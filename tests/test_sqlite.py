@@ -3,9 +3,11 @@
 import json
 import multiprocessing
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
@@ -127,6 +129,44 @@ def test_summaries_count_states_and_know_the_direction(tmp_path: Path) -> None:
         ("maximize", 3, 1, 1, 1, 3.0),
         ("minimize", 3, 1, 1, 1, 1.0),
     ]
+
+
+def test_a_foreign_study_with_two_objectives_is_listed_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with file(path).writing() as storage:
+        study = optuna.create_study(study_name="two", storage=storage, directions=["minimize", "maximize"])
+        for value in (1.0, 2.0, 3.0):
+            study.tell(study.ask(), [value, value])
+        study.ask()
+    rows = [tuple(vars(row).values()) for row in file(path).summaries()]
+    assert rows == [("two", 3, 0, 1, 0, None)]
+
+
+def test_a_storage_may_be_a_link_to_another_disk(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    shm = Path("/dev/shm")
+    other = Path(tempfile.mkdtemp(dir=shm)) if shm.is_dir() else tmp_path_factory.mktemp("other")
+    (tmp_path / "x.db").symlink_to(other / "y.db")
+    try:
+        file(tmp_path / "x.db").check_writable()
+        with file(tmp_path / "x.db").lock("s"), file(tmp_path / "x.db").writing() as storage:
+            optuna.create_study(study_name="s", storage=storage)
+            with pytest.raises(RequestError, match="being written by"), file(other / "y.db").lock("s"):
+                pass
+        assert [row.name for row in file(other / "y.db").summaries()] == ["s"]
+        assert [path.name for path in tmp_path.iterdir()] == ["x.db"]
+        assert (tmp_path / "x.db").is_symlink()
+    finally:
+        shutil.rmtree(other)
+
+
+def test_a_study_is_written_and_confirmed_under_two_locks(tmp_path: Path) -> None:
+    storage = file(tmp_path / "x.db")
+    with storage.lock("s"), storage.lock("s", "confirmed"):
+        for doing in ("written", "confirmed"):
+            with pytest.raises(RequestError, match=f"'s' is being {doing} by "), storage.lock("s", doing):
+                pass
 
 
 def test_what_cannot_be_written_is_found_by_trying_and_left_alone(

@@ -149,3 +149,19 @@ def test_checking_a_study_before_it_is_resumed_holds_few_of_its_trials(tmp_path:
         tracemalloc.stop()
     assert len(everything.trials) == 5 * AT_ONCE
     assert peak < 2 * kept  # read at once, five times as much
+
+
+def test_a_deterministic_study_goes_on_as_such_alone(tmp_path: Path) -> None:
+    spec = synthetic.spec_of()
+    with store(tmp_path / "x.db").open() as storage:
+        create_or_resume(storage, "s", spec, "images", deterministic=True)
+        create_or_resume(storage, "s", spec, "images", deterministic=True)
+        with pytest.raises(RequestError) as error:
+            create_or_resume(storage, "s", spec, "images")
+        assert str(error.value) == (
+            "the study 's' is deterministic, and without --deterministic it would be so no longer: add that "
+            "to go on with it, or start another study: add --name s-2"
+        )
+        create_or_resume(storage, "free", spec, "images")
+        create_or_resume(storage, "free", spec, "images", deterministic=True)  # as those made before the mark
+        create_or_resume(storage, "free", spec, "images")

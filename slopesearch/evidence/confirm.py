@@ -64,9 +64,10 @@ def confirm(
     The runs are a study `NAME/confirm` beside the search, without pruning; asked again it goes on with them,
     and runs what has become one of the best since. When all are there, the arm with the lowest mean loss is
     picked, and it and the baselines are trained on the same seeds again and tested (`NAME/test`). The test
-    set is not opened a second time unless `open_again`. `note` is told what it will cost, and what is begun;
-    `display` makes a listener for each of the two studies. Raises RequestError where the request is wrong,
-    and StudyFailedError where run after run fails, or the storage cannot be written.
+    set is not opened a second time unless `open_again`; of two calls at a time the second is refused. `note`
+    is told what it will cost, and what is begun; `display` makes a listener for each of the two studies.
+    Raises RequestError where the request is wrong, and StudyFailedError where run after run fails, or the
+    storage cannot be written.
     """
     store, settings = store or Store(), settings or Settings()
     found = [
@@ -82,9 +83,9 @@ def confirm(
     find(search.spec.dataset, settings.folder, note)
     data_hash = content_hash(search.spec.dataset, settings.folder)
     refuse_other_images(search.name, search.spec, search.attributes, data_hash)
-    return _Confirmation(search, store, settings, workers, data_hash, note, display).run(
-        top, seeds, open_again
-    )
+    confirmation = _Confirmation(search, store, settings, workers, data_hash, note, display)
+    with store.confirming(search.name):  # the locks of its studies are let go in between
+        return confirmation.run(top, seeds, open_again)
 
 
 @dataclass(frozen=True)

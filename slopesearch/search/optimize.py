@@ -127,7 +127,7 @@ def run_study(
     """
     devices = settings.slots()
     with store.writing(name) as storage, _interrupts() as interrupts:
-        study_id = create_or_resume(storage, name, spec, data_hash)
+        study_id = create_or_resume(storage, name, spec, data_hash, settings.deterministic)
         sampler = SeededSampler(SAMPLERS[spec.sampler], spec.seed, first_trials(spec))
         ledger = Ledger(storage, study_id, spec, sampler, PRUNERS[spec.pruner]())
         before = ledger.load()

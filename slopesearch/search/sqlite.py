@@ -218,13 +218,14 @@ class SqliteFile:
         aside.replace(self.path.resolve())
 
     @contextmanager
-    def lock(self, study_name: str) -> Iterator[None]:
-        """Hold a study's lock, which the system lets go when the process dies.
+    def lock(self, study_name: str, doing: str = "written") -> Iterator[None]:
+        """Hold a study's lock, which the system lets go when the process dies; one for each thing to be done.
 
-        Raises RequestError, naming the holder, where another process is writing the study.
+        Raises RequestError, naming the holder, where another process is doing this with the study.
         """
         self.path.parent.mkdir(exist_ok=True)  # the default folder; any other has been found there
-        digest = hashlib.sha256(study_name.encode()).hexdigest()[:12]
+        key = study_name if doing == "written" else f"{study_name}\n{doing}"  # no name has a second line
+        digest = hashlib.sha256(key.encode()).hexdigest()[:12]
         lock, holder = FileLock(self._beside(f".{digest}.lock")), self._beside(f".{digest}.lock.json")
         try:
             lock.acquire(timeout=0)
@@ -234,7 +235,7 @@ class SqliteFile:
             except (OSError, ValueError, KeyError):
                 who = "another process"
             raise RequestError(
-                f"the study '{study_name}' is being written by {who}; let it finish or stop it, "
+                f"the study '{study_name}' is being {doing} by {who}; let it finish or stop it, "
                 "or start another study with --name"
             ) from None
         since = datetime.now().isoformat(sep=" ", timespec="seconds")
@@ -247,7 +248,7 @@ class SqliteFile:
             lock.release()
 
     def summaries(self) -> list[StudySummary]:
-        """Every study of the file, by name.
+        """Every study of the file, by name; one with two objectives, which is not ours, has no best value.
 
         In SQL on Optuna's tables: its own API reads every trial whole, which takes over 2 s for 2,000 trials.
         """
@@ -255,12 +256,13 @@ class SqliteFile:
             SELECT CAST(study_name AS TEXT),
                    sum(state = 'COMPLETE'), sum(state = 'PRUNED'),
                    sum(state = 'RUNNING'), sum(state = 'FAIL'),
-                   CASE direction WHEN 'MAXIMIZE' THEN max(iif(state = 'COMPLETE', value, NULL))
-                                  ELSE min(iif(state = 'COMPLETE', value, NULL)) END
+                   CASE (SELECT group_concat(direction) FROM study_directions AS one
+                         WHERE one.study_id = studies.study_id)
+                       WHEN 'MAXIMIZE' THEN max(iif(state = 'COMPLETE', value, NULL))
+                       WHEN 'MINIMIZE' THEN min(iif(state = 'COMPLETE', value, NULL)) END
             FROM studies
-            JOIN study_directions USING (study_id)
             LEFT JOIN trials USING (study_id)
-            LEFT JOIN trial_values USING (trial_id)
+            LEFT JOIN trial_values ON trial_values.trial_id = trials.trial_id AND objective = 0
             GROUP BY study_id ORDER BY study_name
         """
         self.check_there()

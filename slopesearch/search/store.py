@@ -115,6 +115,15 @@ class Store:
         with self._file.lock(name), self._file.writing() as storage:
             yield storage
 
+    @contextmanager
+    def confirming(self, name: str) -> Iterator[None]:
+        """Hold a search for its confirmation, which is more than one study.
+
+        Raises RequestError, naming the holder, where another process is confirming it.
+        """
+        with self._file.lock(name, "confirmed"):
+            yield
+
     def set_attributes(self, name: str, attributes: Mapping[str, Any]) -> None:
         """Store attributes of a study. Raises RequestError where it is gone, or another process writes it."""
         self._file.check_there()
@@ -207,10 +216,13 @@ def record_of(trial: "FrozenTrial") -> TrialRecord:
     )
 
 
-def create_or_resume(storage: "RDBStorage", name: str, spec: ResolvedSpec, data_hash: str) -> int:
+def create_or_resume(
+    storage: "RDBStorage", name: str, spec: ResolvedSpec, data_hash: str, deterministic: bool = False
+) -> int:
     """The storage's id of the study to write to, with its spec, versions and fingerprint as user attributes.
 
-    Raises RequestError where the study that is there has another direction, spec or images.
+    Raises RequestError where the study that is there has another direction, spec or images, or began as a
+    deterministic one and would not go on as such.
     """
     from optuna.study import StudyDirection
 
@@ -233,6 +245,8 @@ def create_or_resume(storage: "RDBStorage", name: str, spec: ResolvedSpec, data_
         storage.set_study_user_attr(study_id, "spec", asked)
         storage.set_study_user_attr(study_id, "versions", versions())
         storage.set_study_user_attr(study_id, "data_sha256", data_hash)
+        if deterministic:
+            storage.set_study_user_attr(study_id, "deterministic", True)
         storage.set_study_user_attr(study_id, "fingerprint", fingerprint(asked, data_hash))
     elif _parse_spec(name, stored["spec"]) != spec:
         raise RequestError(
@@ -240,6 +254,11 @@ def create_or_resume(storage: "RDBStorage", name: str, spec: ResolvedSpec, data_
         )
     else:
         refuse_other_images(name, spec, stored, data_hash)
+    if stored.get("deterministic") and not deterministic:
+        raise RequestError(
+            f"the study '{name}' is deterministic, and without --deterministic it would be so no longer: add "
+            f"that to go on with it, or start another study: add --name {shlex.quote(name + '-2')}"
+        )
     return study_id
 
 
