@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from slopesearch.config import Range, StudySpec, TrialConfig
+from slopesearch.config import Range, Space, StudySpec, TrialConfig
 
 LARGEST_TOML = 2**14  # bytes; a study file has some hundred, and tomllib takes 20 s over 64 kB of dots
 
@@ -73,6 +73,8 @@ def _sentence(detail: Mapping[str, Any], owner: type[BaseModel]) -> str:
             kind = owner.model_fields[part].annotation
             parts = (kind, *get_args(kind))
             owner = next((k for k in parts if isinstance(k, type) and issubclass(k, BaseModel)), Range)
+        if owner is StudySpec and name in Space.model_fields:
+            return f"unknown key '{name}'; it is a part of the space: space.{name}"
         return unknown("key", name, owner.model_fields)
     if detail["type"] == "missing":
         return f"{name}: is missing"
@@ -116,6 +118,11 @@ def printable(text: str, keep: str = "") -> str:
 def unknown(kind: str, given: str, choices: Mapping[str, object] | list[str]) -> str:
     """The sentence for a name that does not exist: the given one, and those to choose from."""
     return f"unknown {kind} {_short(given)}; choose from {', '.join(choices)}"
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things: 1 epoch, 2 epochs, 1,000 epochs."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def describe(config: TrialConfig) -> str:

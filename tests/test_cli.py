@@ -117,7 +117,13 @@ def test_auto_without_mnist_and_network_runs_on_digits_with_one_warning(
     done = slopesearch("optimize", *small)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("using scikit-learn's bundled digits") == 1
-    assert "digits-mlp: to 1 trials" in done.stdout
+    assert "digits-mlp: to 1 trial;" in done.stdout
+    assert "; stored in studies/slopesearch.db\n" in done.stdout
+    (warning,) = (line for line in done.stdout.splitlines() if "digits;" in line and "MNIST" in line)
+    assert warning == (
+        "no MNIST in 'data' and no download (Connection refused): using scikit-learn's bundled digits; "
+        "for MNIST name its folder with --data or SLOPESEARCH_DATA"
+    )
     assert {path.name for path in tmp_path.iterdir()} == {"studies"}  # nothing half-downloaded
 
 
@@ -131,6 +137,7 @@ WRONG = [
     (["optimize", "bad.toml"], "space.negative_slope: a slope lies in [0, 1], given -0.1"),
     (["optimize", "--model", "resnet"], "unknown model 'resnet'; choose from mlp, cnn"),
     (["optimize", "--dataset", "cifar"], "unknown dataset 'cifar'; choose from auto, mnist"),
+    (["optimize", "--set", "init=he"], "unknown key 'init'; it is a part of the space: space.init"),
     (["optimize", "--set", "space.init=he"], "unknown init 'he'"),
     (["optimize", "--set", "epochs"], "--set takes KEY=VALUE, like --set space.lr=0.001, given 'epochs'"),
     (["optimize", "--timeout", "soon"], "timeout: a number with s, m or h behind it, like 30m, given 'soon'"),

@@ -149,6 +149,29 @@ def test_auto_without_network_warns_once_and_takes_digits(tmp_path: Path, no_net
     assert list(tmp_path.iterdir()) == []  # nothing half-made
 
 
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [
+        (
+            "urllib.error.URLError: <urlopen error [Errno -3] Temporary failure in name resolution>",
+            "Temporary ",
+        ),
+        ("urllib.error.URLError: <urlopen error timed out>", "timed out"),
+        ("RuntimeError: Error downloading train-images-idx3-ubyte.gz", "Error downloading train-images"),
+        ("urllib.error.HTTPError: HTTP Error 404: Not Found", "HTTP Error 404: Not Found"),
+        ("", "no reason given"),
+    ],
+)
+def test_the_reason_of_a_failed_download_is_told_in_plain_words(
+    last: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = subprocess.CompletedProcess([], 1, "", f"{last}\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    warnings: list[str] = []
+    find("auto", tmp_path / "data", warnings.append)
+    assert f"and no download ({reason}" in warnings[1]
+
+
 def test_a_named_data_set_that_cannot_be_had_is_an_error(tmp_path: Path, no_network: list[Any]) -> None:
     with pytest.raises(RequestError, match="holds no kmnist.*no route to host.*--dataset digits"):
         find("kmnist", tmp_path, print)

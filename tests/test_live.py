@@ -18,7 +18,7 @@ def events() -> list[Event]:
     report = Report(step=4, train_loss=1, val_loss=1, val_accuracy=0.91)
     result = TrialResult(ended="completed", curve=(report,), seconds=1, images_per_second=1, device="cpu")
     return [
-        Began(StudyRecord("digits-cnn", SPEC, STUDY.trials[:2]), ["cpu", "cpu"], 10),
+        Began(StudyRecord("digits-cnn", SPEC, STUDY.trials[:2]), ["cpu", "cpu"], 10, "studies/x.db"),
         Started(0, 2, LONGEST),
         Started(1, 3, make_config()),
         Progressed(0, 2, report),
@@ -38,6 +38,7 @@ def test_lines_are_one_per_finished_trial() -> None:
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert len(lines) == 4
     assert lines[0].startswith("digits-cnn: to 10 trials, 2 there already")
+    assert lines[0].endswith("workers: 2 on cpu; stored in studies/x.db")
     assert lines[3] == f"[3/10, best 0.9900] trial 2 completed 0.9900  {describe(LONGEST)}"
 
 
@@ -77,7 +78,7 @@ def test_a_pack_that_failed_leaves_the_display() -> None:
         return [Started(slot, number, config) for number in numbers]
 
     with display:
-        display(Began(StudyRecord("digits-mlp", SPEC, []), ["cuda:0", "cuda:1"], 10))
+        display(Began(StudyRecord("digits-mlp", SPEC, []), ["cuda:0", "cuda:1"], 10, "x.db"))
         assert lines(*started(0, 0, 1, 2, 3)) == ["4 together, #0 to #3", "starting"]
         # A half of it starts again in the same slot, the other half in the other one.
         halves: list[Event] = [Noted("a pack of 4 failed"), *started(0, 0, 1), *started(1, 2, 3)]

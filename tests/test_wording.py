@@ -6,7 +6,7 @@ import pytest
 
 from slopesearch.config import StudySpec
 from slopesearch.search.space import check, resolve
-from slopesearch.wording import RequestError, describe, differences, printable, read_toml, unknown
+from slopesearch.wording import RequestError, counted, describe, differences, printable, read_toml, unknown
 from tests.conftest import make_config
 
 LONGEST = make_config(slope_mode="learnable", negative_slope=0.012345, norm="before", init="kaiming_uniform")
@@ -31,6 +31,15 @@ def test_a_study_file_that_cannot_be_read_is_named(tmp_path: Path, content: byte
         path.write_bytes(content)
     with pytest.raises(RequestError, match=r"study\.toml"):
         read_toml(path)
+
+
+def test_one_thing_is_no_plural() -> None:
+    assert [counted(number, "epoch") for number in (0, 1, 2, 1000)] == [
+        "0 epochs",
+        "1 epoch",
+        "2 epochs",
+        "1,000 epochs",
+    ]
 
 
 def test_describe_names_what_was_searched() -> None:

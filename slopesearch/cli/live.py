@@ -21,7 +21,7 @@ from slopesearch.config import REPORTS, TrialConfig
 from slopesearch.search.events import Began, Event, Noted, Progressed, Started, Told
 from slopesearch.training.engine import total_steps
 from slopesearch.training.fit import Epoch
-from slopesearch.wording import describe
+from slopesearch.wording import counted, describe
 
 
 class _Tally:
@@ -75,8 +75,9 @@ def _opening(event: Began) -> str:
     kinds = ", ".join(f"{devices.count(name)} on {name}" for name in dict.fromkeys(devices)) or "none needed"
     resumed = f", {len(event.study.trials)} there already" if event.study.trials else ""
     return (
-        f"{event.study.name}: to {event.target} trials{resumed}; {spec.dataset}, {spec.model}, "
-        f"{spec.epochs} epochs of {spec.train_size:,} images; {spec.precision}; workers: {kinds}"
+        f"{event.study.name}: to {counted(event.target, 'trial')}{resumed}; {spec.dataset}, {spec.model}, "
+        f"{counted(spec.epochs, 'epoch')} of {spec.train_size:,} images; {spec.precision}; workers: {kinds}; "
+        f"stored in {event.storage}"
     )
 
 

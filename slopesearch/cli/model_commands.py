@@ -12,7 +12,7 @@ from slopesearch.cli.options import DataFolder, Device, Storage, StudyName, data
 from slopesearch.cli.tables import replay_table, say
 from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
-from slopesearch.wording import describe, printable
+from slopesearch.wording import counted, describe, printable
 
 
 def export_config(
@@ -80,8 +80,8 @@ def train_config(
     with open_run(run, asked):
         say(
             console,
-            f"{run}: {config.dataset}, {config.model}, {config.epochs} epochs of {config.train_size:,} "
-            f"images; {config.precision} on {where}: {describe(config)}",
+            f"{run}: {config.dataset}, {config.model}, {counted(config.epochs, 'epoch')} of "
+            f"{config.train_size:,} images; {config.precision} on {where}: {describe(config)}",
         )
         try:
             with FitDisplay(console, config) as display:

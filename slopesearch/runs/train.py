@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import nn
 
 from slopesearch.config import TrialConfig
-from slopesearch.wording import RequestError
+from slopesearch.wording import RequestError, counted
 from slopesearch.runs.export import ConfigFile, as_toml, read_config_file
 from slopesearch.files import write_aside
 from slopesearch.nets.models import count_parameters
@@ -241,7 +241,7 @@ def readme(asked: ConfigFile, model: nn.Sequential, metrics: dict[str, Any]) -> 
     return f"""\
 # {config.model} with {config.activation}, trained on {config.dataset}
 
-{config.train_size:,} images, {config.epochs} epochs; {metrics["parameters"]:,} parameters.
+{config.train_size:,} images, {counted(config.epochs, "epoch")}; {metrics["parameters"]:,} parameters.
 Test accuracy {metrics["test_accuracy"]:.4f}, loss {metrics["test_loss"]:.4f}.
 
 `{CONFIG}` holds the whole config and its origin, `{METRICS}` the results, `{CURVE}` and `{PICTURE}` the

@@ -14,6 +14,7 @@ class Began:
     study: StudyRecord  # as it was before
     devices: list[str]
     target: int
+    storage: str  # the file
 
 
 @dataclass(frozen=True)

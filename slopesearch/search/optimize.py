@@ -134,11 +134,11 @@ def run_study(
         finished = before.count("COMPLETE") + before.count("PRUNED")
         devices = devices[: max(0, trials - finished)]
         if not devices:
-            listen(Began(before, [], trials))
+            listen(Began(before, [], trials, store.path))
             return Outcome(name, finished, trials, interrupted=False)
         launcher = LAUNCHERS[settings.launcher](devices, settings.folder)
         try:
-            listen(Began(before, launcher.devices, trials))
+            listen(Began(before, launcher.devices, trials, store.path))
             del before  # 4 kB a trial
             loop = Loop(ledger, configure, launcher, settings, trials, listen, interrupts)
             loop.run()

@@ -25,7 +25,7 @@ from slopesearch.search.sampler import SAMPLERS
 from slopesearch.seeds import derive
 from slopesearch.training.data import DATASETS
 from slopesearch.training.engine import total_steps
-from slopesearch.wording import RequestError, mistakes
+from slopesearch.wording import RequestError, counted, mistakes
 
 
 def check(data: Mapping[str, Any]) -> StudySpec:
@@ -93,7 +93,7 @@ def _misfits(spec: ResolvedSpec) -> list[str]:
     if spec.batch_size <= spec.train_size and steps < REPORTS:
         found.append(
             f"epochs: a run of {steps} steps is too short for its {REPORTS} reports, "
-            f"given {spec.epochs} epochs of {spec.train_size:,} images; raise one of them"
+            f"given {counted(spec.epochs, 'epoch')} of {spec.train_size:,} images; raise one of them"
         )
     if "learnable" in spec.space.slope_mode and min(values_of(spec.space.slope_max)) <= spec.slope_min:
         found.append(

@@ -36,6 +36,11 @@ class Store:
         """What names this storage on a command line; nothing for the default."""
         return "" if self.url == DEFAULT_URL else f" --storage {shlex.quote(self.url)}"
 
+    @property
+    def path(self) -> str:
+        """The file that the studies are in."""
+        return str(self._file.path)
+
     def summaries(self) -> list[StudySummary]:
         """A line of `list` for every study, by name; without loading Optuna."""
         return self._file.summaries()

@@ -1,6 +1,7 @@
 """Data sets by name: found or downloaded, checked, split once, held as tensors on one device."""
 
 import hashlib
+import re
 import struct
 import subprocess
 import sys
@@ -255,8 +256,8 @@ def find(dataset: str, folder: Path, note: Callable[[str], None]) -> str:
         return name
     if dataset == "auto":
         note(
-            f"no MNIST in '{folder}' and no download ({failure}): using scikit-learn's bundled digits "
-            "(1,797 images, 8x8) instead; for MNIST name its folder with --data or SLOPESEARCH_DATA"
+            f"no MNIST in '{folder}' and no download ({failure}): using scikit-learn's bundled digits; "
+            "for MNIST name its folder with --data or SLOPESEARCH_DATA"
         )
         return "digits"
     raise RequestError(
@@ -264,6 +265,13 @@ def find(dataset: str, folder: Path, note: Callable[[str], None]) -> str:
         "folder that holds it with --data or SLOPESEARCH_DATA, or use the bundled digits with "
         "--dataset digits"
     )
+
+
+def _in_plain_words(errors: str) -> str:
+    """The reason at the end of a traceback, without the names of classes and numbers around it."""
+    last = (errors.strip() or "no reason given").splitlines()[-1]
+    inner = re.search(r"<urlopen error (?:\[[^]]*\] )?(.*)>$", last)
+    return inner[1] if inner else re.sub(r"^[\w.]+: ", "", last)
 
 
 def _download(name: str, folder: Path) -> str | None:
@@ -284,7 +292,7 @@ def _download(name: str, folder: Path) -> str | None:
                 timeout=DOWNLOAD_TIMEOUT,
             )
             if done.returncode != 0:
-                return (done.stderr.strip() or "no reason given").splitlines()[-1]
+                return _in_plain_words(done.stderr)
             check_files(Path(aside, class_name, "raw"), {})
             folder.mkdir(exist_ok=True)
             Path(aside, class_name).rename(folder / class_name)
