@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -120,6 +121,26 @@ def test_a_worker_that_cannot_be_killed_is_told_of_and_does_not_hang_the_exit(
         assert time.monotonic() - started < 5
     process.kill()
     launcher.close()
+
+
+STUCK = """
+import os, signal, sys
+from pathlib import Path
+from slopesearch.search.launchers import process
+process.GOODBYE = process.KILL = 0.2
+launcher = process.ProcessLauncher(["cpu"], Path("unused"))
+worker = launcher._workers[0].process
+worker.kill = worker.terminate = lambda: None
+os.kill(worker.pid, signal.SIGSTOP)
+launcher.close()
+print(worker.pid)
+"""
+
+
+def test_a_process_with_a_worker_that_cannot_be_killed_exits() -> None:
+    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=60)
+    os.kill(int(done.stdout), signal.SIGKILL)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("when", ["it loads", "it trains"])

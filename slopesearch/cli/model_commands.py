@@ -98,7 +98,7 @@ def train_config(
 
 def predict_digits(
     run: Annotated[Path, typer.Argument(help="A folder that train has finished.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files of any size, a digit in each.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, a digit in each.")],
     invert: Annotated[
         bool, typer.Option("--invert", help="The images are ink on paper; else white on black.")
     ] = False,

@@ -84,7 +84,7 @@ def _reason(error: Exception) -> str:
 
 
 def read_image(path: Path, invert: bool) -> Tensor:
-    """An image file of any size as (28, 28) float32 in [0, 1], bright on dark.
+    """An image file as (28, 28) float32 in [0, 1], bright on dark.
 
     The camera's rotation is applied, transparent parts become background and colours grey. The image keeps
     its proportions when it is resized; background makes it square. Raises OSError, ValueError,
