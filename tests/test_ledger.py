@@ -120,6 +120,30 @@ def test_an_interrupted_trial_keeps_its_config_and_a_repeated_report_is_ignored(
     assert stored(path)[0].intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
 
 
+@pytest.mark.parametrize("over", [True, False])
+def test_the_pruner_knows_an_audited_trial_now_and_after_a_restart(tmp_path: Path, over: bool) -> None:
+    path = tmp_path / "x.db"
+    with ledger(path) as book:
+        job = book.ask(CONFIGURE)
+        report(book, job, 3)
+        book.audit(job, 1)
+        book.audit(job, 3)
+        assert book.trial(job).user_attrs["would_prune_at"] == 1
+        if over:
+            book.tell(job, result(REPORTS))
+        book.commit()
+    with ledger(path) as book:
+        assert book.trial(job).user_attrs["would_prune_at"] == 1
+        assert ("config" in book.trial(job).user_attrs) != over  # which is 2 kB, and needed to run again
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE trial_user_attributes SET value_json = '[]' WHERE key = 'would_prune_at'")
+    with (
+        pytest.raises(RequestError, match=r"trial 0 was changed \(its would_prune_at is \[\]\)"),
+        ledger(path),
+    ):
+        pass
+
+
 def test_a_trial_that_an_earlier_version_half_drew_is_drawn_to_its_end(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     with ledger(path, "whole") as book:
