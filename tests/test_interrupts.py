@@ -1,5 +1,6 @@
 """Ctrl-C at any moment of the start ends a command with 130 and not a word; real processes."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -57,3 +58,23 @@ def test_what_handles_ctrl_c_already_is_left_alone() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+LOST = """
+import os
+import signal
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    pass
+raise SystemExit(7)
+"""
+
+
+def test_ctrl_c_is_not_lost_in_a_module_that_catches_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "typer.py").write_text(LOST)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    command = [sys.executable, "-m", "slopesearch", "list"]
+    assert subprocess.run(command, capture_output=True, text=True).returncode == 130
