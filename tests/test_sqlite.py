@@ -95,7 +95,7 @@ def test_a_second_writer_is_refused_by_name_and_a_dead_one_forgotten(tmp_path: P
     ready = context.Event()
     holder = context.Process(target=hold, args=(tmp_path / "x.db", ready))
     holder.start()
-    assert ready.wait(30)
+    assert ready.wait(120)
     with (
         pytest.raises(RequestError, match=rf"written by process {holder.pid} on \S+, since 20"),
         file(tmp_path / "x.db").lock("study"),
