@@ -2,7 +2,7 @@
 
 import copy
 import io
-from math import log
+from math import inf, log, nan
 from typing import Any
 
 import pytest
@@ -12,8 +12,17 @@ from slopesearch.config import REPORTS
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.models import build_model
 from slopesearch.training.data import Data
-from slopesearch.training.diagnostics import diagnose
-from slopesearch.training.engine import Alone, Member, evaluate, lr_factor, report_steps, total_steps, train
+from slopesearch.training.diagnostics import diagnose, hidden_weights
+from slopesearch.training.engine import (
+    QUICK_VALIDATION,
+    Alone,
+    Member,
+    evaluate,
+    lr_factor,
+    report_steps,
+    total_steps,
+    train,
+)
 from slopesearch.training.optimizers import SingleAdamW
 from tests.conftest import drain, make_config, run_to_end
 
@@ -22,7 +31,7 @@ CPU = torch.device("cpu")
 
 def test_reports_are_evenly_spaced_and_end_with_the_run() -> None:
     assert report_steps(234) == [26, 52, 78, 104, 130, 156, 182, 208, 234]
-    assert report_steps(10) == sorted(set(report_steps(10)))
+    assert report_steps(10) == [1, 2, 3, 4, 6, 7, 8, 9, 10]  # the nearest step, not the one before
     assert report_steps(9) == list(range(1, 10))
     assert total_steps(10_000, 128, 3) == 234
 
@@ -92,6 +101,43 @@ def test_a_run_that_diverges_reports_chance_and_ends(digits: Data) -> None:
     assert result.final.val_loss == pytest.approx(log(10))
 
 
+def about_to_report(data: Data) -> Member:
+    """A member whose last step has changed nothing."""
+    member = Member(make_config(), data, CPU)
+    member.weights_before = hidden_weights(member.model)
+    return member
+
+
+@pytest.mark.parametrize(
+    ("train_loss", "diverged"),
+    [(9.9 * log(10), False), (10.1 * log(10), True), (inf, True), (nan, True)],
+)
+def test_a_run_diverges_at_ten_times_the_loss_of_chance(
+    digits: Data, train_loss: float, diverged: bool
+) -> None:
+    member = about_to_report(digits)
+    assert member.report(1, train_loss, digits).diverged == diverged
+
+
+def test_a_validation_loss_that_is_not_a_number_is_divergence(digits: Data) -> None:
+    member = about_to_report(digits)
+    member.model.get_parameter("out.bias").data.fill_(nan)
+    assert member.report(1, 1.0, digits).diverged
+
+
+def test_the_last_report_alone_is_on_all_validation_images(digits: Data) -> None:
+    more = 250
+    labels = torch.tensor([3] * QUICK_VALIDATION + [4] * more)
+    data = Data(
+        digits.train_images, digits.train_labels, torch.zeros(QUICK_VALIDATION + more, 1, 28, 28), labels
+    )
+    member = about_to_report(data)
+    member.model.get_parameter("out.weight").data.fill_(0)
+    member.model.get_parameter("out.bias").data.copy_(torch.arange(10) == 3)
+    accuracies = [member.report(step, 1.0, data).val_accuracy for step in (1, REPORTS - 1, REPORTS)]
+    assert accuracies == [1.0, 1.0, QUICK_VALIDATION / (QUICK_VALIDATION + more)]
+
+
 def test_not_a_number_ends_the_run(digits: Data) -> None:
     broken = Data(
         torch.full_like(digits.train_images, float("nan")),
@@ -150,9 +196,10 @@ def test_learned_slopes_are_reported_and_stay_in_range(digits: Data) -> None:
     assert result.final.slopes != (0.01, 0.01, 0.01)
 
 
-def test_evaluate_is_the_mean_over_all_images(digits: Data) -> None:
-    config = make_config()
+def test_evaluate_is_the_mean_over_all_images_in_evaluation_mode(digits: Data) -> None:
+    config = make_config(norm="before")
     member = Member(config, digits, CPU)
+    assert member.model.training
     loss, accuracy = evaluate(member.model, config, digits.val_images, digits.val_labels)
     with torch.no_grad():
         logits = member.model.eval()(digits.val_images)

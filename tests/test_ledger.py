@@ -110,14 +110,18 @@ def test_an_interrupted_trial_keeps_its_config_and_a_repeated_report_is_ignored(
     path = tmp_path / "x.db"
     with ledger(path) as book:
         first = book.ask(CONFIGURE)
+        book.audit(first, 1)
         report(book, first, 3)
     with ledger(path) as book:
         (again,) = book.interrupted(lambda trial: pytest.fail("its config is stored"))
         assert (again.number, again.config, again.reported) == (0, first.config, 3)
+        book.audit(again, 3)
         report(book, again, 4)
         book.tell(again, result(4, "pruned"))
         book.commit()
-    assert stored(path)[0].intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
+    (trial,) = stored(path)
+    assert trial.intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
+    assert trial.user_attrs["would_prune_at"] == 1
 
 
 @pytest.mark.parametrize("over", [True, False])
