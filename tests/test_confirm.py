@@ -127,6 +127,7 @@ def test_the_cost_comes_first(done: tuple[Search, Verdict]) -> None:
     cost, opening = search.notes
     assert f"{count // 3} configs on 3 fresh seeds: {count} runs to do of {count}" in cost
     assert f"then 9 at most for the test set; {(count + 9) * 12 * 1000:,} training images" in cost
+    assert f"about {(count + 9) / 2 / 60:.1f} min" in cost  # a second each, on two workers
     assert opening.startswith("opening the test set for ")
 
 

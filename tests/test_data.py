@@ -23,7 +23,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def fail(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
         started.append((command, settings))
-        return subprocess.CompletedProcess(command, 1, "", "trace\nURLError: no route to host")
+        return subprocess.CompletedProcess(command, 1, "", "Traceback\n  a line\nURLError: no route to host")
 
     monkeypatch.setattr(subprocess, "run", fail)
     return started
@@ -72,6 +72,8 @@ def test_digits_splits_are_disjoint_and_normalised() -> None:
     # The mean and std are those of the split seed 0.
     assert digits.train_images.mean().item() == pytest.approx(0, abs=0.02)
     assert digits.train_images.std().item() == pytest.approx(1, abs=0.02)
+    ends = (0 - 0.3050) / 0.3247, (1 - 0.3050) / 0.3247
+    assert (digits.train_images.min().item(), digits.train_images.max().item()) == pytest.approx(ends)
 
 
 def test_mnist_is_split_and_normalised(mnist_folder: Path) -> None:
@@ -194,6 +196,8 @@ def test_a_download_is_checked_and_moved_into_place(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(subprocess, "run", download)
     assert find("fashion-mnist", tmp_path / "data", print) == "fashion-mnist"
+    assert is_there("fashion-mnist", tmp_path / "data")
+    assert find("kmnist", tmp_path / "data", print) == "kmnist"  # beside the other
     assert is_there("fashion-mnist", tmp_path / "data")
     assert os.listdir(tmp_path) == ["data"]  # noqa: PTH208
 

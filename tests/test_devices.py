@@ -180,7 +180,19 @@ def test_without_a_folder_for_temporary_files_the_pair_is_not_blamed(
 def test_gpus_train_in_float32_until_bf16_is_measured_there() -> None:
     assert best_precision(["cuda:0"]) == "float32"
     assert best_precision(["cpu", "cuda:0"]) == "float32"
-    assert best_precision(["cpu"]) in ("bf16", "float32")
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512", "precision"),
+    [(True, False, "bf16"), (False, True, "bf16"), (False, False, "float32")],
+)
+def test_a_cpu_trains_in_bf16_where_it_multiplies_that_itself(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool, precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    assert best_precision(["cpu", "cpu"]) == precision
+    assert best_precision(["cpu", "cuda:0"]) == "float32"
 
 
 def test_packs_are_for_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,5 +204,5 @@ def test_packs_are_for_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_pack(["cuda:0", "cuda:1"], 200) == 2
     assert default_pack(["cuda:0"], 10) == 1
     assert default_pack(["cuda:0"], 10_000) == 16
-    memory.total_memory = 2**29
+    memory.total_memory = 2**29 + 2**27  # for two members and a half
     assert default_pack(["cuda:0"], 200) == 2

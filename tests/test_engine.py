@@ -2,6 +2,7 @@
 
 import copy
 import io
+import time
 from math import inf, log, nan
 from typing import Any
 
@@ -17,6 +18,7 @@ from slopesearch.training.engine import (
     QUICK_VALIDATION,
     Alone,
     Member,
+    batches_of,
     evaluate,
     lr_factor,
     report_steps,
@@ -43,6 +45,17 @@ def test_learning_rate_warms_up_then_falls_to_zero() -> None:
     assert factors[10:] == sorted(factors[10:], reverse=True)
     assert factors[-1] == pytest.approx(1 / 190)
     assert lr_factor(0, 200, 0.0) == 1.0
+    assert [lr_factor(step, 9, 0.99) for step in (0, 8)] == pytest.approx([1 / 9, 1])  # warm-up to the end
+
+
+def test_an_epoch_takes_every_image_once_and_another_takes_them_in_another_order(digits: Data) -> None:
+    config = make_config()
+    batches = batches_of(digits, config, CPU)
+    first, second = (torch.cat([next(batches) for _ in range(512 // 64)]) for _ in range(2))
+    assert first.sort().values.tolist() == second.sort().values.tolist() == list(range(512))
+    assert not torch.equal(first, second)
+    batches = batches_of(digits, make_config(batch_size=100), CPU)
+    assert {len(next(batches)) for _ in range(11)} == {100}  # what fills no batch waits for the next epoch
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
@@ -170,7 +183,27 @@ def test_members_of_a_pack_train_as_if_alone_and_leave_when_they_are_stopped(dig
         for mine, theirs in zip(together[i].curve, alone[i].curve, strict=True):
             assert mine.train_loss == pytest.approx(theirs.train_loss, rel=1e-3)
             assert mine.val_accuracy == pytest.approx(theirs.val_accuracy, abs=0.02)
+            assert mine.update_ratios == pytest.approx(theirs.update_ratios, rel=0.1)
     assert len(together[1].curve) == 1
+
+
+def test_update_ratios_are_of_one_step(digits: Data) -> None:
+    config = make_config(batch_size=56, epochs=1)  # nine steps, a report after each
+    (weights,) = hidden_weights(Member(config, digits, CPU).model)
+    report = next(train([config], digits, CPU))[0]
+    moved = config.lr * weights.numel() ** 0.5  # Adam's first step is as large for every weight
+    assert report.update_ratios == pytest.approx((moved / weights.norm().item(),), rel=0.02)
+
+
+def test_the_seconds_of_members_are_shares_of_those_of_the_run(digits: Data) -> None:
+    started = time.perf_counter()
+    run = train([make_config(), make_config(lr=3e-3)], digits, CPU)
+    next(run)
+    results = drain(run)
+    passed = time.perf_counter() - started
+    assert sum(result.seconds for result in results) <= passed
+    for result in results:
+        assert 0 < 24 * 64 / result.images_per_second < result.seconds  # training is a part of the run
 
 
 def test_different_batches_cannot_share_a_run(digits: Data) -> None:

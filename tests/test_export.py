@@ -161,6 +161,10 @@ def changed(**changes: Any) -> bytes:
         ({"activation": "relu"}, "config.negative_slope: activation 'relu' takes none, given 0.01"),
         ({"slope_max": 0.1}, "config.slope_max: a fixed slope or none takes none, given 0.1"),
         ({"slope_mode": "learnable"}, "config.slope_min: is missing; a learnable slope needs it"),
+        (
+            {"slope_mode": "learnable", "slope_min": 0.1, "slope_max": 0.1, "slope_clamp": "project"},
+            "config.slope_max: must lie above slope_min, given 0.1",
+        ),
         ({"train_size": 5000}, "config.train_size: at most 1,000 for digits, given 5,000"),
         (
             {"evaluated_on": "test"},

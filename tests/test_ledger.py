@@ -88,6 +88,8 @@ def test_optuna_reads_what_was_written(tmp_path: Path) -> None:
         assert abs((one.datetime_start - other.datetime_start).total_seconds()) < 60
         assert (one.datetime_complete is None) == (other.datetime_complete is None)
     assert trials[24].system_attrs  # TPE's own notes are kept
+    with elsewhere(path) as storage:
+        assert optuna.load_study(study_name="study", storage=storage).best_value == 0.9
 
 
 def test_nothing_is_visible_before_its_commit(tmp_path: Path) -> None:
@@ -201,6 +203,7 @@ def test_a_trial_that_was_enqueued_elsewhere_runs_under_its_number(tmp_path: Pat
         optuna.load_study(study_name="study", storage=storage).enqueue_trial({"lr": 0.0123})
     with ledger(path) as book:
         first, second = book.ask(CONFIGURE), book.ask(CONFIGURE)
+        assert [trial.state.name for trial in stored(path)] == ["COMPLETE", "RUNNING", "RUNNING"]
         book.tell(first, result(REPORTS))
         book.tell(second, result(REPORTS))
         book.commit()

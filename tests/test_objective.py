@@ -30,6 +30,7 @@ def test_it_runs_in_a_study_with_its_own_sampler_and_pruner() -> None:
     best = study.best_trial
     assert best.value == best.user_attrs["val_accuracy"] == best.intermediate_values[9]
     assert best.user_attrs["config"]["lr"] == best.params["lr"]
+    assert best.user_attrs["seed"] == SPEC.seed
     pruned = study.trials[states.index("PRUNED")]
     assert pruned.user_attrs["ended"] == "pruned"
     assert len(pruned.intermediate_values) < 9

@@ -82,7 +82,7 @@ def test_pixels_come_as_they_are_in_the_data_set(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("largest", [1, 255])
 def test_a_float_image_is_in_0_to_1_or_0_to_255(tmp_path: Path, largest: int) -> None:
-    expected = zero().astype(np.float32) / 255
+    expected = 0.9 * zero().astype(np.float32) / 255  # the brightest is not the largest that there is
     Image.fromarray(expected * largest).save(tmp_path / "x.tiff")
     assert torch.allclose(read_image(tmp_path / "x.tiff", invert=False), torch.from_numpy(expected))
 

@@ -21,7 +21,8 @@ from slopesearch.nets.plain import as_code, as_torch
 from slopesearch.runs.export import ConfigFile, Origin, read_config_file, write_config_file
 from slopesearch.runs.predict import predict_images
 from slopesearch.runs.train import for_training, open_run, train_run
-from slopesearch.training.data import Data
+from slopesearch.training.data import Data, load_test
+from slopesearch.training.engine import evaluate
 from slopesearch.training.fit import Epoch, Fit
 from slopesearch.wording import RequestError, StudyFailedError
 from tests.conftest import InProcess, make_config
@@ -103,7 +104,12 @@ def test_a_finished_run_is_whole(tmp_path: Path) -> None:
     assert (asked.config.train_size, asked.config.val_size, asked.config.epochs) == (1000, 397, 2)
     assert metrics == json.loads((run / "metrics.json").read_text())
     assert not [value for value in metrics.values() if isinstance(value, (list, dict))]  # flat
+    model = build_model(asked.config).eval()
+    model.load_state_dict(load_file(run / "weights.safetensors"))
+    tested = evaluate(model, asked.config, *load_test("digits", UNUSED))
+    assert (metrics["test_loss"], metrics["test_accuracy"]) == pytest.approx(tested, rel=1e-4)
     assert metrics["test_accuracy"] > 0.5
+    assert metrics["images_per_second"] * metrics["seconds"] == pytest.approx(2 * 15 * 64, rel=0.2)
     assert metrics["searched"] == 0.95
     lines = (run / "curve.csv").read_text().splitlines()
     assert [line.partition(",")[0] for line in lines] == ["epoch", "1", "2"]
@@ -145,11 +151,13 @@ def test_a_folder_of_another_run_is_refused_and_ones_own_is_done(tmp_path: Path)
     assert {path.name: path.stat().st_mtime_ns for path in run.iterdir() if path.name != ".lock"} == before
     origin = asked.origin.model_copy(update={"searched": 0.9})
     assert train_in(run, asked.model_copy(update={"origin": origin})) == metrics  # exported again
-    (run / "metrics.json").write_text("[]")
-    with pytest.raises(RequestError, match=r"metrics\.json' is damaged"):
-        train_in(run, asked)
-    with pytest.raises(RequestError, match="holds another run:\n  epochs: stored 2, given 3"):
-        train_in(run, for_training(exported(), 3, None, None, hold_out=True))
+    for damaged in ("[]", "", '{"test_accuracy": 0.9}'):
+        (run / "metrics.json").write_text(damaged)
+        with pytest.raises(RequestError, match=r"metrics\.json' is damaged"):
+            train_in(run, asked)
+    for epochs in (1, 3):
+        with pytest.raises(RequestError, match=f"holds another run:\n  epochs: stored 2, given {epochs}"):
+            train_in(run, for_training(exported(), epochs, None, None, hold_out=True))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("mine")
     with pytest.raises(RequestError, match="is there already and is no run folder"):
