@@ -36,13 +36,14 @@ def network(digits: Data, bias: list[float], weight: float = 0.0, **changes: obj
 
 def test_relu_units_that_are_off_are_dead(digits: Data) -> None:
     config = make_config(activation="relu")
-    model = network(digits, [-1.0, 1.0, -2.0, 3.0], activation="relu")
+    model = network(digits, [-0.1, 0.1, -2.0, 3.0], activation="relu")
     found = diagnose(model, config, digits.val_images, digits.val_labels)
     assert found is not None
     assert (found.images, found.layers) == (397, (1,))
     assert found.never_active == found.zero_gradient == found.inactive == (0.5,)
     assert found.dead_fraction == 0.5
     assert found.saturated == ()
+    assert not any(layer._forward_pre_hooks for layer in model.modules())  # nothing looks on afterwards
 
 
 @pytest.mark.parametrize(("activation", "mode"), [("leaky_relu", "fixed"), ("leaky_relu", "learnable")])

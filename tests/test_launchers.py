@@ -56,6 +56,25 @@ def test_processes_give_what_inline_gives_bit_for_bit() -> None:
     assert all(worker.process.returncode is not None for worker in processes._workers)
 
 
+def test_what_is_printed_in_a_worker_comes_not_between_its_messages() -> None:
+    program = (
+        "import os\n"
+        "from slopesearch.search import worker\n"
+        "def serve(readline, outbox, folder, device):\n"
+        "    print('printed', flush=True)\n"
+        "    os.write(1, b'written by a library')\n"
+        "    outbox.write('message')\n"
+        "    outbox.flush()\n"
+        "worker.serve = serve\n"
+        "worker.main(input)\n"
+    )
+    command = [sys.executable, "-c", program, "cpu", "unused"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "message"
+    assert "printed" in done.stderr
+    assert "written by a library" in done.stderr
+
+
 def test_a_worker_that_dies_is_told_of_and_replaced() -> None:
     launcher = ProcessLauncher(["cpu"], FOLDER)
     try:

@@ -110,6 +110,17 @@ def test_a_second_writer_is_refused_by_name_and_a_dead_one_forgotten(tmp_path: P
         assert held["pid"] == os.getpid()
 
 
+@pytest.mark.parametrize("content", ["", '{"pid": 7}'])
+def test_a_writer_whose_note_was_damaged_is_another_process(tmp_path: Path, content: str) -> None:
+    with file(tmp_path / "x.db").lock("study"):
+        next(tmp_path.glob("*.json")).write_text(content)
+        with (
+            pytest.raises(RequestError, match="'study' is being written by another process; let it"),
+            file(tmp_path / "x.db").lock("study"),
+        ):
+            pass
+
+
 def test_summaries_count_states_and_know_the_direction(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     with file(path).writing() as storage:
@@ -120,14 +131,16 @@ def test_summaries_count_states_and_know_the_direction(tmp_path: Path) -> None:
             pruned = study.ask()
             pruned.report(100.0 if direction == "maximize" else -100.0, 1)
             study.tell(pruned, state=optuna.trial.TrialState.PRUNED)
-            study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)
-            study.ask()
+            for _ in range(2):
+                study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)
+            for _ in range(4):
+                study.ask()
         optuna.create_study(study_name="empty", storage=storage)
     rows = [tuple(vars(row).values()) for row in file(path).summaries()]
     assert rows == [
         ("empty", 0, 0, 0, 0, None),
-        ("maximize", 3, 1, 1, 1, 3.0),
-        ("minimize", 3, 1, 1, 1, 1.0),
+        ("maximize", 3, 1, 4, 2, 3.0),
+        ("minimize", 3, 1, 4, 2, 1.0),
     ]
 
 
