@@ -1,13 +1,14 @@
 """Packs, asking ahead and deterministic studies, driven with fake metrics and with real training."""
 
 import random
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from slopesearch.config import TrialConfig
-from slopesearch.search.events import Noted, Started, Told
+from slopesearch.search.events import Event, Noted, Progressed, Started, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.ledger import Configure, Job, Ledger
 from slopesearch.search.loop import BATCH
@@ -100,6 +101,23 @@ def test_a_gpu_has_its_next_pack_waiting(harness: Harness, monkeypatch: pytest.M
     assert harness.study().count("RUNNING") == 0
 
 
+def test_what_was_asked_ahead_does_not_begin_after_ctrl_c(harness: Harness) -> None:
+    begun: list[int] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Started):
+            begun.append(event.number)
+        if isinstance(event, Progressed) and (event.number, event.report.step) == (3, 8):
+            signal.raise_signal(signal.SIGINT)
+
+    asked = spec(pruner="none")
+    outcome = harness(32, asked, launcher="gpu", pack=4, workers=2, listen=listen)
+    assert (outcome.finished, outcome.interrupted) == (8, True)
+    assert begun == list(range(8))
+    assert harness.study().count("RUNNING") > 0  # they begin with the next call
+    assert harness(32, launcher="gpu", pack=4, workers=2).finished == 32
+
+
 def test_a_cpu_asks_only_when_it_is_idle(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     running: list[int] = []
     start = FakeLauncher.start
@@ -158,6 +176,23 @@ def test_a_deterministic_study_does_not_depend_on_its_workers(tmp_path: Path, pr
         tables.append(harness.table())
     assert tables[0] == tables[1]
     assert any(row[1] == "PRUNED" for row in tables[0])
+
+
+def test_a_deterministic_batch_is_asked_for_whole_and_then_fills_the_workers(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, running = set(), set()
+    start = FakeLauncher.start
+
+    def watched(self: FakeLauncher, slot: int, configs: list[TrialConfig]) -> None:
+        start(self, slot, configs)
+        asked.add(len(harness.study().trials))
+        running.add(len(self.packs))
+
+    monkeypatch.setattr(FakeLauncher, "start", watched)
+    harness(2 * BATCH, deterministic=True, workers=4)
+    assert asked == {BATCH, 2 * BATCH}
+    assert max(running) == 4
 
 
 def test_a_deterministic_study_extended_by_whole_batches_is_the_longer_study(tmp_path: Path) -> None:
