@@ -1,0 +1,172 @@
+"""Would the tests notice? Single faults, drawn from a seed, each run against its module's own test files.
+
+    pip install cosmic-ray
+    git worktree add --detach ../mutants
+    python scripts/mutants.py ../mutants --out outcomes.jsonl --size 150 --seed 0
+
+A fault is cosmic-ray's, one for each place that is drawn, or a statement left out. It is written into the
+copy, never into the tree of this script. The same command goes on where it was stopped. The faults of the
+rooms are shuffled, so that those tried so far are a fair sample. A limit is in CPU seconds of a process, so
+that a busy machine ends nothing.
+"""
+
+import argparse
+import ast
+import difflib
+import itertools
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+try:
+    import parso
+    from cosmic_ray.ast import ast_nodes
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator, operator_names
+except ImportError:
+    sys.exit("cosmic-ray, which makes the faults, is missing; type: pip install cosmic-ray")
+
+ROOMS = {"search": ["search"], "training": ["training"], "evidence": ["evidence", "runs"], "nets": ["nets"]}
+LIMIT, LIMIT_LOOPS = 60, 120  # CPU s; the loops of nets/cpu compile again for 15 s with each fault
+NEAREST = {  # the tests of a module that has no file of its name
+    **{"events": ["loop", "live"], "messages": ["launchers", "loop"], "records": ["store", "tables"]},
+    **{"settings": ["optimize"], "textbook": ["space", "optimize"], "fit": ["train"]},
+    **{name: ["launchers"] for name in ("inline", "process", "worker", "worker_main")},
+    **{"optimizers": ["engine", "packed"], "plain": ["train", "cpu"], "plan": ["cpu"], "stem": ["cpu"]},
+    **{"steps": ["cpu_steps", "cpu"], "loops": ["cpu", "cpu_steps"]},
+}
+SLOW = "tests/test_loop.py::test_a_deterministic_study_that_really_trains_is_the_same_on_one_and_two_workers"
+
+
+class LeaveOut:
+    """An operator as cosmic-ray's are: a call, or an assignment to an attribute or an item, is not made."""
+
+    def mutation_positions(self, node: Any) -> Iterator[tuple[Any, Any]]:
+        """Where the statements are."""
+        if node.type == "simple_stmt":
+            done = node.children[0]
+            target = done.children[0] if done.type == "expr_stmt" else done
+            if target.type in ("atom_expr", "power"):
+                yield done.start_pos, done.end_pos
+
+    def mutate(self, node: Any, index: int) -> Any:
+        """The statement as `pass`."""
+        done = node.children[0]
+        node.children[0] = parso.python.tree.Keyword("pass", done.start_pos, done.get_first_leaf().prefix)
+        return node
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The occurrence of an operator in a file of the package."""
+
+    room: str
+    path: str
+    line: int
+    operator: str
+    occurrence: int
+
+    def code(self, source: str) -> str | None:
+        """The file with the fault; None where that is no Python."""
+        try:
+            code = str(mutate_code(source, operator_of(self.operator), self.occurrence))
+            ast.parse(code)
+        except (SyntaxError, AttributeError):  # cosmic-ray knows no `except a.B`
+            return None
+        return code
+
+
+def operator_of(name: str) -> Any:
+    return LeaveOut() if name == "LeaveOut" else get_operator(name)()
+
+
+def places(room: str, tree: Path, path: Path) -> Iterator[list[Fault]]:
+    """For each place of a file, the faults that it can have; in annotations there are none."""
+    source, found = path.read_text(), defaultdict(list)
+    nodes = list(ast_nodes(parso.parse(source)))
+    typed = set()
+    for node in ast.walk(ast.parse(source)):
+        typed.add(
+            node.annotation if isinstance(node, ast.arg | ast.AnnAssign) else getattr(node, "returns", None)
+        )
+    spans = [((t.lineno, t.col_offset), (t.end_lineno or 0, t.end_col_offset or 0)) for t in typed if t]
+    for name in ["LeaveOut", *(n for n in operator_names() if "Variable" not in n)]:  # those want names
+        starts = [start for node in nodes for start, _ in operator_of(name).mutation_positions(node)]
+        for occurrence, start in enumerate(starts):
+            if not any(begin <= start < end for begin, end in spans):
+                fault = Fault(room, str(path.relative_to(tree)), start[0], name, occurrence)
+                found[start, name == "LeaveOut"].append(fault)
+    yield from found.values()
+
+
+def draw(tree: Path, size: int, seed: int) -> list[Fault]:
+    """So many faults of each room, shuffled."""
+    generator, drawn = random.Random(seed), list[Fault]()
+    for room, folders in ROOMS.items():
+        files = sorted(p for folder in folders for p in (tree / "slopesearch" / folder).rglob("*.py"))
+        faults = [generator.choice(choices) for file in files for choices in places(room, tree, file)]
+        generator.shuffle(faults)
+        valid = (fault for fault in faults if fault.code((tree / fault.path).read_text()))
+        drawn += itertools.islice(valid, size)
+    generator.shuffle(drawn)
+    return drawn
+
+
+def outcome_of(tree: Path, fault: Fault) -> str:
+    """What the tests of a module say when a fault is in it."""
+    path = Path(fault.path)
+    module = path.parent.name if path.stem == "__init__" else path.stem
+    files = [f"tests/test_{near}.py" for near in NEAREST.get(module, [module])]
+    limit = LIMIT_LOOPS if module == "loops" else LIMIT
+    options = ["-x", "-q", "-n0", "--timeout=0", "-p", "no:cacheprovider", "--deselect", SLOW]
+    try:
+        code = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, *files],
+            cwd=tree,
+            env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            timeout=10 * limit,  # a hang
+            preexec_fn=partial(resource.setrlimit, resource.RLIMIT_CPU, (limit, limit)),
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return "timed out"
+    return {0: "survived", 1: "killed", 2: "killed", -9: "timed out"}.get(code, f"ended with {code}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="single faults against a module's own tests")
+    parser.add_argument("tree", type=Path, help="a copy of the repository, with no one else at work in it")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--size", type=int, default=150, help="faults for each room")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    lines = given.out.read_text().splitlines() if given.out.exists() else []
+    known = {tuple(json.loads(line)["fault"]) for line in lines}
+    for fault in draw(given.tree.resolve(), given.size, given.seed):
+        if astuple(fault) in known:
+            continue
+        path = given.tree / fault.path
+        source = path.read_text()
+        code = fault.code(source) or ""
+        change = [line for line in difflib.ndiff(source.splitlines(), code.splitlines()) if line[0] in "+-"]
+        try:
+            path.write_text(code)
+            outcome = outcome_of(given.tree.resolve(), fault)
+        finally:
+            path.write_text(source)
+        with given.out.open("a") as out:
+            out.write(json.dumps({"fault": astuple(fault), "change": change, "outcome": outcome}) + "\n")
+        print(fault.path, fault.line, outcome, *change, sep="\n    ", flush=True)
+
+
+if __name__ == "__main__":
+    main()
