@@ -84,7 +84,7 @@ def _sentence(detail: Mapping[str, Any], owner: type[BaseModel]) -> str:
     if detail["type"] == "too_short":
         return f"{name}: an empty list; give at least one value"
     message = detail["msg"].removeprefix("Value error, ")
-    given = "" if "given" in message else f", given {_short(detail['input'])}"
+    given = "" if "given" in message else f", given {short(detail['input'])}"
     return f"{name}: {message[0].lower()}{message[1:]}{given}"
 
 
@@ -93,7 +93,8 @@ _REPR.maxdict = _REPR.maxlist = _REPR.maxtuple = 20
 _REPR.maxstring = _REPR.maxlong = _REPR.maxother = 60
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value as Python writes it, at most 60 characters of it."""
     try:
         text = _REPR.repr(value)
     except ValueError:  # Python refuses to write an integer of more than 4,300 digits
@@ -117,7 +118,7 @@ def printable(text: str, keep: str = "") -> str:
 
 def unknown(kind: str, given: str, choices: Mapping[str, object] | list[str]) -> str:
     """The sentence for a name that does not exist: the given one, and those to choose from."""
-    return f"unknown {kind} {_short(given)}; choose from {', '.join(choices)}"
+    return f"unknown {kind} {short(given)}; choose from {', '.join(choices)}"
 
 
 def counted(number: int, thing: str) -> str:

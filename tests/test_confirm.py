@@ -18,6 +18,7 @@ from slopesearch.search import sqlite
 from slopesearch.search.events import Event, Progressed, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.records import StudyRecord
+from slopesearch.search.rows import Extent
 from slopesearch.search.settings import Settings
 from slopesearch.search.sqlite import WalConnection
 from slopesearch.search.store import Store
@@ -336,8 +337,8 @@ def test_a_search_of_the_same_name_with_another_question_is_refused(
 ) -> None:
     read = Store.read
 
-    def another(self: Store, name: str | None) -> StudyRecord:
-        record = read(self, name)
+    def another(self: Store, name: str | None, extent: Extent) -> StudyRecord:
+        record = read(self, name, extent)
         changed = record.spec.model_copy(update={"epochs": 99})
         return StudyRecord(record.name, changed, record.trials, record.attributes)
 

@@ -1,6 +1,7 @@
 """Hostile study files, SQLite files and names: a sentence, exit code 2, nothing changed."""
 
 import json
+import random
 import shutil
 import sqlite3
 import sys
@@ -15,11 +16,15 @@ from hypothesis import strategies as st
 
 from slopesearch.cli.main import main
 from slopesearch.config import ResolvedSpec, Space, StudySpec
+from slopesearch.report.dashboard import annotate
+from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.optimize import optimize
 from slopesearch.search.settings import Settings
 from slopesearch.search.space import check, resolve
 from slopesearch.search.store import Store
 from slopesearch.wording import LARGEST_TOML, RequestError, printable, read_toml
+from tests.edits import edits, loosen
+from tests.harness import FakeLauncher, Harness
 
 Command = Callable[..., tuple[int, str, str]]
 MORE = ("--dataset", "digits", "--model", "mlp", "--trials", "9", "--launcher", "inline")
@@ -212,6 +217,107 @@ def test_an_edited_database_is_refused_and_left_alone(
         assert (code, errors.count("error: ")) == (2, 1), errors
         assert "Traceback" not in errors
         assert database.read_bytes() == before
+
+
+ONE_FIELD = {
+    "a value that is text": "UPDATE trial_values SET value = 'abc' WHERE trial_id = 2",
+    "an infinite value with a number": "UPDATE trial_values SET value_type = 'INF_POS' WHERE trial_id = 2",
+    "a report that is nothing": (
+        "UPDATE trial_intermediate_values SET intermediate_value = NULL WHERE trial_id = 2 AND step = 1"
+    ),
+    "seconds that are text": (
+        "UPDATE trial_user_attributes SET value_json = '\"abc\"' WHERE trial_id = 2 AND key = 'seconds'"
+    ),
+    "a number that is nothing": "UPDATE trials SET number = NULL WHERE trial_id = 2",
+}
+
+
+@pytest.mark.parametrize("statement", ONE_FIELD.values(), ids=ONE_FIELD)
+def test_one_edited_trial_is_named_and_the_others_are_shown(
+    statement: str, database: Path, command: Command
+) -> None:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+        connection.execute(statement)
+    before = database.read_bytes()
+    code, output, errors = command("report")
+    assert (code, errors) == (0, "")
+    assert "left out: trial 1 cannot be read" in output or "left out: the trial of id 2" in output
+    page = Path("report.html").read_text()
+    assert "<p>Left out: " in page
+    assert "1 trials: 1 completed." in page
+    code, output, errors = command("show")
+    assert (code, errors) == (0, "")
+    if "intermediate" not in statement and "seconds" not in statement:  # which `show` does not read
+        assert "left out: " in output
+        assert "best: trial 0" in output
+    assert command("show", "--trial", "0")[0] == 0
+    assert command("show", "--trial", "1")[0] == 2
+    code, _, errors = command("export")
+    assert code == 0
+    assert command("confirm")[0] == 2
+    assert database.read_bytes() == before
+
+
+def test_versions_that_are_a_list_and_a_space_that_is_open_are_refused(
+    database: Path, command: Command
+) -> None:
+    for statement in (
+        "UPDATE study_user_attributes SET value_json = '[1]' WHERE key = 'versions'",
+        "UPDATE study_user_attributes SET value_json = json_set(value_json, '$.space.activation', NULL) "
+        "WHERE key = 'spec'",
+    ):
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute(statement)
+        for words in ("show", "report", "export", "confirm"):
+            code, _, errors = command(*words.split())
+            assert (code, errors.count("error: ")) == (2, 1), errors
+
+
+@pytest.fixture(scope="module")
+def loose(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study with notes for the dashboard, in a file that takes any value in any column."""
+    path = tmp_path_factory.mktemp("loose") / "x.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(LAUNCHERS, "fake", FakeLauncher)
+        study = Harness(path)
+        study(24, name="s")
+    annotate(study.store, study.study("s"))
+    loosen(path)
+    return path
+
+
+SAMPLED = 14  # edits of over 900, of which each takes a second
+
+
+def test_an_edit_of_any_field_ends_in_a_sentence(
+    loose: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LAUNCHERS, "fake", FakeLauncher)
+    path = tmp_path / "x.db"
+    for edit in random.Random(13).sample(edits(loose), SAMPLED):
+        shutil.copy(loose, path)
+        edit.apply(path)
+        before = path.read_bytes()
+        for words in ("list", "show s", "show s --trial 2", "report s", "export s --force"):
+            code, _, errors = command(*words.split(), "--storage", f"sqlite:///{path}")
+            assert code in (0, 2), (str(edit), words, errors)
+            assert (code == 2) == errors.startswith("error: "), (str(edit), words, errors)
+            assert path.read_bytes() == before, (str(edit), words)
+        rows = stored_rows(path)
+        study = Harness(path)
+        sentences(lambda study=study: study(26, name="s"))  # type: ignore[misc]
+        assert rows <= stored_rows(path), str(edit)
+
+
+def stored_rows(path: Path) -> set[tuple[str, ...]]:
+    """Every row that a trial has, as text."""
+    tables = ("trials", "trial_params", "trial_values", "trial_intermediate_values", "trial_user_attributes")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.text_factory = bytes
+        return {
+            (table, repr(row)) for table in tables for row in connection.execute(f"SELECT * FROM {table}")
+        }
 
 
 DAMAGE = {

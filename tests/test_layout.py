@@ -26,7 +26,7 @@ ROUTE = [
     *("training.data", "training.devices", "training.diagnostics", "training.optimizers", "training.engine"),
     *("training.fit", "checks"),
     *("search.records", "search.textbook", "search.sampler", "search.pruner", "search.space"),
-    *("search.rescue", "search.sqlite", "search.store", "search.ledger"),
+    *("search.rescue", "search.sqlite", "search.rows", "search.store", "search.ledger"),
     *("evidence.statistics", "evidence.arms", "evidence.results"),
     *("search.messages", "search.faults", "search.worker", "search.worker_main"),
     *("search.launchers.inline", "search.launchers.process", "search.launchers"),

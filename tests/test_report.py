@@ -17,6 +17,7 @@ from slopesearch.evidence.statistics import Estimate
 from slopesearch.report.dashboard import annotate, study_note
 from slopesearch.report.page import belief, page, tables_of, write_page
 from slopesearch.report.plots import PLOTS, trial_rows, write_tables
+from slopesearch.report.style import distance
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.store import Store
 from slopesearch.wording import describe
@@ -47,6 +48,28 @@ def test_every_figure_draws_its_rows_and_says_how_many(name: str, objective: str
     said = PLOTS[name].say(rows, study.spec)
     assert said.endswith(".")
     assert name in ("slope_shapes",) or re.search(r"\d", said)
+
+
+THINNED = ("history", "slope", "lr_slope", "slope_mode", "activations", "dead", "curves", "speed", "audit")
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_figure_of_very_many_trials_draws_some_and_says_so(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plot = PLOTS[name]
+    rows = plot.rows(STUDY)
+    before, whole = plot.say(rows, STUDY.spec), plot.draw(rows, STUDY.spec)
+    monkeypatch.setattr("slopesearch.report.style.MOST_DRAWN", 4)
+    said, drawn = plot.say(rows, STUDY.spec), plot.draw(rows, STUDY.spec)
+    assert "Drawn are" not in before
+    assert ("Drawn are 4 of the" in said) == (name in THINNED)
+    assert (len(drawn.to_json()) < len(whole.to_json())) == (name in THINNED)
+    assert re.sub(" Drawn are[^.]*[.]", "", said) == before
+    best = STUDY.best().value
+    if name in ("history", "activations", "curves"):
+        gap = distance(best or 0, STUDY.spec)
+        assert any(gap in (trace["x"] or ()) or gap in (trace["y"] or ()) for trace in drawn["data"])
 
 
 # --- pages

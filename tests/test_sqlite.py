@@ -16,9 +16,8 @@ import optuna
 import pytest
 
 from slopesearch.search.launchers import LAUNCHERS
-from slopesearch.search.sqlite import AT_ONCE, SqliteFile, read_trials
+from slopesearch.search.sqlite import SCHEMA, SqliteFile
 from slopesearch.wording import RequestError, StudyFailedError
-from tests import synthetic
 from tests.harness import FakeLauncher, Harness, spec
 from tests.running import Running
 
@@ -295,20 +294,32 @@ def test_a_dashboard_that_polls_all_the_while_sees_every_trial_and_stops_none(
     assert harness.study().count("COMPLETE") + harness.study().count("PRUNED") == 200
 
 
-@pytest.mark.parametrize("at_once", [3, AT_ONCE])
-def test_trials_read_some_at_a_time_are_those_that_optuna_reads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
-) -> None:
-    """Trials of every state, beside another study's in the file."""
-    monkeypatch.setattr("slopesearch.search.sqlite.AT_ONCE", at_once)
+def test_the_schema_that_is_read_is_the_one_that_the_installed_optuna_writes(tmp_path: Path) -> None:
+    with file(tmp_path / "x.db").writing() as storage:
+        assert storage.get_head_version() == SCHEMA
+
+
+@pytest.mark.parametrize("fault", [KeyError("ours"), ValueError("ours"), sqlite3.ProgrammingError("ours")])
+def test_a_fault_of_ours_is_not_told_as_a_damaged_file(tmp_path: Path, fault: Exception) -> None:
     path = tmp_path / "x.db"
-    synthetic.store(synthetic.study_of(20, "other"), path)
-    synthetic.store(synthetic.study_of(2 * at_once + 5), path)
+    with file(path).writing():
+        pass
+    with pytest.raises(type(fault), match="ours"), file(path).reading():
+        raise fault
+    with (
+        pytest.raises(RequestError, match=r"cannot be read as a storage of studies \(no such table: songs\)"),
+        file(path).reading() as connection,
+    ):
+        connection.execute("SELECT * FROM songs")
+
+
+def test_what_is_read_belongs_to_one_moment(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
     with file(path).writing() as storage:
-        running = optuna.load_study(study_name="digits-cnn", storage=storage).ask()
-        running.report(float("inf"), 1)
-    with file(path).reading() as storage:
-        study_id = storage.get_study_id_from_name("digits-cnn")
-        found = list(read_trials(storage, study_id))
-        assert found == storage.get_all_trials(study_id)
-    assert [trial.number for trial in found] == list(range(2 * at_once + 6))
+        study = optuna.create_study(study_name="s", storage=storage)
+        study.add_trial(optuna.trial.create_trial(value=1.0))
+        with file(path).reading() as connection:
+            count = "SELECT count(*) FROM trials"
+            assert connection.execute(count).fetchone() == (1,)
+            study.add_trial(optuna.trial.create_trial(value=2.0))
+            assert connection.execute(count).fetchone() == (1,)

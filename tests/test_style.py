@@ -4,7 +4,15 @@ import pytest
 
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.report.plots import PLOTS
-from slopesearch.report.style import COLOURS, activations_of, better_up, colour_of, distance, log_axis
+from slopesearch.report.style import (
+    COLOURS,
+    activations_of,
+    better_up,
+    colour_of,
+    distance,
+    log_axis,
+    thinned,
+)
 from slopesearch.search.records import StudyRecord
 from tests.synthetic import spec_of
 
@@ -30,3 +38,10 @@ def test_the_axis_of_the_objective_is_better_upwards() -> None:
         assert 2 <= len(better_up(spec, values)["tickvals"]) <= 6
     assert 2 <= len(log_axis([1e-4, 3e-2])["tickvals"]) <= 6
     assert log_axis([0.0]) == {}
+
+
+def test_thinned_rows_are_spread_evenly_and_whole_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"trial": trial, "report": report} for trial in range(10, 110) for report in (1, 2)]
+    assert thinned(rows) == rows
+    monkeypatch.setattr("slopesearch.report.style.MOST_DRAWN", 4)
+    assert [row["trial"] for row in thinned(rows, [11])] == [10, 10, 11, 11, 35, 35, 60, 60, 85, 85]

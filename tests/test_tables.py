@@ -1,6 +1,7 @@
 """The tables that a person reads, at 80 columns."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -80,7 +81,7 @@ def test_a_study_reads_well_at_80_columns() -> None:
 def test_a_study_without_a_finished_trial_says_so(trials: list[TrialRecord]) -> None:
     record = StudyRecord("digits-cnn", SPEC, trials)
     assert "no trial has run to its end yet" in render(study_table, record)
-    assert '"top": []' in study_json(record)
+    assert '"top": []' in study_json(record, [])
 
 
 def test_names_are_data_not_markup() -> None:
@@ -111,8 +112,8 @@ def test_a_trial_shows_its_config_and_curve() -> None:
         order="tutorial",
     )
     for order, remark in (("tutorial", False), (None, True)):
-        record.attributes["layers"] = inside.model_copy(update={"order": order}).model_dump(mode="json")
-        text = render(trial_view, record)
+        layers = inside.model_copy(update={"order": order}).model_dump(mode="json")
+        text = render(trial_view, replace(record, attributes={**record.attributes, "layers": layers}))
         assert "dead_fraction     0.2500\n  grad_attenuation  0.5000" in text
         assert (NOT_COMPARABLE in text) == remark
     for words in ("trial 3: pruned, 0.5000", "slope_max         0.1", "1.2500", "0.0100 0.0200"):

@@ -43,16 +43,16 @@ class _Tally:
         self.target = event.target
         self._maximize = event.study.spec.maximize
         for trial in event.study.trials:
-            if trial.config is not None and trial.state != "RUNNING":
+            if trial.state in self.counts:
                 self._count(trial.number, trial.state, trial.value, trial.config)
 
     def tell(self, event: Told) -> None:
         self._told += event.state != "FAIL"
         self._count(event.number, event.state, event.value, event.config)
 
-    def _count(self, number: int, state: str, value: float | None, config: TrialConfig) -> None:
+    def _count(self, number: int, state: str, value: float | None, config: TrialConfig | None) -> None:
         self.counts[state] += 1
-        if state != "COMPLETE" or value is None:
+        if state != "COMPLETE" or value is None or config is None:
             return
         if self.best is None or (value > self.best[0] if self._maximize else value < self.best[0]):
             self.best = value, number, config

@@ -30,9 +30,12 @@ def export_config(
     from slopesearch.search.records import CONFIRM
 
     store = Store(storage)
-    study = store.read_search(name)
-    written = choose_export(study, store.find(study.name + CONFIRM), trial)
+    study = store.read_search(name, "ranking")
+    written = choose_export(study, store.find(study.name + CONFIRM, "ranking"), trial)
     write_config_file(written, out, force)
+    if trial is None:
+        for sentence in study.left_out():
+            print(printable(f"warning: left out: {sentence}"), file=sys.stderr)
     if trial is None and written.origin.confirmed is None:
         print(
             "warning: not confirmed; this is the best of the search, the luckiest of many runs "
@@ -130,8 +133,9 @@ def replay_stored(
         from slopesearch.runs.replay import largest_difference, replay_trial, what_differs
         from slopesearch.training.devices import one_device
 
-    study = Store(storage).read_search(name)
-    stored, console = study.trial(trial), Console()
+    store, console = Store(storage), Console()
+    study = store.read_search(name, "ranking")
+    (stored,) = store.whole(study, [study.trial(trial)])
     where = one_device(device)
     curve = replay_trial(stored, data_folder(data), where)
     replay_table(console, stored.curve, curve)

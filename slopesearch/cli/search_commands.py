@@ -111,7 +111,7 @@ def _show_outcome(console: Console, store: Store, outcome: "Outcome") -> None:
     """Print the study as it is now, annotate it for the dashboard, and name the next commands."""
     from slopesearch.report.dashboard import annotate
 
-    record = store.read(outcome.name)
+    record = store.read(outcome.name, "page")
     study_table(console, record)
     with suppress(RequestError):  # another process has begun to write the study, and will annotate it
         annotate(store, record)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from slopesearch.cli.options import Json, Storage, StudyName
 from slopesearch.cli.tables import say, study_json, study_table, summaries_table, trial_json, trial_view
+from slopesearch.report.summary import TOP
 from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
 from slopesearch.wording import RequestError
@@ -31,14 +32,15 @@ def show_study(
     as_json: Json = False,
 ) -> None:
     """Show a study, its best configs and their lead over the textbook; or one trial."""
-    record = Store(storage).read(name)
-    if trial is None:
-        print(study_json(record)) if as_json else study_table(Console(), record)
-        return
-    if as_json:
-        print(trial_json(record.trial(trial)))
+    store = Store(storage)
+    record = store.read(name, "ranking")
+    if trial is not None:
+        (whole,) = store.whole(record, [record.trial(trial)])
+        print(trial_json(whole)) if as_json else trial_view(Console(), whole)
+    elif as_json:
+        print(study_json(record, store.whole(record, record.ranked()[:TOP])))
     else:
-        trial_view(Console(), record.trial(trial))
+        study_table(Console(), record)
 
 
 def report_study(
@@ -64,10 +66,12 @@ def report_study(
             f"python -m slopesearch report {shlex.quote(name.rpartition('/')[0])}"
         )
     store = Store(storage)
-    record = store.read(name)
+    record = store.read(name, "page")
     tables = tables_of(record)
-    write_page(record, tables, out, store.find(record.name + CONFIRM))
+    write_page(record, tables, out, store.find(record.name + CONFIRM, "ranking"))
     console = Console()
+    for sentence in record.left_out():
+        say(console, f"left out: {sentence}")
     say(console, f"{out}: {len(record.trials)} trials of {record.name}, {out.stat().st_size / 1e6:.1f} MB")
     if data_out is not None:
         written = write_tables(record, tables, data_out)

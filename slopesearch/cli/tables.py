@@ -59,6 +59,8 @@ def study_table(console: Console, study: StudyRecord) -> None:
         f"\n{printable(study.name)}: {complete + pruned} trials, {pruned} of them pruned, "
         f"{failed} failed{unfinished} ({study.spec.dataset}, {study.spec.model})",
     )
+    for sentence in study.left_out():
+        say(console, f"left out: {sentence}")
     ranked = study.ranked()
     if not ranked or ranked[0].config is None or ranked[0].value is None:
         say(console, "no trial has run to its end yet")
@@ -173,8 +175,8 @@ def replay_table(console: Console, stored: Sequence[Report], new: Sequence[Repor
     console.print(table)
 
 
-def study_json(study: StudyRecord) -> str:
-    """A study for programs."""
+def study_json(study: StudyRecord, top: Sequence[TrialRecord]) -> str:
+    """A study for programs; `top` are its best trials, whole."""
     if confirmed := confirmed_of(study):
         return confirmation_json(confirmed, openings_of(study))
     return json.dumps(
@@ -185,8 +187,9 @@ def study_json(study: StudyRecord) -> str:
             "pruned": study.count("PRUNED"),
             "running": study.count("RUNNING"),
             "failed": study.count("FAIL"),
-            "top": [_trial_data(trial) for trial in study.ranked()[:TOP]],
+            "top": [_trial_data(trial) for trial in top],
             "textbook": textbook_rows(study),
+            "unreadable": study.unreadable,
         },
         indent=2,
     )

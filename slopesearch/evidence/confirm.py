@@ -78,7 +78,8 @@ def confirm(
     if found:
         raise RequestError(*found)
     workers = len(settings.slots())
-    search = store.read_search(name)
+    search = store.read_search(name, "flat")
+    search.refuse_unreadable()
     store.check_writable()
     find(search.spec.dataset, settings.folder, note)
     data_hash = content_hash(search.spec.dataset, settings.folder)
@@ -180,7 +181,10 @@ class _Confirmation:
         return whole and outcome.finished >= outcome.target
 
     def _part(self, part: str) -> StudyRecord | None:
-        return self.store.find(self.search.name + part)
+        found = self.store.find(self.search.name + part, "flat")
+        if found is not None:
+            found.refuse_unreadable()
+        return found
 
     def _keep(self, **attributes: object) -> None:
         self.store.set_attributes(self.search.name + CONFIRM, attributes)

@@ -20,7 +20,9 @@ from slopesearch.report.style import (
     grouped,
     hover,
     objective_name,
+    sampled,
     text,
+    thinned,
 )
 from slopesearch.search.records import StudyRecord
 
@@ -45,11 +47,11 @@ def activation_rows(study: StudyRecord) -> Rows:
 
 def draw_activations(rows: Rows, spec: StudySpec) -> go.Figure:
     """A line of marks per activation, the best on top; its best trial bears value and learning rate."""
-    groups = grouped(rows, "activation")
+    groups, shown = grouped(rows, "activation"), grouped(thinned(rows), "activation")
     order = sorted(groups, key=lambda name: distance(best_of(groups[name], spec)["value"], spec))
     drawn = figure(objective_name(spec), "", 110 + 44 * len(order))
     for activation in order:
-        some, best = groups[activation], best_of(groups[activation], spec)
+        some, best = shown.get(activation, []), best_of(groups[activation], spec)
         colour = colour_of(activation, spec)
         drawn.add_scatter(
             x=[distance(row["value"], spec) for row in some],
@@ -89,7 +91,7 @@ def say_activations(rows: Rows, spec: StudySpec) -> str:
             f"{order[-1]} {best[order[-1]]['value']:.4f} at {best[order[-1]]['lr']:.2g}. "
         )
     told += "One run each, and an activation that was tried more often had more luck."
-    return told + few(len(rows), 20) + adaptive(spec)
+    return told + few(len(rows), 20) + sampled(rows, "the best of each") + adaptive(spec)
 
 
 # --- BatchNorm placement x activation

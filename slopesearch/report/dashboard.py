@@ -23,23 +23,25 @@ ATTACHED = ("activations", "slope", "lr_slope", "norm", "expected_best", "gradie
 def annotate(store: Store, study: StudyRecord) -> None:
     """Write notes on the study and its best trial, and the main figures, where the dashboard finds them.
 
-    Nothing is written without optuna-dashboard, or for a study of a verdict, which is no search. Raises
-    RequestError where another process writes the study.
+    Nothing is written without optuna-dashboard, or for a study of a verdict, which is no search. `study` is
+    read for a page. Raises RequestError where another process writes the study, or a trial to note on cannot
+    be read.
     """
     if not INSTALLED or study.name.endswith(VERDICTS):
         return
     from optuna_dashboard import save_plotly_graph_object
 
+    best, noted = study.ranked()[:1], study.attributes.get("noted_trial")
+    before = [trial for trial in study.trials if trial.number == noted and trial not in best]
+    store.whole(study, best + before)  # to refuse what cannot be read, before Optuna reads it
     with store.writing(study.name) as storage:
         stored = optuna.load_study(study_name=study.name, storage=storage)
         _note(stored, study_note(store, study))
-        noted, ranked = stored.user_attrs.get("noted_trial"), study.ranked()
-        best = ranked[0].number if ranked else None
-        if noted is not None and noted != best:
-            _note(_trial(stored, noted), "")
-        if best is not None:
-            _note(_trial(stored, best), "\n\n".join(["**The best trial so far.**", *belief(study)]))
-            stored.set_user_attr("noted_trial", best)
+        for trial in before:
+            _note(_trial(stored, trial.number), "")
+        for trial in best:
+            _note(_trial(stored, trial.number), "\n\n".join(["**The best trial so far.**", *belief(study)]))
+            stored.set_user_attr("noted_trial", trial.number)
         for name, rows in tables_of(study, ATTACHED).items():
             if rows:
                 figure = PLOTS[name].draw(rows, study.spec)
@@ -77,10 +79,20 @@ def study_note(store: Store, study: StudyRecord) -> str:
 
 
 def _note(of: optuna.Study | Trial, body: str) -> None:
-    """Save a note, unless a person has written another one, or has changed a letter of ours."""
+    """Save a note, unless a person has written another one, or has changed a letter of ours.
+
+    Raises RequestError where the note that is there cannot be read.
+    """
     from optuna_dashboard import get_note, save_note
 
-    there, new = get_note(of), _signed(body) if body else ""
+    try:
+        there = get_note(of)
+    except (ValueError, TypeError, LookupError) as error:  # the package takes what is stored for its own
+        raise RequestError(
+            f"a note of the dashboard cannot be read ({error!r}); delete the study's system attributes whose "
+            "key begins with 'dashboard:'"
+        ) from None
+    new = _signed(body) if body else ""
     if there != new and (not there or there == _signed(there.rpartition("\n\n")[0])):
         save_note(of, new)
 
@@ -102,7 +114,7 @@ def serve(store: Store, host: str, port: int) -> None:
 
     for summary in store.summaries():
         with suppress(RequestError):  # made by another program, or its writer will annotate it
-            annotate(store, store.read(summary.name))
+            annotate(store, store.read(summary.name, "page"))
     logging.getLogger("optuna").setLevel(logging.WARNING)
     with store.open() as storage:
         try:

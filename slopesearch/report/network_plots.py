@@ -22,8 +22,10 @@ from slopesearch.report.style import (
     grouped,
     hover,
     log_axis,
+    sampled,
     symbol_of,
     text,
+    thinned,
 )
 from slopesearch.report.summary import NOT_COMPARABLE
 from slopesearch.search.records import StudyRecord, TrialRecord
@@ -78,6 +80,7 @@ def dead_rows(study: StudyRecord) -> Rows:
 
 def draw_dead(rows: Rows, spec: StudySpec) -> go.Figure:
     """Zero-gradient share over learning rate; below, never active share over slope for leaky ReLU."""
+    rows = thinned(rows)
     leaky = [row for row in rows if row["negative_slope"]]
     drawn = make_subplots(rows=2 if leaky else 1, cols=1, vertical_spacing=0.2)
     drawn.update_layout(figure("", "").layout)
@@ -135,7 +138,8 @@ def say_dead(rows: Rows, spec: StudySpec) -> str:
         f"{len(rows)} completed trials; units whose derivative is zero for every validation image, so that "
         f"they cannot learn, means over layers: {words or 'none in any activation'}. For leaky ReLU (above "
         "slope 0) this is 0 by construction: its units can be never active (above zero for no image), but "
-        f"they still pass a gradient.{few(len(rows), 10)}{adaptive(spec)}{caution(rows)}"
+        f"they still pass a gradient.{few(len(rows), 10)}{sampled(rows)}{adaptive(spec)}"
+        f"{caution(rows)}"
     )
 
 

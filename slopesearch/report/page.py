@@ -18,12 +18,14 @@ from slopesearch.report.plots import PLOTS
 from slopesearch.report.style import Rows, completed, few, objective_name
 from slopesearch.report.summary import TOP, textbook_rows
 from slopesearch.search.records import StudyRecord
+from slopesearch.search.rows import collector_at_rest
 from slopesearch.wording import describe
 
 
 def tables_of(study: StudyRecord, names: Iterable[str] = PLOTS) -> dict[str, Rows]:
     """The rows behind figures, by name."""
-    return {name: PLOTS[name].rows(study) for name in names}
+    with collector_at_rest():
+        return {name: PLOTS[name].rows(study) for name in names}
 
 
 def write_page(
@@ -38,6 +40,8 @@ def page(study: StudyRecord, tables: dict[str, Rows], confirmation: StudyRecord 
 
     All text of the study is escaped, on the page and inside its scripts.
     """
+    with collector_at_rest():
+        figures = [_figure(name, tables[name], study.spec) for name in PLOTS]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
@@ -50,10 +54,11 @@ def page(study: StudyRecord, tables: dict[str, Rows], confirmation: StudyRecord 
     return environment.get_template("page.html").render(
         study=study,
         counts=counts(study),
+        left_out=study.left_out(),
         asked=asked(study),
         belief=[*_picked(confirmation), *belief(study)],
         tables=[table for table in found if table["rows"]],
-        figures=[_figure(name, tables[name], study.spec) for name in PLOTS],
+        figures=figures,
         plotly=Markup(get_plotlyjs()),
     )
 

@@ -2,6 +2,7 @@
 
 from statistics import median
 
+import numpy as np
 import plotly.graph_objects as go
 
 from slopesearch.config import REPORTS, StudySpec
@@ -20,7 +21,9 @@ from slopesearch.report.style import (
     grouped,
     log_axis,
     objective_name,
+    sampled,
     text,
+    thinned,
 )
 from slopesearch.search.records import StudyRecord
 
@@ -57,6 +60,7 @@ def _lines(rows: Rows, spec: StudySpec) -> tuple[list[int | None], list[float | 
 
 def draw_curves(rows: Rows, spec: StudySpec) -> go.Figure:
     """Pruned runs faded, completed ones in their activation's colour, the best one on top."""
+    rows = thinned(rows, [row["trial"] for row in rows if row["rank"] == 1])
     drawn = figure("report", objective_name(spec), 420)
     stopped = [row for row in rows if row["ended"] != "completed"]
     x, y = _lines(stopped, spec)
@@ -100,7 +104,10 @@ def say_curves(rows: Rows, spec: StudySpec) -> str:
     """How fast the best trial learned."""
     trials = len(grouped(rows, "trial"))
     best = [row for row in rows if row["rank"] == 1]
-    told = f"{trials} runs, each validated up to {REPORTS} times (the last time on more images). "
+    told = (
+        f"{trials} runs, each validated up to {REPORTS} times (the last time on more images)."
+        f"{sampled(rows, 'the best')} "
+    )
     if not best:
         return told + "No run has gone to its end."
     place = {row["report"]: row["value"] for row in best}
@@ -129,7 +136,7 @@ def expected_best_rows(study: StudyRecord) -> Rows:
             values.setdefault(trial.config.activation, []).append(trial.value)
     return [
         {"activation": name, "trials": len(found), "k": k, "expected_best": best}
-        for name, found in values.items()
+        for name, found in ((name, sorted(found)) for name, found in values.items())
         for k in _counts(len(found))
         for best in [expected_best(found, k, study.spec.maximize)]
     ]
@@ -143,7 +150,7 @@ def _counts(n: int) -> list[int]:
 def expected_best(values: list[float], k: int, maximize: bool) -> float:
     """The mean of the best of k draws from the values, with replacement."""
     ordered, n = sorted(values, reverse=not maximize), len(values)
-    return sum(value * ((i / n) ** k - ((i - 1) / n) ** k) for i, value in enumerate(ordered, start=1))
+    return float(np.diff((np.arange(n + 1) / n) ** k) @ ordered)
 
 
 def draw_expected_best(rows: Rows, spec: StudySpec) -> go.Figure:
@@ -203,6 +210,7 @@ def speed_rows(study: StudyRecord) -> Rows:
 
 def draw_speed(rows: Rows, spec: StudySpec) -> go.Figure:
     """The spread of training rates per device and BatchNorm placement, which changes the work of a step."""
+    rows = thinned(rows)
     groups = grouped(rows, "device")
     drawn = figure("training images per second", "", 140 + 90 * len(groups))
     colours = {"none": "#5E6B73", "before": ACCENT, "after": "#C2702E"}
@@ -232,7 +240,8 @@ def say_speed(rows: Rows, spec: StudySpec) -> str:
         told.append(f"{device}: {rate:,.0f} images a second in training{took} (medians, n = {len(some)})")
     total = sum(row["seconds"] for row in rows)
     return (
-        f"{'; '.join(told)}. All runs together: {total / 60:.1f} minutes of device time.{few(len(rows), 5)}"
+        f"{'; '.join(told)}. All runs together: {total / 60:.1f} minutes of device time."
+        f"{few(len(rows), 5)}{sampled(rows)}"
     )
 
 

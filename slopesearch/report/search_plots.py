@@ -7,6 +7,7 @@ from typing import Any
 import optuna
 import plotly.graph_objects as go
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState
 from scipy.stats import binomtest, spearmanr
 
 from slopesearch.config import REPORTS, Range, StudySpec
@@ -27,7 +28,10 @@ from slopesearch.report.style import (
     grouped,
     hover,
     objective_name,
+    sampled,
+    thinned,
 )
+from slopesearch.search.ledger import Over
 from slopesearch.search.records import StudyRecord
 from slopesearch.search.textbook import textbook
 
@@ -59,6 +63,10 @@ def history_rows(study: StudyRecord) -> Rows:
 
 def draw_history(rows: Rows, spec: StudySpec) -> go.Figure:
     """The values over the trial numbers, and the best so far as a line."""
+    pairs = zip([{}, *rows], rows, strict=False)
+    records = [row["trial"] for before, row in pairs if row["best"] != before.get("best")]
+    recipes = [row["trial"] for row in rows if row["recipe"]]
+    rows = thinned(rows, [*records, *recipes, rows[-1]["trial"]])
     drawn = figure("trial", objective_name(spec))
     kinds = {
         "pruned or diverged": ([r for r in rows if r["ended"] != "completed"], FADED, "circle", 5),
@@ -102,7 +110,8 @@ def say_history(rows: Rows, spec: StudySpec) -> str:
     return (
         f"The best of {len(done)} completed trials, {best['value']:.4f}, is trial {best['trial']}; "
         f"{later} trials since then did not beat it. "
-        f"{len(rows) - len(done)} of {len(rows)} finished trials were stopped early.{few(len(rows), 20)}"
+        f"{len(rows) - len(done)} of {len(rows)} finished trials were stopped early."
+        f"{few(len(rows), 20)}{sampled(rows, 'recipes and each best so far')}"
     )
 
 
@@ -183,6 +192,7 @@ def audit_rows(study: StudyRecord) -> Rows:
 
 def draw_audit(rows: Rows, spec: StudySpec) -> go.Figure:
     """The final values over the first; the audited runs stand out."""
+    rows = thinned(rows)
     drawn = figure("after the first of 9 reports", f"final {objective_name(spec)}")
     kinds = {
         "let through": ([r for r in rows if r["would_prune_at"] is None], ACCENT, "circle", 7),
@@ -206,7 +216,7 @@ def say_audit(rows: Rows, spec: StudySpec) -> str:
     """The rate of wrong stops with its 95 % interval (Wilson); how early values rank the final ones."""
     ranks = [_correlation(rows, step, name) for step, name in ((1, "first"), (3, "third"))]
     if spec.pruner == "none":
-        return "This study has no pruner, so no run was stopped." + "".join(ranks)
+        return "This study has no pruner, so no run was stopped." + "".join(ranks) + sampled(rows)
     judged = [row for row in rows if not row["textbook"]]
     audited = [row for row in judged if row["would_prune_at"] is not None]
     passed = [row["final"] for row in judged if row["would_prune_at"] is None]
@@ -227,7 +237,7 @@ def say_audit(rows: Rows, spec: StudySpec) -> str:
     told += "".join(ranks)
     if any(ranks):
         told += " Only runs that went to their end are ranked: the pruner chose them, which hides agreement."
-    return told
+    return told + sampled(rows)
 
 
 def _correlation(rows: Rows, step: int, name: str) -> str:
@@ -286,10 +296,13 @@ def _importances(spec: StudySpec, trials: list[Any], axes: dict[str, Any]) -> di
     distributions = {name: distribution_of(axis) for name, axis in axes.items()}
     within.add_trials(
         [
-            optuna.trial.create_trial(
-                value=trial.value,
-                params={name: getattr(trial.config, name) for name in axes},
-                distributions=distributions,
+            Over(
+                TrialState.COMPLETE,
+                trial.value,
+                {name: getattr(trial.config, name) for name in axes},
+                distributions,
+                {},
+                {},
             )
             for trial in trials
         ]

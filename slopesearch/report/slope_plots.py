@@ -22,6 +22,8 @@ from slopesearch.report.style import (
     hover,
     log_axis,
     objective_name,
+    sampled,
+    thinned,
 )
 from slopesearch.search.records import StudyRecord
 
@@ -50,6 +52,7 @@ def slope_rows(study: StudyRecord) -> Rows:
 
 def draw_slope(rows: Rows, spec: StudySpec) -> go.Figure:
     """The values over the slopes, with the tutorial's slopes marked."""
+    rows = thinned(rows, [best_of(rows, spec)["trial"]])
     drawn = figure("negative slope", objective_name(spec))
     colours = {"none": "#5E6B73", "before": "#0072B2", "after": "#E69F00"}
     for norm, some in grouped(rows, "norm").items():
@@ -91,7 +94,8 @@ def say_slope(rows: Rows, spec: StudySpec) -> str:
     if len(rows) >= 8:
         told += f"The best quarter has slopes from {low:.2g} to {high:.2g}, the best one "
         told += f"{best[0]['negative_slope']:.2g}. "
-    return told + "Dotted: the tutorial's 0.01, 0.1 and 0.2." + few(len(rows), 20) + adaptive(spec)
+    told += "Dotted: the tutorial's 0.01, 0.1 and 0.2." + few(len(rows), 20)
+    return told + sampled(rows, "the best") + adaptive(spec)
 
 
 # --- learning rate x slope
@@ -99,6 +103,7 @@ def say_slope(rows: Rows, spec: StudySpec) -> str:
 
 def draw_lr_slope(rows: Rows, spec: StudySpec) -> go.Figure:
     """The trials of leaky ReLU by learning rate and slope, coloured by the rank of their value."""
+    rows = thinned(rows, [best_of(rows, spec)["trial"]])
     drawn = figure("learning rate", "negative slope", 420)
     gaps = [distance(row["value"], spec) for row in rows]
     places = sorted(range(len(rows)), key=lambda i: gaps[i])
@@ -138,7 +143,7 @@ def say_lr_slope(rows: Rows, spec: StudySpec) -> str:
     told = f"{len(rows)} completed trials of leaky ReLU, coloured by their rank (blue is best). "
     if len(rows) >= 8:
         told += f"The best quarter has learning rates from {min(rates):.2g} to {max(rates):.2g}. "
-    return told.rstrip() + few(len(rows), 20) + adaptive(spec)
+    return told.rstrip() + few(len(rows), 20) + sampled(rows, "the best") + adaptive(spec)
 
 
 # --- fixed against learnable
@@ -147,12 +152,12 @@ def say_lr_slope(rows: Rows, spec: StudySpec) -> str:
 def draw_mode(rows: Rows, spec: StudySpec) -> go.Figure:
     """The spread of values for a fixed slope, and for a learnable slope up to each bound."""
     drawn = figure(objective_name(spec), "", 330)
-    groups = grouped([row | {"group": _mode(row)} for row in rows], "group")
+    groups = _by_mode(rows)
     for name, colour in zip(sorted(groups), SEQUENCE, strict=False):
-        some = groups[name]
+        some = thinned(groups[name], [best_of(groups[name], spec)["trial"]])
         drawn.add_box(
             x=[distance(row["value"], spec) for row in some],
-            name=f"{name} ({len(some)})",
+            name=f"{name} ({len(groups[name])})",
             orientation="h",
             boxpoints="all",
             jitter=0.4,
@@ -164,6 +169,10 @@ def draw_mode(rows: Rows, spec: StudySpec) -> go.Figure:
             showlegend=False,
         )
     return drawn.update_xaxes(better_up(spec, [row["value"] for row in rows])).update_yaxes(title=None)
+
+
+def _by_mode(rows: Rows) -> dict[str, Rows]:
+    return grouped([row | {"group": _mode(row)} for row in rows], "group")
 
 
 def _mode(row: dict[str, object]) -> str:
@@ -179,7 +188,8 @@ def say_mode(rows: Rows, spec: StudySpec) -> str:
         told.append(f"{mode}: best {best:.4f}, median {median(values):.4f}, n = {len(values)}")
     least = min(len(some) for some in grouped(rows, "slope_mode").values())
     only = " Only one of the two has completed trials." if len(told) == 1 else few(least, 10)
-    return f"{'; '.join(told)}.{only}{adaptive(spec)}"
+    most = max(_by_mode(rows).values(), key=len)
+    return f"{'; '.join(told)}.{only}{sampled(most, 'the best of each box')}{adaptive(spec)}"
 
 
 # --- the paths of learned slopes

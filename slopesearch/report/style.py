@@ -155,6 +155,26 @@ def grouped(rows: Rows, key: str) -> dict[Any, Rows]:
     return groups
 
 
+MOST_DRAWN = 1500  # trials of a figure: more are a blot, and a point takes 150 bytes of the page
+
+
+def thinned(rows: Rows, kept: Iterable[Any] = ()) -> Rows:
+    """The rows of at most MOST_DRAWN trials, evenly spaced among all, and those of the trials `kept`."""
+    trials = list(dict.fromkeys(row["trial"] for row in rows))
+    if len(trials) <= MOST_DRAWN:
+        return rows
+    chosen = {trials[len(trials) * i // MOST_DRAWN] for i in range(MOST_DRAWN)} | set(kept)
+    return [row for row in rows if row["trial"] in chosen]
+
+
+def sampled(rows: Rows, kept: str = "") -> str:
+    """Which trials are drawn, where `thinned` leaves some out; else nothing."""
+    trials = len({row["trial"] for row in rows})
+    if trials <= MOST_DRAWN:
+        return ""
+    return f" Drawn are {MOST_DRAWN:,} of the {trials:,} trials, evenly spaced{kept and f', and {kept}'}."
+
+
 def hover(rows: Rows, *columns: str) -> list[str]:
     """The text under the pointer for each row: the named columns with their values."""
     return ["<br>".join(f"{c} {_short(row[c])}" for c in columns if row[c] is not None) for row in rows]

@@ -18,10 +18,10 @@ def textbook_rows(study: StudyRecord) -> list[dict[str, Any]]:
     ranked = study.ranked()
     rows = []
     for number, recipe in enumerate(textbook(study.spec)):
-        if number >= len(study.trials) or study.trials[number].value is None or not ranked:
+        trial = study.find(number)
+        if trial is None or trial.value is None or not ranked:
             continue
-        value, best = study.trials[number].value, ranked[0].value
-        assert value is not None
+        value, best = trial.value, ranked[0].value
         assert best is not None
         lead = best - value if study.spec.maximize else value - best
         rows.append({"recipe": recipe, "trial": number, "value": value, "lead": lead})

@@ -3,12 +3,13 @@
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import optuna
-from optuna.distributions import distribution_to_json
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
@@ -18,10 +19,16 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sqlalchemy import Connection, Executable, bindparam, delete, func, insert, select, update
 
 from slopesearch.config import ResolvedSpec, TrialConfig, TrialResult
-from slopesearch.search.records import AUDITED, BULKY, StudyRecord, TrialRecord, attributes_of
-from slopesearch.search.sqlite import read_trials
-from slopesearch.search.store import record_of
-from slopesearch.wording import RequestError, StudyFailedError
+from slopesearch.search.records import AUDITED, StudyRecord, TrialRecord, attributes_of
+from slopesearch.search.rows import (
+    TrialRows,
+    collector_at_rest,
+    params_of,
+    parsed,
+    read_rows,
+    record_of,
+)
+from slopesearch.wording import RequestError, StudyFailedError, short
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -44,6 +51,7 @@ CHANGE_TRIAL = update(TRIALS).where(TRIALS.c.trial_id == bindparam("of"))
 FORGET = delete(ATTRIBUTES).where(
     ATTRIBUTES.c.trial_id == bindparam("of"), ATTRIBUTES.c.key == bindparam("named")
 )
+_BEGUN = datetime.now()  # neither sampler nor pruner asks when a stored trial ran
 FINITE = "FINITE"  # every number here is: infinite ones are refused as configs and reports come in
 
 Configure = Callable[[Trial], TrialConfig]  # what a trial that is asked for shall run
@@ -66,6 +74,36 @@ class Job:
     def number(self) -> int:
         """The number of the trial in its study."""
         return self.trial.number
+
+
+class Over(FrozenTrial):
+    """A trial that does not change any more: a study in memory holds it, and not a copy of all its parts."""
+
+    def __init__(
+        self,
+        state: TrialState,
+        value: float | None,
+        params: dict[str, Any],
+        distributions: dict[str, BaseDistribution],
+        reports: dict[int, float],
+        attributes: dict[str, Any],
+    ) -> None:
+        super().__init__(
+            number=-1,
+            state=state,
+            value=value,
+            datetime_start=_BEGUN,
+            datetime_complete=_BEGUN,
+            params=params,
+            distributions=distributions,
+            user_attrs=attributes,
+            system_attrs={},
+            intermediate_values=reports,
+            trial_id=-1,
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Over":
+        return self
 
 
 class Ledger:
@@ -94,26 +132,39 @@ class Ledger:
         self._writes: list[tuple[Executable, list[dict[str, Any]]]] = []
 
     def load(self) -> StudyRecord:
-        """Take over what is stored: the study as it was, without what is BULKY.
+        """Take over what is stored; the study as it was, with the state and the value of each trial.
 
-        Raises RequestError where what is stored was edited.
+        It has the configs of complete trials alone: a config takes 4 kB. Raises RequestError where what is
+        stored was edited.
         """
         records: list[TrialRecord] = []
-        for trial in read_trials(self._storage, self._study_id):
-            if trial.number != len(records):
-                raise RequestError(
-                    f"the study '{self._name}' was changed: after its first {len(records)} trials comes "
-                    f"number {trial.number}; put a copy of the storage in its place, or choose another study"
+        with self._storage.engine.connect() as connection, collector_at_rest():
+            opened: Any = connection.connection.driver_connection
+            for rows in read_rows(opened, self._study_id, "loop"):
+                if rows.number != len(records):
+                    raise RequestError(
+                        f"the study '{self._name}' was changed: after its first {len(records)} trials comes "
+                        f"number {short(rows.number)}; put a copy of the storage in its place, or choose "
+                        "another study"
+                    )
+                try:
+                    record = record_of(rows, self.spec, "loop")
+                    trial = _in_memory(rows, record)
+                    self.study.add_trial(trial)
+                except ValueError as error:
+                    raise RequestError(
+                        f"trial {rows.number} was changed: {error}; put a copy of the storage in its place, "
+                        "or choose another study"
+                    ) from None
+                self._last = rows.id, record.number
+                if not trial.state.is_finished():
+                    self._ids[record.number] = rows.id
+                if trial.state == TrialState.WAITING:
+                    self._waiting[record.number] = trial
+                ranks = record.state == "COMPLETE"
+                records.append(
+                    replace(record, config=record.config if ranks else None, reports={}, attributes={})
                 )
-            for attribute in BULKY:
-                trial.user_attrs.pop(attribute, None)
-            records.append(record_of(trial))
-            self._last = trial._trial_id, trial.number
-            if not trial.state.is_finished():
-                self._ids[trial.number] = trial._trial_id
-            if trial.state == TrialState.WAITING:
-                self._waiting[trial.number] = trial
-            self.study.add_trial(_in_memory(trial))
         return StudyRecord(self._name, self.spec, records)
 
     def interrupted(self, configure: Configure) -> list[Job]:
@@ -264,29 +315,25 @@ def _now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def _in_memory(trial: FrozenTrial) -> FrozenTrial:
+def _in_memory(rows: TrialRows, record: TrialRecord) -> FrozenTrial:
     """What sampler and pruner read of a stored trial; of its attributes, once it is over, AUDITED alone.
 
-    Raises RequestError where its numbers are not those of such a trial.
+    Raises ValueError where its numbers are not those of such a trial.
     """
-    running = not trial.state.is_finished()
-    user_attrs = trial.user_attrs
-    if not running:
-        user_attrs = {key: value for key, value in user_attrs.items() if key == AUDITED}
-    try:
-        if not isinstance(user_attrs.get(AUDITED, 0), int):
-            raise TypeError(f"its {AUDITED} is {user_attrs[AUDITED]!r}")
-        return create_trial(
-            state=trial.state,
-            values=trial.values,
-            params=trial.params,
-            distributions=trial.distributions,
-            intermediate_values=trial.intermediate_values,
-            user_attrs=user_attrs,
-            system_attrs=trial.system_attrs if running else None,
-        )
-    except (ValueError, TypeError) as error:
-        raise RequestError(
-            f"trial {trial.number} was changed ({error}); put a copy of the storage in its place, "
-            "or choose another study"
-        ) from None
+    state, params = TrialState[record.state], params_of(rows)
+    distributions = {name: _distribution_of(text) for name, _, text in rows.params}
+    if state.is_finished():
+        audited = {key: held for key, held in record.attributes.items() if key == AUDITED}
+        return Over(state, record.value, params, distributions, record.reports, audited)
+    return create_trial(
+        state=state,
+        value=record.value,
+        params=params,
+        distributions=distributions,
+        intermediate_values=record.reports,
+        user_attrs=record.attributes,
+        system_attrs={key: parsed(key, text) for key, text in rows.notes},
+    )
+
+
+_distribution_of = lru_cache(1000)(json_to_distribution)

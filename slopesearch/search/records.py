@@ -1,18 +1,40 @@
 """What is stored of a study and its trials, and how it is read back; without torch and without Optuna."""
 
 import json
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from math import inf, isfinite
 from typing import Any
 
-from slopesearch.config import Diagnostics, Report, ResolvedSpec, TrialConfig, TrialResult
-from slopesearch.wording import RequestError
+from slopesearch.config import REPORTS, Diagnostics, Report, ResolvedSpec, TrialConfig, TrialResult
+from slopesearch.wording import RequestError, short
 
+MOST_NAMED = 5  # trials that cannot be read, in a message
 CONFIRM, TEST = "/confirm", "/test"  # behind the name of a search: the studies of its verdict
 VERDICTS = (CONFIRM, TEST)
 AUDITED = "would_prune_at"  # the first report step at which a trial that ran on would have been stopped
-BULKY = ("curves", "layers")  # 5 of the 13 kB that a trial takes in memory; the loop does not need them
+BULKY = ("curves", "layers")  # 5 of the 13 kB that a trial takes in memory; few readers need them
+
+# What a number may be among the attributes of a trial: both ends included, not infinite.
+_NUMBERS = {
+    "val_accuracy": (0, 1),
+    "val_loss": (0, inf),
+    "train_loss": (0, inf),
+    "seconds": (0, inf),
+    "images_per_second": (0, inf),
+    "dead_fraction": (0, 1),
+    "grad_attenuation": (-inf, inf),
+    AUDITED: (1, REPORTS),
+}
+_TEXTS = ("device", "ended", "traceback")
+_ALWAYS = ("ended", "val_accuracy", "val_loss", "seconds", "images_per_second", "device")
+
+
+class UnreadableError(ValueError):
+    """A trial is not as it was written: what is wrong with it."""
 
 
 def attributes_of(result: TrialResult) -> dict[str, Any]:
@@ -36,15 +58,34 @@ def attributes_of(result: TrialResult) -> dict[str, Any]:
     return values
 
 
+def check_attribute(name: Any, value: Any) -> None:
+    """Raise UnreadableError where an attribute of a trial of that name cannot have the value."""
+    wrong = False
+    if not isinstance(name, str):
+        raise UnreadableError(f"it has an attribute of the name {short(name)}")
+    if name in _NUMBERS:
+        low, high = _NUMBERS[name]
+        wrong = type(value) not in (int, float) or not isfinite(value) or not low <= value <= high
+    elif name in _TEXTS:
+        wrong = not isinstance(value, str)
+    if wrong:
+        raise UnreadableError(f"its {name} is {short(value)}")
+
+
+def missing_attribute(attributes: Mapping[str, Any]) -> str | None:
+    """The first attribute that every finished trial has and these lack, if any."""
+    return next((name for name in _ALWAYS if name not in attributes), None)
+
+
 @contextmanager
-def _as_written(number: int, name: str) -> Iterator[None]:
-    """Raise RequestError where what is stored of a trial is not what was written."""
+def _as_written(name: str) -> Iterator[None]:
+    """Raise UnreadableError where what is stored of a trial is not what was written."""
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise RequestError(
-            f"the stored {name} of trial {number} cannot be read ({str(error).splitlines()[0]}); was it made "
-            "by another version of slopesearch?"
+        raise UnreadableError(
+            f"its {name} cannot be read ({str(error).splitlines()[0]}); was it made by another version of "
+            "slopesearch?"
         ) from None
 
 
@@ -67,20 +108,25 @@ class TrialRecord:
         """Why its run ended: completed, pruned, diverged or failed: …; "running" while it has not ended."""
         return str(self.attributes.get("ended", "running"))
 
-    @property
+    # Lists are taken for tuples, and the rest is checked.
+
+    @cached_property
     def curve(self) -> tuple[Report, ...]:
-        """Every report of the run, once it has ended. Raises RequestError where it was tampered with."""
-        with _as_written(self.number, "curve"):
+        """Every report of the run, once it has ended. Raises UnreadableError where it was tampered with."""
+        with _as_written("curve"):
             return tuple(
-                Report.model_validate_json(json.dumps(row)) for row in self.attributes.get("curves", [])
+                Report.model_validate(row, strict=False) for row in self.attributes.get("curves", [])
             )
 
-    @property
+    @cached_property
     def diagnostics(self) -> Diagnostics | None:
-        """What the network looked like inside; None for runs that diverged, and in older studies."""
+        """What the network looked like inside; None for runs that diverged, and in older studies.
+
+        Raises UnreadableError where it was tampered with.
+        """
         layers = self.attributes.get("layers")
-        with _as_written(self.number, "diagnostics"):
-            return None if layers is None else Diagnostics.model_validate_json(json.dumps(layers))
+        with _as_written("diagnostics"):
+            return None if layers is None else Diagnostics.model_validate(layers, strict=False)
 
 
 @dataclass(frozen=True)
@@ -101,16 +147,43 @@ class StudyRecord:
 
     name: str
     spec: ResolvedSpec
-    trials: list[TrialRecord]
+    trials: list[TrialRecord]  # by number
     attributes: dict[str, Any] = field(default_factory=dict)  # of the study, such as its versions
+    unreadable: dict[str, str] = field(default_factory=dict)  # what is wrong with the others, by their name
+
+    def find(self, number: int) -> TrialRecord | None:
+        """The trial of a number, or None where there is none that can be read."""
+        at = bisect_left(self.trials, number, key=lambda trial: trial.number)
+        found = at < len(self.trials) and self.trials[at].number == number
+        return self.trials[at] if found else None
 
     def trial(self, number: int) -> TrialRecord:
-        """The trial of a number. Raises RequestError where there is none."""
-        if not 0 <= number < len(self.trials):
+        """The trial of a number. Raises RequestError where there is none, or it cannot be read."""
+        found, name = self.find(number), f"trial {number}"
+        if found is not None:
+            return found
+        if name in self.unreadable:
             raise RequestError(
-                f"the study '{self.name}' has {len(self.trials)} trials, numbered from 0; given {number}"
+                f"{name} of the study '{self.name}' cannot be read: {self.unreadable[name]}; put a copy of "
+                "the storage in its place, or choose another trial"
             )
-        return self.trials[number]
+        count = len(self.trials) + len(self.unreadable)
+        raise RequestError(f"the study '{self.name}' has {count} trials, numbered from 0; given {number}")
+
+    def left_out(self) -> list[str]:
+        """A sentence for each trial that cannot be read, at most MOST_NAMED of them and one for the rest."""
+        named = [f"{name} cannot be read: {reason}" for name, reason in self.unreadable.items()]
+        rest = len(named) - MOST_NAMED
+        return named[:MOST_NAMED] + ([f"{rest} more trials cannot be read"] if rest > 0 else [])
+
+    def refuse_unreadable(self) -> None:
+        """Raise RequestError where a trial cannot be read."""
+        if self.unreadable:
+            raise RequestError(
+                f"the study '{self.name}' was changed: {len(self.unreadable)} of its trials cannot be read:",
+                *(f"  {sentence}" for sentence in self.left_out()),
+                "put a copy of the storage in its place, or choose another study",
+            )
 
     def best(self) -> TrialRecord:
         """The best completed trial. Raises RequestError where none has run to its end."""
@@ -121,6 +194,10 @@ class StudyRecord:
 
     def ranked(self) -> list[TrialRecord]:
         """The completed trials, best first; of equal trials the earlier first."""
+        return list(self._ranking)
+
+    @cached_property
+    def _ranking(self) -> list[TrialRecord]:
         sign = -1 if self.spec.maximize else 1
         complete = [trial for trial in self.trials if trial.state == "COMPLETE"]
         return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))

@@ -4,13 +4,11 @@ Nothing but SQLite opens the file: closing any other descriptor of it would drop
 process holds on it, SQLite's among them, and another process could then remove the live WAL.
 """
 
-import gc
 import hashlib
 import json
 import os
 import socket
 import sqlite3
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -25,15 +23,14 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from slopesearch.search.records import StudySummary
 from slopesearch.search.rescue import Place, refuse_leftovers
-from slopesearch.wording import RequestError, StudyFailedError
+from slopesearch.wording import RequestError, StudyFailedError, short
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
-    from optuna.trial import FrozenTrial
 
 DEFAULT_URL = "sqlite:///studies/slopesearch.db"
 BUSY_TIMEOUT = 60  # s to wait for another process that holds the file
-AT_ONCE = 100  # trials that are read at a time
+SCHEMA = "v3.2.0.a"  # of the tables that Optuna 5 makes
 TABLES = {  # Optuna's; a view of such a name could not be written to
     *("version_info", "studies", "study_directions", "study_user_attributes", "study_system_attributes"),
     *("trials", "trial_params", "trial_values", "trial_intermediate_values"),
@@ -152,23 +149,27 @@ class SqliteFile:
         return f"{self.path.resolve().as_uri()}?{query}"
 
     @contextmanager
-    def reading(self) -> Iterator["RDBStorage"]:
-        """Optuna's storage on a file that is there, to read from: not a byte of it changes.
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection to a file that is there, which sees one moment of it: not a byte of it changes.
 
-        Raises RequestError where what is read is not what Optuna has written.
+        Raises RequestError where its tables are not those that Optuna makes, or are damaged.
         """
-        from optuna.exceptions import StorageInternalError
-
-        # In a file that was edited, its JSON, its enums or its numbers may be anything.
-        wrong = (SQLAlchemyError, StorageInternalError, ValueError, TypeError, LookupError, RecursionError)
-        settings = {"engine_kwargs": {"creator": self.read_only}, "skip_table_creation": True}
         try:
-            with closing_storage(self.path, **settings) as storage:
-                yield storage
-        except wrong as error:
+            with closing(self.read_only()) as connection:
+                connection.execute("BEGIN")
+                found = [row[0] for row in connection.execute("SELECT version_num FROM alembic_version")]
+                if found != [SCHEMA]:
+                    raise RequestError(
+                        f"'{self.path}' cannot be opened: its tables are of version {short(found)}, not "
+                        f"'{SCHEMA}'; was it made by another version of Optuna?"
+                    )
+                yield connection
+        except sqlite3.ProgrammingError:  # a fault of ours
+            raise
+        except sqlite3.Error as error:
             raise RequestError(
-                f"'{self.path}' cannot be read as a storage of studies ({type(error).__name__}: "
-                f"{_cause(error)}); put a copy of it in its place, or name another with --storage"
+                f"'{self.path}' cannot be read as a storage of studies ({error}); put a copy of it in its "
+                "place, or name another with --storage"
             ) from None
 
     @contextmanager
@@ -263,14 +264,12 @@ class SqliteFile:
             FROM studies
             LEFT JOIN trials USING (study_id)
             LEFT JOIN trial_values ON trial_values.trial_id = trials.trial_id AND objective = 0
+                                      AND typeof(value) = 'real' AND abs(value) < 1e300
             GROUP BY study_id ORDER BY study_name
         """
         self.check_there()
-        try:
-            with closing(self.read_only()) as connection:
-                rows = connection.execute(query).fetchall()
-        except sqlite3.Error as error:
-            raise RequestError(f"'{self.path}' cannot be read as a storage of studies: {error}") from None
+        with self.reading() as connection:
+            rows = connection.execute(query).fetchall()
         return [
             StudySummary(row[0], row[1] or 0, row[2] or 0, row[3] or 0, row[4] or 0, row[5]) for row in rows
         ]
@@ -334,31 +333,3 @@ def closing_storage(path: Path, **settings: Any) -> Iterator["RDBStorage"]:
     finally:
         storage.remove_session()
         storage.engine.dispose()
-
-
-def read_trials(storage: "RDBStorage", study_id: int) -> Iterator["FrozenTrial"]:
-    """Every trial of a study, by number, AT_ONCE of them read at a time; none is kept.
-
-    Optuna makes an object of each row, 23 a trial, and keeps all of them until the last trial is built; and
-    Python looks for cycles among them all the while. Reading 10,000 trials of the CNN took 12 s and, with
-    the trials, 700 MiB; read AT_ONCE at a time it takes 5 s, and 32 MiB where none is kept (Zen 4, n = 1,
-    2026-11-24).
-    """
-    with storage.engine.connect() as connection:
-        query = "SELECT trial_id FROM trials WHERE study_id = ? ORDER BY trial_id"
-        ids = list(connection.exec_driver_sql(query, (study_id,)).scalars())
-    for start in range(0, len(ids), AT_ONCE):
-        with _collector_at_rest():  # with sys.maxsize Optuna reads the trials of these ids and no others
-            trials = storage._get_trials(study_id, None, set(ids[start : start + AT_ONCE]), sys.maxsize)
-        yield from trials
-
-
-@contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -4,20 +4,22 @@ import hashlib
 import json
 import platform
 import shlex
-from collections.abc import Iterator, Mapping
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from slopesearch.config import ResolvedSpec, StudySpec, TrialConfig
-from slopesearch.search.records import VERDICTS, StudyRecord, StudySummary, TrialRecord
-from slopesearch.search.sqlite import DEFAULT_URL, SqliteFile, read_trials
-from slopesearch.wording import RequestError, differences, printable
+from slopesearch.config import ResolvedSpec, StudySpec
+from slopesearch.search.records import VERDICTS, StudyRecord, StudySummary, TrialRecord, UnreadableError
+from slopesearch.search.rows import Extent, collector_at_rest, parsed, read_rows, record_of
+from slopesearch.search.sqlite import DEFAULT_URL, SqliteFile
+from slopesearch.wording import RequestError, differences, printable, short
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
-    from optuna.trial import FrozenTrial
 
+DIRECTIONS = ("MINIMIZE", "MAXIMIZE")
 LONGEST_NAME = 500  # characters of a study's name; Optuna's column holds 512
 
 
@@ -45,30 +47,29 @@ class Store:
         """A line of `list` for every study, by name; without loading Optuna."""
         return self._file.summaries()
 
-    def read(self, name: str | None = None) -> StudyRecord:
-        """A study with all its trials; `name` may be left out where the storage holds one search.
+    def read(self, name: str | None = None, extent: Extent = "whole") -> StudyRecord:
+        """A study with its trials, as much of each as is asked for; those that cannot be read are named.
 
-        Raises RequestError where there is no such study.
+        `name` may be left out where the storage holds one search. Raises RequestError where there is no such
+        study, or none of its trials can be read.
         """
         self._file.check_there()
-        with self._file.reading() as storage:
-            names = [study.study_name for study in storage.get_all_studies()]
-            searches = [study for study in names if not study.endswith(VERDICTS)]
+        with self._file.reading() as connection:
+            ids = _studies(connection)
+            searches = [study for study in ids if not study.endswith(VERDICTS)]
             if name is None and len(searches) == 1:
                 name = searches[0]
-            if name is None or name not in names:
+            if name is None or name not in ids:
                 asked = f"there is no study '{name}'" if name else "name a study"
-                raise RequestError(
-                    f"{asked}; the storage '{self.url}' holds {', '.join(names) or 'none yet'}"
-                )
-            record = _record_of(storage, name)
+                raise RequestError(f"{asked}; the storage '{self.url}' holds {', '.join(ids) or 'none yet'}")
+            record = _record_of(connection, name, extent)
             if record is None:
                 raise RequestError(f"the study '{name}' was not made by slopesearch, or holds nothing yet")
             return record
 
-    def read_search(self, name: str | None = None) -> StudyRecord:
+    def read_search(self, name: str | None = None, extent: Extent = "whole") -> StudyRecord:
         """A study that is a search, see `read`. Raises RequestError for the studies of its verdict."""
-        record = self.read(name)
+        record = self.read(name, extent)
         if record.name.endswith(VERDICTS):
             search = record.name.rpartition("/")[0]
             raise RequestError(
@@ -76,25 +77,34 @@ class Store:
             )
         return record
 
-    def find(self, name: str) -> StudyRecord | None:
-        """A study with all its trials, or None where there is none of the name, or nothing in it yet."""
+    def find(self, name: str, extent: Extent = "whole") -> StudyRecord | None:
+        """A study, see `read`, or None where there is none of the name, or nothing in it yet."""
         self._file.check_there()
-        with self._file.reading() as storage:
-            return _record_of(storage, name)
+        with self._file.reading() as connection:
+            return _record_of(connection, name, extent)
+
+    def whole(self, study: StudyRecord, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """Some trials of a study, with all that is stored of them. Raises RequestError, see `StudyRecord`."""
+        numbers = [trial.number for trial in trials]
+        with self._file.reading() as connection:
+            found = _record_of(connection, study.name, "whole", numbers)
+        if found is None:
+            raise RequestError(f"the study '{study.name}' is no longer there; run again")
+        return [found.trial(number) for number in numbers]
 
     def spec_of(self, name: str) -> ResolvedSpec | None:
         """The spec of a study, or None where there is no such study yet, or no storage.
 
-        Its trials are read too, so that a trial that was tampered with is refused before anything is written.
+        Its trials are read too, so that a study that was tampered with is refused before anything is written.
         """
         if not self._file.path.exists() or not self._file.path.stat().st_size:
             return None
-        with self._file.reading() as storage:
-            spec = stored_spec(storage, name)
-            if spec is not None:
-                for trial in read_trials(storage, storage.get_study_id_from_name(name)):
-                    record_of(trial)
-            return spec
+        with self._file.reading() as connection:
+            found = _record_of(connection, name, "loop", keep=False)
+        if found is None:
+            return None
+        found.refuse_unreadable()
+        return found.spec
 
     def check_writable(self) -> None:
         """Raise RequestError unless studies can be written here. Writes nothing."""
@@ -158,21 +168,33 @@ def check_name(name: str) -> None:
         raise RequestError(f"name: a leading '-' would be read as an option, given '{name}'")
 
 
-def stored_spec(storage: "RDBStorage", name: str) -> ResolvedSpec | None:
-    """The spec of a study, or None where there is no such study yet (or it was killed while being made).
+def _studies(connection: sqlite3.Connection) -> dict[str, int]:
+    """The id of each study, by name."""
+    rows = connection.execute("SELECT study_name, study_id FROM studies ORDER BY study_id")
+    return {str(name): study_id for name, study_id in rows}
 
-    Raises RequestError where a study of that name is not one of ours.
-    """
+
+def _attributes_of(connection: sqlite3.Connection, name: str, study_id: int) -> dict[str, Any]:
+    """The user attributes of a study. Raises RequestError where one cannot be read, nor its direction."""
+    directions = "SELECT direction, objective FROM study_directions WHERE study_id = ?"
+    found: dict[str, Any] = {}
     try:
-        study_id = storage.get_study_id_from_name(name)
-    except KeyError:
-        return None
-    attributes = storage.get_study_user_attrs(study_id)
-    if "fingerprint" not in attributes:  # it is written last
-        if storage.get_n_trials(study_id):
-            raise RequestError(f"the study '{name}' was not made by slopesearch; choose another with --name")
-        return None
-    return _parse_spec(name, attributes["spec"])
+        if [row[1] for row in connection.execute(directions, (study_id,)) if row[0] in DIRECTIONS] != [0]:
+            raise UnreadableError("it has no direction, or several")
+        for table in ("study_system_attributes", "study_user_attributes"):  # Optuna reads the first
+            query = f"SELECT key, value_json FROM {table} WHERE study_id = ?"
+            found = {key: parsed(key, text) for key, text in connection.execute(query, (study_id,))}
+            if not all(isinstance(key, str) for key in found):
+                raise UnreadableError("one of its attributes has no name")
+        for key in ("versions", "spec"):
+            if not isinstance(found.get(key, {}), dict):
+                raise UnreadableError(f"its {key} are {short(found[key])}")
+    except UnreadableError as error:
+        raise RequestError(
+            f"the study '{name}' cannot be read: {error}; put a copy of the storage in its place, "
+            "or choose another study"
+        ) from None
+    return found
 
 
 def _parse_spec(name: str, stored: Any) -> ResolvedSpec:
@@ -185,40 +207,58 @@ def _parse_spec(name: str, stored: Any) -> ResolvedSpec:
         ) from None
 
 
-def _record_of(storage: "RDBStorage", name: str) -> StudyRecord | None:
-    spec = stored_spec(storage, name)
-    if spec is None:
+def _record_of(
+    connection: sqlite3.Connection,
+    name: str,
+    extent: Extent,
+    numbers: list[int] | None = None,
+    keep: bool = True,
+) -> StudyRecord | None:
+    """A study with its trials, or those of the numbers; None where there is no such study yet.
+
+    Or where it was killed while being made. Without `keep` its trials are read, and forgotten. Raises
+    RequestError where a study of that name is not one of ours, or none of the trials can be read.
+    """
+    study_id = _studies(connection).get(name)
+    if study_id is None:
         return None
-    study_id = storage.get_study_id_from_name(name)
-    trials = list(map(record_of, read_trials(storage, study_id)))
-    return StudyRecord(name, spec, trials, storage.get_study_user_attrs(study_id))
+    attributes = _attributes_of(connection, name, study_id)
+    if "fingerprint" not in attributes:  # it is written last
+        if connection.execute("SELECT 1 FROM trials WHERE study_id = ?", (study_id,)).fetchone():
+            raise RequestError(f"the study '{name}' was not made by slopesearch; choose another with --name")
+        return None
+    study = StudyRecord(name, _parse_spec(name, attributes.get("spec")), [], attributes)
+    there: set[int] = set()
+    readable = 0
+    with collector_at_rest():
+        for rows in read_rows(connection, study_id, extent, numbers):
+            try:
+                record = record_of(rows, study.spec, extent)
+                if record.number in there:
+                    raise UnreadableError("another trial has its number")
+                readable += 1
+                if keep:
+                    study.trials.append(record)
+            except UnreadableError as error:
+                study.unreadable[rows.name] = str(error)
+            if isinstance(rows.number, int):
+                there.add(rows.number)
+    study.trials.sort(key=lambda trial: trial.number)
+    if numbers is None:
+        study.unreadable.update(_gaps(there))
+    if study.unreadable and not readable:
+        study.refuse_unreadable()
+    return study
 
 
-def record_of(trial: "FrozenTrial") -> TrialRecord:
-    """A trial as it was stored. Raises RequestError where its config is not what was drawn and written."""
-    config = trial.user_attrs.get("config")
-    try:
-        parsed = TrialConfig.model_validate_json(json.dumps(config)) if config else None
-    except ValueError as error:
-        raise RequestError(
-            f"the stored config of trial {trial.number} cannot be read ({str(error).splitlines()[0]}); "
-            "was it made by another version of slopesearch?"
-        ) from None
-    stored = parsed.model_dump() if parsed else {}
-    for name, value in trial.params.items():
-        if stored.get(name, value) != value:
-            raise RequestError(
-                f"the config of trial {trial.number} was changed: its {name} is {stored[name]!r} where "
-                f"{value!r} was drawn; put a copy of the storage in its place, or choose another study"
-            )
-    return TrialRecord(
-        number=trial.number,
-        state=trial.state.name,
-        value=trial.value,
-        config=parsed,
-        reports=dict(trial.intermediate_values),
-        attributes=trial.user_attrs,
-    )
+def _gaps(numbers: set[int]) -> Iterator[tuple[str, str]]:
+    """The numbers below the highest that no trial has, as a name and what is wrong."""
+    expected = 0
+    for number in sorted(numbers):
+        if number > expected:
+            name = f"trial {expected}" if number == expected + 1 else f"trials {expected} to {number - 1}"
+            yield name, "not there"
+        expected = number + 1
 
 
 def create_or_resume(

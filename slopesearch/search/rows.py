@@ -1,0 +1,254 @@
+"""A study's rows as SQLite holds them, each checked and made into a record; without Optuna and torch.
+
+In SQL on Optuna's tables. Optuna's own API makes an object of every row, keeps all of them, and stops at the
+first damaged one: 27 s and 785 MiB for `show` of 50,000 trials.
+"""
+
+import gc
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from math import inf, isfinite
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from slopesearch.config import REPORTS, ResolvedSpec, TrialConfig
+from slopesearch.search.records import (
+    AUDITED,
+    BULKY,
+    TrialRecord,
+    UnreadableError,
+    check_attribute,
+    missing_attribute,
+)
+from slopesearch.wording import mistakes, short
+
+AT_ONCE = 500  # trials that are read at a time
+
+# How much of each trial is read: what ranks it (number, state, value, config); also its reports and AUDITED,
+# and all of a trial that is not over; the reports and the flat attributes; also the bulky attributes that a
+# page draws; all.
+Extent = Literal["ranking", "loop", "flat", "page", "whole"]
+
+_RUNS = "state IN ('RUNNING', 'WAITING')"
+_FLAT = f"key NOT IN {BULKY}"
+_KEYS: dict[Extent, str] = {
+    "ranking": "key = 'config'",
+    "loop": f"(key IN ('config', '{AUDITED}') OR {_RUNS})",
+    "flat": _FLAT,
+    "page": f"({_FLAT} OR key = 'layers' OR (key = 'curves' AND state = 'COMPLETE'))",
+    "whole": "TRUE",
+}
+_STATES = ("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING")
+
+
+@dataclass(slots=True)
+class TrialRows:
+    """The rows of one trial, as they are."""
+
+    id: int
+    number: Any
+    state: Any
+    times: tuple[Any, Any]
+    values: list[tuple[Any, ...]] = field(default_factory=list)  # objective, value, kind
+    params: list[tuple[Any, ...]] = field(default_factory=list)  # name, value, distribution
+    reports: list[tuple[Any, ...]] = field(default_factory=list)  # step, value, kind
+    attributes: list[tuple[Any, ...]] = field(default_factory=list)  # key, JSON
+    notes: list[tuple[Any, ...]] = field(default_factory=list)  # likewise, of the system attributes
+
+    @property
+    def name(self) -> str:
+        """What a sentence calls the trial."""
+        return f"trial {self.number}" if isinstance(self.number, int) else f"the trial of id {self.id}"
+
+
+def read_rows(
+    connection: sqlite3.Connection, study_id: int, extent: Extent, numbers: list[int] | None = None
+) -> Iterator[TrialRows]:
+    """The rows of every trial of a study, or of the trials of these numbers, in the order of their ids.
+
+    AT_ONCE of them are held at a time.
+    """
+    chosen = "" if numbers is None else f"AND number IN ({', '.join(map(str, numbers))})"
+    query = f"""SELECT trial_id, number, state, datetime_start, datetime_complete FROM trials
+                WHERE study_id = ? {chosen} ORDER BY trial_id"""
+    trials = connection.execute(query, (study_id,)).fetchall()
+    keys = f"AND {_KEYS[extent]}"
+    parts = {
+        "values": ("objective, value, value_type", "trial_values", ""),
+        "params": ("param_name, param_value, distribution_json", "trial_params", ""),
+        "attributes": ("key, value_json", "trial_user_attributes", keys),
+    }
+    if extent != "ranking":
+        columns = "step, intermediate_value, intermediate_value_type"
+        parts["reports"] = (columns, "trial_intermediate_values", "")
+    if extent in ("loop", "whole"):
+        runs = f"AND {_RUNS}" if extent == "loop" else ""
+        parts["notes"] = ("key, value_json", "trial_system_attributes", runs)
+    for start in range(0, len(trials), AT_ONCE):
+        some = {row[0]: TrialRows(row[0], row[1], row[2], row[3:]) for row in trials[start : start + AT_ONCE]}
+        ends = (study_id, min(some), max(some))
+        for part, (columns, table, condition) in parts.items():
+            found = connection.execute(
+                f"""SELECT trial_id, {columns} FROM trials CROSS JOIN {table} USING (trial_id)
+                    WHERE study_id = ? AND trial_id BETWEEN ? AND ? {chosen} {condition}""",
+                ends,
+            )
+            for row in found:
+                getattr(some[row[0]], part).append(row[1:])
+        yield from some.values()
+
+
+@contextmanager
+def collector_at_rest() -> Iterator[None]:
+    """Python does not look for cycles meanwhile: among many new objects that takes half of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def record_of(rows: TrialRows, spec: ResolvedSpec, extent: Extent) -> TrialRecord:
+    """A trial as it was stored. Raises UnreadableError where it is not as it was written."""
+    if type(rows.number) is not int or rows.number < 0:
+        raise UnreadableError(f"its number is {short(rows.number)}")
+    if rows.state not in _STATES:
+        raise UnreadableError(f"its state is {short(rows.state)}")
+    for time in rows.times:
+        if time is not None and not _is_time(time):
+            raise UnreadableError(f"one of its times is {short(time)}")
+    finished = rows.state in ("COMPLETE", "PRUNED")
+    config = _config_of(rows)
+    if finished and config is None:
+        raise UnreadableError("it has no config")
+    for name, chosen in params_of(rows).items():
+        if config is not None and getattr(config, name, None) != chosen:
+            raise UnreadableError(
+                f"its config was changed: {short(name)} is {short(getattr(config, name, None))} "
+                f"where {short(chosen)} was drawn"
+            )
+    value = value_of(rows, spec)
+    if rows.state == "COMPLETE" and value is None:
+        raise UnreadableError("it is complete and has no value")
+    left_out = set() if extent in ("loop", "whole") else {"config"}  # the record has it
+    if extent == "page" and not _learns(config):
+        left_out.add("curves")
+    attributes = _parsed_together([pair for pair in rows.attributes if pair[0] not in left_out])
+    for key, held in attributes.items():
+        check_attribute(key, held)
+    for key, text in rows.notes:
+        parsed(key, text)
+    if extent not in ("ranking", "loop") and finished and (missing := missing_attribute(attributes)):
+        raise UnreadableError(f"it has no {missing}")
+    record = TrialRecord(rows.number, rows.state, value, config, reports_of(rows, spec), attributes)
+    _ = record.curve, record.diagnostics  # to find now what cannot be read
+    return record
+
+
+def parsed(name: Any, text: Any) -> Any:
+    """What a JSON text holds. Raises UnreadableError where it is none."""
+    try:
+        return json.loads(_text(text))
+    except (ValueError, RecursionError):
+        raise UnreadableError(f"its {short(name)} is {short(text)}, which is no JSON") from None
+
+
+def _parsed_together(pairs: list[tuple[Any, ...]]) -> dict[Any, Any]:
+    """What JSON texts hold, by key; parsed as one list, which takes a third of the time."""
+    try:
+        found = json.loads(f"[{','.join(text for _, text in pairs)}]")
+    except (ValueError, TypeError, RecursionError):
+        found = []
+    if len(found) != len(pairs):
+        found = [parsed(key, text) for key, text in pairs]
+    return {key: held for (key, _), held in zip(pairs, found, strict=True)}
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        datetime.fromisoformat(_text(value))
+    except ValueError:
+        return False
+    return True
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):  # json would decode bytes
+        raise ValueError
+    return value
+
+
+def _config_of(rows: TrialRows) -> TrialConfig | None:
+    text = next((text for key, text in rows.attributes if key == "config"), "null")
+    try:
+        return None if text == "null" else TrialConfig.model_validate_json(_text(text))
+    except ValidationError as error:
+        raise UnreadableError(
+            f"its config cannot be read ({mistakes(error, TrialConfig)[0]}); was it made by another version "
+            "of slopesearch?"
+        ) from None
+    except ValueError:
+        raise UnreadableError(f"its config is {short(text)}, which is no JSON") from None
+
+
+def _learns(config: TrialConfig | None) -> bool:
+    return config is not None and (config.slope_mode == "learnable" or config.activation == "prelu")
+
+
+def params_of(rows: TrialRows) -> dict[str, Any]:
+    """The parameters that were drawn, by name. Raises UnreadableError where one is outside its range."""
+    found = {}
+    for name, value, distribution in rows.params:
+        choices, low, high = _range_of(distribution)
+        if not isinstance(name, str):
+            raise UnreadableError(f"it has a parameter of the name {short(name)}")
+        if not isinstance(value, (int, float)) or not low <= value <= high:
+            raise UnreadableError(f"its parameter {short(name)} is {short(value)}")
+        found[name] = value if choices is None else choices[int(value)]
+    return found
+
+
+@lru_cache(1000)
+def _range_of(distribution: Any) -> tuple[list[Any] | None, float, float]:
+    """The choices of a distribution, if it has any, and the ends of the numbers that are stored for it."""
+    try:
+        attributes = json.loads(_text(distribution))["attributes"]
+        if "choices" in attributes:
+            return list(attributes["choices"]), 0, len(attributes["choices"]) - 1
+        return None, float(attributes["low"]), float(attributes["high"])
+    except (ValueError, TypeError, LookupError, RecursionError):
+        raise UnreadableError(f"it has the distribution {short(distribution)}") from None
+
+
+def value_of(rows: TrialRows, spec: ResolvedSpec) -> float | None:
+    """The objective, where there is one. Raises UnreadableError where it is no number that can be one."""
+    if not rows.values:
+        return None
+    if len(rows.values) > 1 or rows.values[0][0] != 0:
+        raise UnreadableError("it has values of another objective")
+    return _objective("value", rows.values[0][1], rows.values[0][2], spec)
+
+
+def reports_of(rows: TrialRows, spec: ResolvedSpec) -> dict[int, float]:
+    """The objective by report step. Raises UnreadableError where one is no number that can be one."""
+    found = {}
+    for step, value, kind in rows.reports:
+        if type(step) is not int or not 1 <= step <= REPORTS:
+            raise UnreadableError(f"it has a report {short(step)}; there are 1 to {REPORTS}")
+        found[step] = _objective(f"report {step}", value, kind, spec)
+    return found
+
+
+def _objective(name: str, value: Any, kind: Any, spec: ResolvedSpec) -> float:
+    is_number = kind == "FINITE" and isinstance(value, (int, float)) and isfinite(value)
+    if not is_number or not 0 <= value <= (1 if spec.maximize else inf):
+        raise UnreadableError(f"its {name} is {short(value)} ({short(kind)}), which is no {spec.objective}")
+    return float(value)

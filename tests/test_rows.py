@@ -1,0 +1,138 @@
+"""The rows of a study: what Optuna would read, as much as is asked for, and each trial checked by itself."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import optuna
+import pytest
+
+from slopesearch.config import REPORTS
+from slopesearch.search.records import UnreadableError
+from slopesearch.search.rows import AT_ONCE, Extent, params_of, read_rows, record_of
+from slopesearch.search.sqlite import SqliteFile
+from slopesearch.search.store import Store
+from tests import synthetic
+
+STUDY = synthetic.study_of(12)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of twelve trials, its eighth failed and its last unfinished, beside another study."""
+    path = tmp_path_factory.mktemp("rows") / "x.db"
+    synthetic.store(synthetic.study_of(12, "other", seed=1), path)
+    synthetic.store(STUDY, path)
+    with SqliteFile(f"sqlite:///{path}").writing() as storage:
+        running = optuna.load_study(study_name=STUDY.name, storage=storage).ask()
+        running.report(0.5, 1)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+    return path
+
+
+@pytest.mark.parametrize("at_once", [3, AT_ONCE])
+def test_the_rows_are_those_that_optuna_reads(
+    path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr("slopesearch.search.rows.AT_ONCE", at_once)
+    stored = optuna.load_study(study_name=STUDY.name, storage=f"sqlite:///{path}")
+    file = SqliteFile(f"sqlite:///{path}")
+    with file.reading() as connection:
+        rows = list(read_rows(connection, stored._study_id, "whole"))
+    found = [(record_of(row, STUDY.spec, "whole"), params_of(row)) for row in rows]
+    for (record, params), trial in zip(found, stored.get_trials(), strict=True):
+        assert (record.number, record.state, record.value) == (trial.number, trial.state.name, trial.value)
+        assert (record.reports, record.attributes) == (trial.intermediate_values, trial.user_attrs)
+        assert params == trial.params
+
+
+@pytest.mark.parametrize("extent", ["ranking", "flat", "page"])
+def test_no_more_is_read_than_is_asked_for(path: Path, extent: Extent) -> None:
+    store = Store(f"sqlite:///{path}")
+    record = store.read(STUDY.name, extent)
+    whole = store.whole(record, record.trials)
+    for trial, all_of_it in zip(record.trials, whole, strict=True):
+        same = ("number", "state", "value", "config")
+        assert all(getattr(trial, name) == getattr(all_of_it, name) for name in same)
+        assert trial.reports == ({} if extent == "ranking" else all_of_it.reports)
+        unread = {"config"} if extent == "page" else {"config", "curves", "layers"}
+        if extent == "page" and not (trial.state == "COMPLETE" and all_of_it.curve[-1].slopes):
+            unread.add("curves")
+        wanted = {key: value for key, value in all_of_it.attributes.items() if key not in unread}
+        assert trial.attributes == ({} if extent == "ranking" else wanted)
+
+
+def _learns(config: object) -> bool:
+    return (
+        getattr(config, "slope_mode", None) == "learnable" or getattr(config, "activation", None) == "prelu"
+    )
+
+
+def test_a_page_has_the_curve_of_a_learned_slope(path: Path) -> None:
+    trials = Store(f"sqlite:///{path}").read("other", "page").trials
+    assert any(len(trial.curve) == REPORTS for trial in trials)
+
+
+def test_texts_that_are_json_only_together_are_none(path: Path) -> None:
+    with SqliteFile(f"sqlite:///{path}").reading() as connection:
+        rows = next(read_rows(connection, 2, "whole"))
+    rows.attributes = [("one", "[1"), ("two", "2]"), ("three", "3"), *rows.attributes]
+    with pytest.raises(UnreadableError, match=r"its 'one' is '\[1', which is no JSON"):
+        record_of(rows, STUDY.spec, "whole")
+
+
+EDITS = {
+    "trial_values SET value = 'abc'": "its value is 'abc' ('FINITE'), which is no val_accuracy",
+    "trial_values SET value = 1.5": "its value is 1.5",
+    "trial_values SET value_type = 'INF_POS'": "('INF_POS'), which is no val_accuracy",
+    "trial_values SET objective = 1": "it has values of another objective",
+    "trial_values SET trial_id = -1": "it is complete and has no value",
+    "trial_intermediate_values SET intermediate_value = NULL": "its report 1 is None",
+    "trial_intermediate_values SET step = step + 9": "it has a report 10; there are 1 to 9",
+    "trial_params SET param_value = -1": "its parameter 'activation' is -1.0",
+    "trial_params SET param_value = 0.5 WHERE param_name = 'lr'": "its parameter 'lr' is 0.5",
+    "trial_params SET param_value = 0.02 WHERE param_name = 'lr'": "its config was changed: 'lr' is",
+    "trial_params SET param_name = 'abc' WHERE param_name = 'lr'": "its config was changed: 'abc' is None",
+    "trial_params SET distribution_json = '{}'": "it has the distribution '{}'",
+    "trial_user_attributes SET value_json = '\"abc\"' WHERE key = 'seconds'": "its seconds is 'abc'",
+    "trial_user_attributes SET value_json = '1e400' WHERE key = 'val_loss'": "its val_loss is inf",
+    "trial_user_attributes SET value_json = NULL WHERE key = 'device'": "its 'device' is None, which is no",
+    "trial_user_attributes SET key = 'other' WHERE key = 'seconds'": "it has no seconds",
+    "trial_user_attributes SET key = NULL WHERE key = 'seconds'": "it has no seconds",
+    "trial_user_attributes SET key = 'other' WHERE key = 'config'": "it has no config",
+    "trial_user_attributes SET value_json = '[1]' WHERE key = 'layers'": "its diagnostics cannot be read",
+    "trials SET state = 'abc'": "its state is 'abc'",
+    "trials SET datetime_complete = 'abc'": "one of its times is 'abc'",
+    "trials SET number = -1": "its number is -1",
+    "trials SET number = 0": "another trial has its number",
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_trial_that_was_edited_is_named_and_the_others_are_read(
+    edit: str, path: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "x.db"
+    copy.write_bytes(path.read_bytes())
+    statement, _, condition = edit.partition(" WHERE ")
+    with closing(sqlite3.connect(copy)) as connection, connection:
+        last = "SELECT max(trial_id) FROM trials WHERE study_id = 2 AND state = 'COMPLETE'"
+        connection.execute(f"UPDATE {statement} WHERE trial_id = ({last}){condition and f' AND {condition}'}")
+    record = Store(f"sqlite:///{copy}").read(STUDY.name, "page")
+    assert EDITS[edit] in " ".join(record.unreadable.values())
+    assert len(record.trials) == 12
+
+
+def test_a_trial_that_is_gone_is_named(path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "x.db"
+    copy.write_bytes(path.read_bytes())
+    with closing(sqlite3.connect(copy)) as connection, connection:
+        connection.execute("DELETE FROM trials WHERE study_id = 2 AND number IN (0, 3, 4, 5)")
+        connection.execute("UPDATE trials SET number = 9000000000000000000 WHERE study_id = 2 AND number = 7")
+    assert list(Store(f"sqlite:///{copy}").read(STUDY.name).unreadable) == [
+        "trial 0",
+        "trials 3 to 5",
+        "trial 7",
+        "trials 13 to 8999999999999999999",
+    ]
