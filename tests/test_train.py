@@ -124,6 +124,7 @@ def test_with_all_images_nothing_is_held_out(tmp_path: Path) -> None:
     metrics = train_in(tmp_path / "x", asked)
     assert (metrics["train_size"], metrics["val_accuracy"]) == (1397, None)
     assert (tmp_path / "x" / "curve.csv").read_text().splitlines()[1].count(",,") == 1
+    assert "<circle" in (tmp_path / "x" / "curve.svg").read_text()  # a line through one point is not seen
 
 
 def test_what_is_asked_of_a_long_run() -> None:
