@@ -144,7 +144,7 @@ def test_the_pruner_knows_an_audited_trial_now_and_after_a_restart(tmp_path: Pat
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE trial_user_attributes SET value_json = '[]' WHERE key = 'would_prune_at'")
     with (
-        pytest.raises(RequestError, match=r"trial 0 was changed \(its would_prune_at is \[\]\)"),
+        pytest.raises(RequestError, match=r"trial 0 was changed: its would_prune_at is \[\]"),
         ledger(path),
     ):
         pass
