@@ -20,7 +20,7 @@ from tests import synthetic
         ("optimize", "torch.nn"),
         ("optimize", "optuna"),
         ("show", "slopesearch.cli.tables"),
-        ("show", "optuna"),
+        ("report", "optuna"),
         ("report", "plotly"),
     ],
 )

@@ -105,8 +105,14 @@ class SqliteFile:
         try:
             with closing(self.read_only()) as connection:
                 (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+                (page,) = connection.execute("PRAGMA page_size").fetchone()
         except sqlite3.Error as error:
-            found = str(error)
+            found, page = str(error), 1
+        path = self.path.resolve()
+        size, wal = path.stat().st_size, path.with_name(f"{path.name}-wal")
+        # SQLite fills the rest with zeros; with a -wal it may be what a crash left, which the -wal mends.
+        if found == "ok" and size % page and not (wal.exists() and wal.stat().st_size):
+            found = f"its {size:,} bytes end within a page of {page:,}"
         if found != "ok":
             raise RequestError(
                 f"'{self.path}' is damaged ({found}); put a copy of it in its place, "
