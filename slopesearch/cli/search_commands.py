@@ -1,5 +1,6 @@
 """The commands that run the trials of a study: optimize and confirm."""
 
+import gc
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -109,9 +110,10 @@ def _asked(file: Path | None, flags: Mapping[str, object], sets: Sequence[str]) 
 
 def _show_outcome(console: Console, store: Store, outcome: "Outcome") -> None:
     """Print the study as it is now, annotate it for the dashboard, and name the next commands."""
-    from slopesearch.report.dashboard import annotate
+    from slopesearch.report.dashboard import INSTALLED, annotate
 
-    record = store.read(outcome.name, "page")
+    gc.collect()  # the study that was held in memory: its parts name each other
+    record = store.read(outcome.name, "page" if INSTALLED else "ranking")
     study_table(console, record)
     with suppress(RequestError):  # another process has begun to write the study, and will annotate it
         annotate(store, record)
