@@ -98,23 +98,19 @@ def replay_all(
     curves: Curves, rule: Rule, metric: Metric, exempt: int, orders: Sequence[Array], budgets: Sequence[int]
 ) -> Replayed:
     """One rule on every order; a pick is the best completed run within the budget."""
-    finals = curves.badness["loss"][:, -1]
-    good = finals <= np.quantile(finals, 1 / 3)
+    finals = {by: curves.badness[by][:, -1] for by in METRICS}
+    good = finals["loss"] <= np.quantile(finals["loss"], 1 / 3)
     picks: dict[Metric, list[list[int]]] = {by: [] for by in METRICS}
     kept = np.zeros((2, 2))
     for seed, order in enumerate(orders):
         luck = np.random.default_rng(derive(seed, "audit")).random(len(curves.length))
-        whole = [int(run) for run in order]
-        ended = replay_rule(curves, whole, rule, metric, exempt, max(budgets) * REPORTS, luck)
+        ended = replay_rule(curves, order.tolist(), rule, metric, exempt, max(budgets) * REPORTS, luck)
         for one in ended[exempt:]:
             kept[int(good[one.run])] += (int(one.completed), 1)
+        whole = [(one.run, one.spent) for one in ended if one.completed]
+        within = [[run for run, spent in whole if spent <= budget * REPORTS] for budget in budgets]
         for by in METRICS:
-            badness = curves.badness[by][:, -1]
-            within = [
-                [one.run for one in ended if one.completed and one.spent <= budget * REPORTS]
-                for budget in budgets
-            ]
-            picks[by].append([min(runs, key=lambda run: badness[run]) for runs in within])
+            picks[by].append([min(runs, key=finals[by].__getitem__) for runs in within])
     return Replayed(
         {by: np.array(rows) for by, rows in picks.items()},
         kept=float(kept[:, 0].sum() / max(1, kept[:, 1].sum())),

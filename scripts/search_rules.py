@@ -4,6 +4,7 @@ A run is a row of nine badnesses, lower is better: the log of the validation los
 """
 
 import json
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,24 +86,25 @@ class ArrayStudy:
     """What a pruner knows: the reports of every run so far, and which of them came to their end."""
 
     def __init__(self, most: int) -> None:
-        self._reports = np.full((most, REPORTS), np.nan)
-        self._completed = np.zeros(most, dtype=bool)
-        self._count = 0
+        self._reached: list[list[float]] = [[] for _ in range(REPORTS)]
+        self._whole = np.empty((most, REPORTS))
+        self._count = 0  # of whole runs
 
     def add(self, row: Array, length: int, completed: bool) -> None:
         """Take in a run that has ended after `length` reports."""
-        self._reports[self._count, :length] = row[:length]
-        self._completed[self._count] = completed
-        self._count += 1
+        for reached, value in zip(self._reached, row[:length].tolist(), strict=False):
+            insort(reached, value)
+        if completed:
+            self._whole[self._count] = row
+            self._count += 1
 
-    def rivals(self, step: int) -> Array:
-        """The badness of every run that reached a report. [K]"""
-        column = self._reports[: self._count, step - 1]
-        return np.asarray(column[~np.isnan(column)])
+    def rivals(self, step: int) -> list[float]:
+        """The badness of every run that reached a report, the best first."""
+        return self._reached[step - 1]
 
     def whole(self) -> Array:
         """The runs that came to their end. [C, 9]"""
-        return self._reports[: self._count][self._completed[: self._count]]
+        return self._whole[: self._count]
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def halving(factor: int, steps: tuple[int, ...]) -> Rule:
 
     def stops(study: ArrayStudy, row: Array, step: int) -> bool:
         rivals = study.rivals(step)
-        return int(np.sum(rivals < row[step - 1])) >= passing(len(rivals), factor)
+        return bisect_left(rivals, row[step - 1]) >= passing(len(rivals), factor)
 
     return Rule(f"halving by {factor} at {','.join(map(str, steps))}", steps, stops)
 
@@ -176,7 +178,7 @@ def spread(k: float, near: bool = False, steps: tuple[int, ...] = (1, 3)) -> Rul
         whole, rivals = study.whole(), study.rivals(step)
         if len(whole) < LEAST:
             return False
-        cut = float(np.sort(rivals)[passing(len(rivals), 3) - 1])
+        cut = rivals[passing(len(rivals), 3) - 1]
         at_rung, at_end = whole[:, step - 1], whole[:, -1]
         if near:
             nearest = np.argsort(np.abs(at_rung - cut), kind="stable")[: max(LEAST, len(whole) // 2)]

@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import spearmanr
-from search_rules import METRICS, Array, ArrayStudy, Curves, Metric, Rule, badness_of, judge
+from search_rules import HALF_AN_IMAGE, METRICS, Array, ArrayStudy, Curves, Metric, Rule, badness_of, judge
 from sklearn.ensemble import ExtraTreesRegressor
 
 from slopesearch.config import REPORTS, Report, ResolvedSpec, TrialConfig
@@ -30,6 +30,7 @@ from slopesearch.search.sampler import SAMPLERS, SeededSampler
 from slopesearch.search.space import sample
 from slopesearch.search.textbook import N_STARTUP, first_trials, textbook
 from slopesearch.seeds import derive
+from slopesearch.training.engine import QUICK_VALIDATION
 
 BRANCH_STARTUP = 5  # finished trials of an activation before the sampler learns from them
 NEIGHBOURS = 30  # twins whose noise a config may get: those that end nearest to it
@@ -61,6 +62,8 @@ class Surrogate:
         out_of_bag = forest.oob_prediction_[:, REPORTS - 1]
         self.rank_out_of_bag = float(spearmanr(out_of_bag, y[:, REPORTS - 1])[0])
 
+        quick = min(QUICK_VALIDATION, curves.spec.val_size)
+        self._images = np.array([quick] * (REPORTS - 1) + [curves.spec.val_size])
         rows = [row for row, number in enumerate(curves.numbers) if number in twins]
         again = badness_of([twins[curves.numbers[row]] for row in rows])
         both = y[rows], np.hstack([again[metric] for metric in METRICS])
@@ -79,8 +82,9 @@ class Surrogate:
         """A run of a config, as `Curves.badness` holds it. [9] each"""
         nearest = np.argsort(np.abs(self._ends - truth[REPORTS - 1]))[:NEIGHBOURS]
         sign = generator.choice([-1, 1])  # the two curves of a pair are exchangeable
-        noisy = truth + sign * self._noise[generator.choice(nearest)]
-        return {metric: noisy[i * REPORTS : (i + 1) * REPORTS] for i, metric in enumerate(METRICS)}
+        loss, error = np.split(truth + sign * self._noise[generator.choice(nearest)], 2)
+        wrong = np.round((np.exp(error) - HALF_AN_IMAGE) * self._images)  # whole images, so that ties happen
+        return {"loss": loss, "accuracy": np.log(np.maximum(wrong, 0) / self._images + HALF_AN_IMAGE)}
 
 
 def _tpe(seed: int, startup: int) -> TPESampler:
