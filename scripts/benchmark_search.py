@@ -8,7 +8,7 @@ were stopped.
         --storage sqlite:///curves.db
     python scripts/benchmark_search.py twins     sqlite:///curves.db twins.jsonl
     python scripts/benchmark_search.py replay    sqlite:///curves.db twins.jsonl
-    python scripts/benchmark_search.py surrogate sqlite:///curves.db twins.jsonl
+    python scripts/benchmark_search.py surrogate sqlite:///curves.db twins.jsonl studies.jsonl
     python scripts/benchmark_search.py verify --dataset digits --strategy tpe/halving/val_accuracy
 
 `replay` puts rules that stop runs, and the metric that decides, to the stored runs in many random orders.
@@ -19,10 +19,9 @@ studies through the package and their picks on fresh seeds: hours. Budgets count
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from os import environ
 from pathlib import Path
-from time import monotonic
 from typing import cast
 
 import joblib
@@ -224,41 +223,54 @@ def interval(mean: float, error: float) -> str:
     return f"{1e4 * mean:+.0f} [{1e4 * low:+.0f}, {1e4 * high:+.0f}]{'*' if low * high > 0 else ''}"
 
 
+def strategies_of(arguments: argparse.Namespace) -> list[Strategy]:
+    """What the command line asks for, the present search first; by all three ways to use the metrics."""
+    names = {rule.name: rule for rule in RULES}
+    rules = [names[name] for name in arguments.rules] if arguments.rules else [NONE, PRESENT]
+    reads: list[tuple[Metric, Metric]] = [("accuracy", "accuracy"), ("loss", "accuracy"), ("loss", "loss")]
+    found = [
+        Strategy(sampler, rule, metric, objective, arguments.exempt)
+        for sampler in arguments.samplers
+        for rule in rules
+        for metric, objective in reads[:: 2 if rule is NONE else arguments.stride]
+    ]
+    return list(dict.fromkeys([Strategy("tpe", PRESENT, "accuracy", "accuracy"), *found]))
+
+
 def surrogate(arguments: argparse.Namespace) -> None:
-    """Whole studies on the surrogate: samplers x rules x metrics, on the same seeds."""
+    """Whole studies on the surrogate, seed by seed, each on every strategy; goes on if stopped."""
     curves = read_curves(arguments.storage, arguments.name)
     model = Surrogate(curves, read_twins(arguments.twins))
     console.print(
         f"{curves.spec.dataset}: a surrogate of {len(curves.numbers)} runs, rank correlation out of bag "
-        f"{model.rank_out_of_bag:.2f}, seed noise of a log loss {model.sd_of_seed:.3f}; {arguments.seeds} "
-        f"seeds, {arguments.budget} full runs; the noise-free loss of the pick (nats, 1e-4)"
+        f"{model.rank_out_of_bag:.2f}, seed noise of a log loss {model.sd_of_seed:.3f}; "
+        f"{arguments.budget} full runs; the noise-free loss of the pick (nats, 1e-4)"
     )
-    names = {rule.name: rule for rule in RULES}
-    rules = [names[name] for name in arguments.rules] if arguments.rules else [NONE, PRESENT]
-    reads: list[tuple[Metric, Metric]] = [("accuracy", "accuracy"), ("loss", "accuracy"), ("loss", "loss")]
-    strategies = [
-        Strategy(sampler, rule, metric, objective, arguments.exempt)
-        for sampler in arguments.samplers
-        for rule in rules
-        for metric, objective in reads
-        if rule is not NONE or metric == objective
-    ]
-    base = Strategy("tpe", PRESENT, "accuracy", "accuracy")
-    strategies = [base, *(one for one in strategies if one != base)]
-    started = monotonic()
-    jobs = [(strategy, seed) for strategy in strategies for seed in range(arguments.seeds)]
-    found = joblib.Parallel(n_jobs=arguments.jobs)(
-        joblib.delayed(simulate)(model, curves.spec, strategy, seed, arguments.budget * REPORTS, SHARES)
-        for strategy, seed in jobs
-    )
-    of = {one: [got for (two, _), got in zip(jobs, found, strict=True) if two == one] for one in strategies}
+    strategies, there = strategies_of(arguments), read_studies(arguments.studies)
+    for seed in range(arguments.seeds):
+        left = [one for one in strategies if (one.key, seed) not in there]
+        found = joblib.Parallel(n_jobs=arguments.jobs)(
+            joblib.delayed(simulate)(model, curves.spec, one, seed, arguments.budget * REPORTS, SHARES)
+            for one in left
+        )
+        for one, study in zip(left, found, strict=True):
+            there[one.key, seed] = study
+            with arguments.studies.open("a") as file:
+                file.write(json.dumps({"key": one.key, "seed": seed, **asdict(study)}) + "\n")
     table = Table("sampler", "rule", "reads", "picks by", *(f"{share:.0%}" for share in SHARES), box=None)
-    for column in ("minus present", "trials", "kept", "of good", "rank 1-9"):
+    for column in ("minus present", "n", "trials", "kept", "of good", "rank 1-9"):
         table.add_column(column)
-    for strategy, studies in of.items():
-        table.add_row(*row_of(strategy, studies, of[base]))
+    for strategy in strategies:
+        seeds = [seed for seed in range(arguments.seeds) if (strategy.key, seed) in there]
+        studies, old = ([there[one.key, seed] for seed in seeds] for one in (strategy, strategies[0]))
+        table.add_row(*row_of(strategy, studies, old))
     console.print(table)
-    console.print(f"{monotonic() - started:.0f} s")
+
+
+def read_studies(path: Path) -> dict[tuple[str, int], Simulated]:
+    """The simulated studies of a file, by strategy and seed."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return {(row.pop("key"), row.pop("seed")): Simulated(**row) for row in rows}
 
 
 def row_of(strategy: Strategy, studies: list[Simulated], base: list[Simulated]) -> list[str]:
@@ -271,7 +283,7 @@ def row_of(strategy: Strategy, studies: list[Simulated], base: list[Simulated]) 
         *(strategy.sampler, strategy.rule.name, strategy.metric, strategy.objective),
         *(f"{1e4 * v.mean():.1f} ± {1e4 * v.std(ddof=1) / root:.1f}" for v in picks.T),
         interval(float(less.mean()), float(less.std(ddof=1) / root)),
-        f"{np.mean([study.trials for study in studies]):.0f}",
+        *(f"{len(studies)}", f"{np.mean([study.trials for study in studies]):.0f}"),
         *(f"{kept[0] / kept[1]:.0%}", f"{good[0] / good[1]:.0%}"),
         f"{np.mean([study.rank for study in studies]):.2f}",
     ]
@@ -334,7 +346,11 @@ def main() -> None:
         if command is surrogate:
             sub.add_argument("--samplers", nargs="+", default=list(STRATEGIC_SAMPLERS))
             sub.add_argument("--rules", nargs="+", help="by name, as replay prints them")
-            sub.add_argument("--exempt", type=int)
+            sub.add_argument("studies", type=Path, help="where simulated studies are kept")
+            sub.add_argument(
+                "--exempt", type=int, help="trials that no rule stops; the textbook's if left out"
+            )
+            sub.add_argument("--stride", type=int, default=1, help="2: rule and pick read one metric")
         if command is verify:
             sub.add_argument("--storage", default="sqlite:///verify.db")
             sub.add_argument("--dataset", default="digits")

@@ -217,9 +217,9 @@ RULES = [
     *(NONE, PRESENT, halving(3, (3,)), halving(2, (1, 2, 4)), median()),
     *(spread(k) for k in (0.5, 1.0, 1.5, 2.0)),
     *(spread(k, near=True) for k in (0.5, 1.0)),
+    *(spread(k, steps=EVERY) for k in (1.0, 1.5)),
     *(chance(below, 0.0, (1, 3)) for below in (0.05, 0.1)),
     *(chance(below, 1 / 3, (1, 3)) for below in (0.05, 0.2)),
-    chance(0.05, 0.0, EVERY),
 ]
 
 

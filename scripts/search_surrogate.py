@@ -7,7 +7,7 @@ the configs that end where the asked one does.
 
 import copy
 import warnings
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class Surrogate:
         x = np.array([features(config) for config in curves.configs], dtype=np.float32)
         y = np.hstack([curves.badness[metric] for metric in METRICS])
         forest = ExtraTreesRegressor(
-            200, min_samples_leaf=2, max_features=0.5, bootstrap=True, oob_score=True, random_state=0
+            100, min_samples_leaf=2, max_features=0.5, bootstrap=True, oob_score=True, random_state=0
         ).fit(x, y)
         self._trees = [tree.tree_ for tree in forest.estimators_]
         out_of_bag = forest.oob_prediction_[:, REPORTS - 1]
@@ -154,6 +154,12 @@ class Strategy:
     objective: Metric  # the sampler's, and the pick's
     exempt: int | None = None
 
+    @property
+    def key(self) -> str:
+        """Its name in a file."""
+        exempt = "" if self.exempt is None else f", {self.exempt} exempt"
+        return f"{self.sampler}, {self.rule.name} by {self.metric}, {self.objective}{exempt}"
+
 
 @dataclass(frozen=True)
 class Simulated:
@@ -161,8 +167,8 @@ class Simulated:
 
     picks: list[float]  # the noise-free final loss of the pick when each share of the budget was spent
     trials: int
-    kept: tuple[int, int]  # trials after the start-up that the rule let through, and all such trials
-    kept_good: tuple[int, int]  # the same of their best third by their own final loss
+    kept: Sequence[int]  # trials after the start-up that the rule let through, and all such trials
+    kept_good: Sequence[int]  # the same of their best third by their own final loss
     rank: float  # of the rung at report 1 with the end, among the trials after the start-up
 
 
