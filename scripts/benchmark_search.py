@@ -37,6 +37,7 @@ from search_surrogate import STRATEGIC_SAMPLERS, Simulated, Strategy, Surrogate,
 from slopesearch.config import REPORTS, Report, TrialConfig
 from slopesearch.evidence.arms import paired
 from slopesearch.search.optimize import optimize
+from slopesearch.search.records import StudyRecord
 from slopesearch.search.settings import Settings
 from slopesearch.search.space import check
 from slopesearch.search.store import Store
@@ -105,7 +106,7 @@ def replay_all(
         luck = np.random.default_rng(derive(seed, "audit")).random(len(curves.length))
         ended = replay_rule(curves, order.tolist(), rule, metric, exempt, max(budgets) * REPORTS, luck)
         for one in ended[exempt:]:
-            kept[int(good[one.run])] += (int(one.completed), 1)
+            kept[int(good[one.run])] += (int(not one.stopped), 1)
         whole = [(one.run, one.spent) for one in ended if one.completed]
         within = [[run for run, spent in whole if spent <= budget * REPORTS] for budget in budgets]
         for by in METRICS:
@@ -289,36 +290,43 @@ def row_of(strategy: Strategy, studies: list[Simulated], base: list[Simulated]) 
     ]
 
 
+def run_study(name: str, asked: dict[str, object], arguments: argparse.Namespace) -> StudyRecord:
+    """A study of the package, until no further whole run fits into the budget."""
+    store, settings = Store(arguments.storage), Settings(folder=DATA, workers=arguments.jobs)
+    trials = trained = 0
+    # A trial costs nine reports at most, so as many as surely fit are asked for, and again.
+    while (fitting := arguments.budget - -(-trained // REPORTS)) > 0:
+        outcome = optimize(check(asked), trials=trials + fitting, name=name, store=store, settings=settings)
+        if outcome.interrupted:
+            raise SystemExit(130)
+        study, trials = store.read_search(name), outcome.finished
+        trained = sum(len(trial.curve) for trial in study.trials)
+    return study
+
+
 def verify(arguments: argparse.Namespace) -> None:
     """Whole studies of one strategy through the package, and their picks on fresh seeds; they resume."""
     sampler, pruner, objective = arguments.strategy.split("/")
-    losses = []
-    for seed in range(arguments.seeds):
-        asked = {"dataset": arguments.dataset, "seed": seed}
-        spec = check({**asked, "sampler": sampler, "pruner": pruner, "objective": objective})
-        name = f"{arguments.dataset}-{sampler}-{pruner}-{objective}-{seed}"
-        store = Store(arguments.storage)
-        settings = Settings(folder=DATA, workers=arguments.jobs)
-        trials = trained = 0
-        # A trial costs nine reports at most, so as many as surely fit are asked for, and again.
-        while (fitting := arguments.budget - -(-trained // REPORTS)) > 0:
-            trials += fitting
-            optimize(spec, trials=trials, name=name, store=store, settings=settings)
-            study = store.read_search(name)
-            trained = sum(len(trial.curve) for trial in study.trials)
-            trials = study.count("COMPLETE") + study.count("PRUNED")
+    asked = {"dataset": arguments.dataset, "sampler": sampler, "pruner": pruner, "objective": objective}
+    lines = arguments.out.read_text().splitlines() if arguments.out.exists() else []
+    losses = {row["name"]: row["losses"] for row in map(json.loads, lines)}
+    names = [f"{'-'.join(asked.values())}-{seed}" for seed in range(arguments.seeds)]
+    for seed, name in enumerate(names):
+        if name in losses:
+            continue
+        study = run_study(name, {**asked, "seed": seed}, arguments)
         pick = study.best()
         assert pick.config is not None
         data = load_for(pick.config, DATA)
         again = [run_again(pick.config, data, seed, run)[-1].val_loss for run in range(arguments.runs)]
-        losses.append(float(np.mean(again)))
-        line = {"strategy": arguments.strategy, "seed": seed, "trials": trials, "reports": trained}
-        line |= {"pick": pick.number, "value": pick.value, "losses": again}
+        losses[name] = again
+        line = {"name": name, "trials": len(study.trials), "pick": pick.number, "losses": again}
         with arguments.out.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        print(f"{name}: trial {pick.number} of {trials}, confirmed loss {losses[-1]:.4f}", flush=True)
-    error = float(np.std(losses, ddof=1) / len(losses) ** 0.5) if len(losses) > 1 else float("nan")
-    print(f"{arguments.strategy}: {np.mean(losses):.4f} ± {error:.4f}, {len(losses)} studies")
+        print(f"{name}: trial {pick.number} of {len(study.trials)}, loss {np.mean(again):.4f}", flush=True)
+    means = np.array([np.mean(losses[name]) for name in names])
+    error = means.std(ddof=1) / len(means) ** 0.5 if len(means) > 1 else float("nan")
+    print(f"{arguments.strategy}: {means.mean():.4f} ± {error:.4f}, {len(means)} studies")
 
 
 def main() -> None:

@@ -225,12 +225,16 @@ RULES = [
 
 @dataclass(frozen=True)
 class Ended:
-    """A run of a simulated study: its length in reports, the training spent when it ended, and its state."""
+    """A run of a simulated study.
+
+    `spent`: the reports trained when it had ended. `stopped`: whether the rule spoke, though an audited run
+    goes on.
+    """
 
     run: int
-    length: int
     spent: int
     completed: bool
+    stopped: bool
 
 
 def judge(
@@ -256,11 +260,11 @@ def replay(
     study, spent, ended = ArrayStudy(len(order)), 0, []
     for place, run in enumerate(order):
         row, length = curves.badness[metric][run], int(curves.length[run])
-        reports, _ = judge(rule, study, row, length, place < exempt, luck[run] < 1 / AUDIT)
+        reports, stopped = judge(rule, study, row, length, place < exempt, luck[run] < 1 / AUDIT)
         spent += reports
         if spent > budget:
             break
         completed = reports == REPORTS
         study.add(row, reports, completed)
-        ended.append(Ended(run, reports, spent, completed))
+        ended.append(Ended(run, spent, completed, stopped))
     return ended

@@ -66,3 +66,19 @@ def test_the_spread_rule_lets_equals_run_on(rules: ModuleType) -> None:
     for place in range(20):
         telling.add(np.full(REPORTS, place / 20) + generator.normal(size=REPORTS) / 100, REPORTS, True)
     assert rule.stops(telling, worse, 1)
+
+
+def test_a_replay_spends_its_budget_and_audits_run_on(rules: ModuleType) -> None:
+    badness = curves(0)
+    length = np.full(len(badness), REPORTS)
+    length[::7] = 4  # those diverged
+    pool = rules.Curves(None, [], [], {"loss": badness}, length)
+    luck = np.arange(len(badness)) % 2.0  # every other run is audited
+    order, budget = range(len(badness)), 30 * REPORTS
+    everything = rules.replay(pool, order, rules.NONE, "loss", 0, budget, luck)
+    assert [one.spent for one in everything] == list(np.cumsum(length[: len(everything)]))
+    assert budget - REPORTS < everything[-1].spent <= budget
+    for one in rules.replay(pool, order, rules.PRESENT, "loss", 5, budget, luck):
+        stopped_short = one.stopped and luck[one.run] == 1
+        assert one.completed == (length[one.run] == REPORTS and not stopped_short)
+        assert not (one.stopped and one.run < 5)
