@@ -30,7 +30,20 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
-from search_rules import METRICS, NONE, PRESENT, RULES, Array, Curves, Metric, Rule, read_curves, read_twins
+from search_rules import (
+    METRICS,
+    NONE,
+    PRESENT,
+    RULES,
+    Array,
+    Curves,
+    Metric,
+    Rule,
+    add_line,
+    read_curves,
+    read_lines,
+    read_twins,
+)
 from search_rules import replay as replay_rule
 from search_surrogate import STRATEGIC_SAMPLERS, Simulated, Strategy, Surrogate, simulate
 
@@ -78,8 +91,7 @@ def twins(arguments: argparse.Namespace) -> None:
             continue
         curve = run_again(curves.configs[row], data, curves.spec.seed, 0)
         line = {"number": curves.numbers[row], "curve": [json.loads(one.model_dump_json()) for one in curve]}
-        with arguments.twins.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        add_line(arguments.twins, line)
         print(
             f"trial {line['number']}: {np.exp(finals[row]):.4f}, again {curve[-1].val_loss:.4f}", flush=True
         )
@@ -233,7 +245,7 @@ def strategies_of(arguments: argparse.Namespace) -> list[Strategy]:
         Strategy(sampler, rule, metric, objective, arguments.exempt)
         for sampler in arguments.samplers
         for rule in rules
-        for metric, objective in reads[:: 2 if rule is NONE else arguments.stride]
+        for metric, objective in (reads[::2] if rule is NONE else reads)  # NONE reads nothing
     ]
     return list(dict.fromkeys([Strategy("tpe", PRESENT, "accuracy", "accuracy"), *found]))
 
@@ -256,8 +268,7 @@ def surrogate(arguments: argparse.Namespace) -> None:
         )
         for one, study in zip(left, found, strict=True):
             there[one.key, seed] = study
-            with arguments.studies.open("a") as file:
-                file.write(json.dumps({"key": one.key, "seed": seed, **asdict(study)}) + "\n")
+            add_line(arguments.studies, {"key": one.key, "seed": seed, **asdict(study)})
     table = Table("sampler", "rule", "reads", "picks by", *(f"{share:.0%}" for share in SHARES), box=None)
     for column in ("minus present", "n", "trials", "kept", "of good", "rank 1-9"):
         table.add_column(column)
@@ -270,8 +281,7 @@ def surrogate(arguments: argparse.Namespace) -> None:
 
 def read_studies(path: Path) -> dict[tuple[str, int], Simulated]:
     """The simulated studies of a file, by strategy and seed."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return {(row.pop("key"), row.pop("seed")): Simulated(**row) for row in rows}
+    return {(row.pop("key"), row.pop("seed")): Simulated(**row) for row in read_lines(path)}
 
 
 def row_of(strategy: Strategy, studies: list[Simulated], base: list[Simulated]) -> list[str]:
@@ -308,8 +318,7 @@ def verify(arguments: argparse.Namespace) -> None:
     """Whole studies of one strategy through the package, and their picks on fresh seeds; they resume."""
     sampler, pruner, objective = arguments.strategy.split("/")
     asked = {"dataset": arguments.dataset, "sampler": sampler, "pruner": pruner, "objective": objective}
-    lines = arguments.out.read_text().splitlines() if arguments.out.exists() else []
-    losses = {row["name"]: row["losses"] for row in map(json.loads, lines)}
+    losses = {row["name"]: row["losses"] for row in read_lines(arguments.out)}
     names = [f"{'-'.join(asked.values())}-{seed}" for seed in range(arguments.seeds)]
     for seed, name in enumerate(names):
         if name in losses:
@@ -321,8 +330,7 @@ def verify(arguments: argparse.Namespace) -> None:
         again = [run_again(pick.config, data, seed, run)[-1].val_loss for run in range(arguments.runs)]
         losses[name] = again
         line = {"name": name, "trials": len(study.trials), "pick": pick.number, "losses": again}
-        with arguments.out.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        add_line(arguments.out, line)
         print(f"{name}: trial {pick.number} of {len(study.trials)}, loss {np.mean(again):.4f}", flush=True)
     means = np.array([np.mean(losses[name]) for name in names])
     error = means.std(ddof=1) / len(means) ** 0.5 if len(means) > 1 else float("nan")
@@ -358,7 +366,6 @@ def main() -> None:
             sub.add_argument(
                 "--exempt", type=int, help="trials that no rule stops; the textbook's if left out"
             )
-            sub.add_argument("--stride", type=int, default=1, help="2: rule and pick read one metric")
         if command is verify:
             sub.add_argument("--storage", default="sqlite:///verify.db")
             sub.add_argument("--dataset", default="digits")

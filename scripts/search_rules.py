@@ -6,9 +6,10 @@ A run is a row of nine badnesses, lower is better: the log of the validation los
 import json
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +55,7 @@ def badness_of(curves: Sequence[Sequence[Report]]) -> dict[Metric, Array]:
 
 
 def read_curves(url: str, name: str | None) -> Curves:
-    """The runs of a study without pruning that have ended by now. Raises RequestError where there is none."""
+    """The runs of a study without pruning that have ended by now. Raises SystemExit where there are none."""
     study = Store(url).read_search(name)
     runs = [(trial, trial.curve) for trial in study.trials if trial.state in ("COMPLETE", "PRUNED")]
     if study.spec.pruner != "none" or not runs:
@@ -68,18 +69,27 @@ def read_curves(url: str, name: str | None) -> Curves:
     )
 
 
-def read_twins(path: Path) -> dict[int, tuple[Report, ...]]:
-    """The curves of the same configs on a fresh seed, by trial number; a torn last line is left out."""
-    twins = {}
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """What `add_line` has written; none where there is no file yet, and not what a kill has torn."""
+    rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:  # killed while it wrote
-            continue
-        twins[int(row["number"])] = tuple(
-            Report.model_validate_json(json.dumps(report)) for report in row["curve"]
-        )
-    return twins
+        with suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def add_line(path: Path, row: dict[str, Any]) -> None:
+    """Write a row at the end of a file, on a line of its own even behind a torn one."""
+    with path.open("a") as file:
+        file.write(f"\n{json.dumps(row)}\n")
+
+
+def read_twins(path: Path) -> dict[int, tuple[Report, ...]]:
+    """The curves of the same configs on a fresh seed, by trial number."""
+    return {
+        int(row["number"]): tuple(Report.model_validate(report, strict=False) for report in row["curve"])
+        for row in read_lines(path)
+    }
 
 
 class ArrayStudy:

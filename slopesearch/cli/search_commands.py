@@ -1,6 +1,5 @@
 """The commands that run the trials of a study: optimize and confirm."""
 
-import gc
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -112,7 +111,6 @@ def _show_outcome(console: Console, store: Store, outcome: "Outcome") -> None:
     """Print the study as it is now, annotate it for the dashboard, and name the next commands."""
     from slopesearch.report.dashboard import INSTALLED, annotate
 
-    gc.collect()  # the study that was held in memory: its parts name each other
     record = store.read(outcome.name, "page" if INSTALLED else "ranking")
     study_table(console, record)
     with suppress(RequestError):  # another process has begun to write the study, and will annotate it

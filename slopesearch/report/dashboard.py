@@ -14,7 +14,7 @@ from slopesearch.report.page import belief, counts, tables_of
 from slopesearch.report.plots import PLOTS
 from slopesearch.search.records import VERDICTS, StudyRecord
 from slopesearch.search.store import Store
-from slopesearch.wording import RequestError
+from slopesearch.wording import RequestError, counted
 
 INSTALLED = find_spec("optuna_dashboard") is not None  # it is an optional dependency
 ATTACHED = ("activations", "slope", "lr_slope", "norm", "expected_best", "gradients")  # each row costs 2 kB
@@ -63,7 +63,8 @@ def study_note(store: Store, study: StudyRecord) -> str:
     return "\n".join(
         [
             f"A search over activation, slope, BatchNorm, init and learning rate: {spec.model} on "
-            f"{spec.dataset}, {spec.epochs} epochs of {spec.train_size:,} images, {spec.precision}. "
+            f"{spec.dataset}, {counted(spec.epochs, 'epoch')} of {spec.train_size:,} images, "
+            f"{spec.precision}. "
             f"{counts(study)}",
             "",
             "Go on with it (the total), write its report, look at one trial, run the best few on fresh "

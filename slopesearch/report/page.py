@@ -19,7 +19,7 @@ from slopesearch.report.style import Rows, completed, few, objective_name
 from slopesearch.report.summary import TOP, textbook_rows
 from slopesearch.search.records import StudyRecord
 from slopesearch.search.rows import collector_at_rest
-from slopesearch.wording import describe
+from slopesearch.wording import counted, describe
 
 
 def tables_of(study: StudyRecord, names: Iterable[str] = PLOTS) -> dict[str, Rows]:
@@ -104,7 +104,7 @@ def asked(study: StudyRecord) -> list[tuple[str, str]]:
             + (f"; SHA-256 {sha[:16]}…" if sha else ""),
         ),
         ("network", f"{spec.model}{size}"),
-        ("budget", f"{spec.epochs} epochs, batch {spec.batch_size}, {spec.precision}"),
+        ("budget", f"{counted(spec.epochs, 'epoch')}, batch {spec.batch_size}, {spec.precision}"),
         ("objective", f"{objective_name(spec)}, {'high' if spec.maximize else 'low'} is good"),
         (
             "search",
