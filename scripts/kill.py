@@ -1,6 +1,6 @@
 """What does kill -9 cost? A study that is killed at random moments, against a study left alone.
 
-    python scripts/kill.py --kills 50 --trials 70 --seed 0
+    python scripts/kill.py --kills 50 --trials 600 --seed 0
 
 One worker trains small MLPs on the bundled digits. The main process or its worker is killed while it
 starts, draws, trains or tells, and the same command goes on. The exit code is 1 where a trial was lost, run
@@ -205,7 +205,7 @@ def main() -> None:
     """Run both studies, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--trials", type=int, default=70, help="trials of the study in all")
+    parser.add_argument("--trials", type=int, default=600, help="trials of the study in all")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments and the victims")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
