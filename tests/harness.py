@@ -142,7 +142,8 @@ class Harness:
     def table(self) -> list[tuple[object, ...]]:
         """What must be equal between a killed study and one that never was: all but times."""
         return [
-            (t.number, t.state, t.value, t.config, t.reports, t.ended, t.curve) for t in self.study().trials
+            (t.number, t.state, t.value, t.config, t.reports, t.ended, t.curve, t.stop)
+            for t in self.study().trials
         ]
 
 

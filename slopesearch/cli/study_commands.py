@@ -10,6 +10,7 @@ from rich.console import Console
 
 from slopesearch.cli.options import Json, Storage, StudyName
 from slopesearch.cli.tables import say, study_json, study_table, summaries_table, trial_json, trial_view
+from slopesearch.evidence.pruning import why_stopped
 from slopesearch.report.summary import TOP
 from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
@@ -36,7 +37,8 @@ def show_study(
     record = store.read(name, "ranking")
     if trial is not None:
         (whole,) = store.whole(record, [record.trial(trial)])
-        print(trial_json(whole)) if as_json else trial_view(Console(), whole)
+        why = why_stopped(record, whole)
+        print(trial_json(whole, why)) if as_json else trial_view(Console(), whole, why)
     elif as_json:
         print(study_json(record, store.whole(record, record.ranked()[:TOP])))
     else:

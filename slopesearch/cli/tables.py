@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
+from textwrap import wrap
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +25,12 @@ def say(console: Console, text: str) -> None:
     """Print text as data: no markup, emoji code or control character takes effect, no line is wrapped."""
     text = printable(text, keep=LINES)
     console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def wrapped(console: Console, text: str) -> None:
+    """Print text as data, see `say`, wrapped to the width of the console, its later lines indented by two."""
+    for line in wrap(printable(text), console.width, subsequent_indent="  ", break_on_hyphens=False):
+        say(console, line)
 
 
 def _cell(value: object) -> Text:
@@ -199,15 +206,17 @@ def _trial_data(trial: TrialRecord) -> dict[str, Any]:
     return {"number": trial.number, "state": trial.state, "value": trial.value, **trial.attributes}
 
 
-def trial_json(trial: TrialRecord) -> str:
-    """A trial for programs."""
-    return json.dumps(_trial_data(trial), indent=2)
+def trial_json(trial: TrialRecord, why: Sequence[str] = ()) -> str:
+    """A trial for programs; `why` it was stopped, in sentences."""
+    return json.dumps({**_trial_data(trial), "why": list(why)}, indent=2)
 
 
-def trial_view(console: Console, trial: TrialRecord) -> None:
-    """Print a stored trial: its config, its cost, its diagnostics in short, its curve, its traceback."""
+def trial_view(console: Console, trial: TrialRecord, why: Sequence[str] = ()) -> None:
+    """Print a stored trial: why it was stopped, its config, cost, diagnostics in short, curve, traceback."""
     value = "" if trial.value is None else f", {trial.value:.4f}"
     say(console, f"trial {trial.number}: {trial.ended}{value}")
+    for sentence in why:
+        wrapped(console, sentence)
     if trial.config is not None:
         for name, chosen in trial.config:
             if chosen is not None:

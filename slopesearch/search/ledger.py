@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sqlalchemy import Connection, Executable, bindparam, delete, func, insert, select, update
 
 from slopesearch.config import ResolvedSpec, TrialConfig, TrialResult
-from slopesearch.search.records import AUDITED, StudyRecord, TrialRecord, attributes_of
+from slopesearch.search.records import AUDITED, STOPPED, Stop, StudyRecord, TrialRecord, attributes_of
 from slopesearch.search.rows import (
     TrialRows,
     collector_at_rest,
@@ -62,13 +62,14 @@ class Job:
     """A trial to run.
 
     `reported` is the highest report step that the study holds of it, `audited` whether it notes that the
-    pruner would have stopped it.
+    pruner would have stopped it; `stop` is why the pruner has stopped it.
     """
 
     trial: Trial
     config: TrialConfig
     reported: int = 0
     audited: bool = False
+    stop: Stop | None = None
 
     @property
     def number(self) -> int:
@@ -220,16 +221,18 @@ class Ledger:
         row = {"step": step, "intermediate_value": value, "intermediate_value_type": FINITE}
         self._write(insert(STEPS), [{"trial_id": self._ids[job.number], **row}])
 
-    def audit(self, job: Job, step: int) -> None:
-        """Take down the first report step at which the pruner would have stopped a trial that goes on."""
+    def audit(self, job: Job, stop: Stop) -> None:
+        """Take down where, and why, the pruner would first have stopped a trial that goes on."""
         if not job.audited:
             job.audited = True
-            job.trial.set_user_attr(AUDITED, step)
-            self._note(job, {AUDITED: step})
+            job.trial.set_user_attr(AUDITED, stop.report)
+            self._note(job, {AUDITED: stop.report, STOPPED: stop.model_dump()})
 
     def tell(self, job: Job, result: TrialResult) -> FrozenTrial:
-        """Take down how a run ended; a run that did not come to its end is told as PRUNED."""
+        """Take down how a run ended, and why; a run that did not come to its end is told as PRUNED."""
         self._note(job, attributes_of(result))
+        if job.stop is not None and result.ended == "pruned":
+            self._note(job, {STOPPED: job.stop.model_dump()})
         if result.ended == "completed":
             return self._end(job, TrialState.COMPLETE, getattr(result.final, self.spec.objective))
         return self._end(job, TrialState.PRUNED, None)

@@ -196,11 +196,12 @@ class Loop:
         stopped = []
         for i, report in reports.items():
             job = self.running[slot][i]
-            call = self.referee.call(self.ledger.study, self.ledger.trial(job), report)
+            call, why = self.referee.call(self.ledger.study, self.ledger.trial(job), report)
             if call == "stop":
                 stopped.append(i)
-            elif call == "audit":
-                self.ledger.audit(job, report.step)
+                job.stop = why
+            elif why is not None:
+                self.ledger.audit(job, why)
             news.append(Progressed(slot, job.number, report))
         return stopped
 
@@ -211,7 +212,7 @@ class Loop:
             told = self.ledger.tell(job, result)
             del self._jobs[job.number]
             self.finished += 1
-            news.append(Told(slot, job.number, told.state.name, told.value, job.config, result))
+            news.append(Told(slot, job.number, told.state.name, told.value, job.config, result, job.stop))
         return news
 
     def _fail(self, slot: int, failure: Failed, stops: list[str]) -> list[Event]:

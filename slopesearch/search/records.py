@@ -9,13 +9,16 @@ from functools import cached_property
 from math import inf, isfinite
 from typing import Any
 
-from slopesearch.config import REPORTS, Diagnostics, Report, ResolvedSpec, TrialConfig, TrialResult
+from pydantic import Field
+
+from slopesearch.config import REPORTS, Diagnostics, Noun, Report, ResolvedSpec, TrialConfig, TrialResult
 from slopesearch.wording import RequestError, short
 
 MOST_NAMED = 5  # trials that cannot be read, in a message
 CONFIRM, TEST = "/confirm", "/test"  # behind the name of a search: the studies of its verdict
 VERDICTS = (CONFIRM, TEST)
 AUDITED = "would_prune_at"  # the first report step at which a trial that ran on would have been stopped
+STOPPED = "pruned_by"  # why the pruner stopped a trial, or would have stopped one that ran on: a Stop
 BULKY = ("curves", "layers")  # 5 of the 13 kB that a trial takes in memory; few readers need them
 
 # What a number may be among the attributes of a trial: both ends included, not infinite.
@@ -35,6 +38,26 @@ _ALWAYS = ("ended", "val_accuracy", "val_loss", "seconds", "images_per_second", 
 
 class UnreadableError(ValueError):
     """A trial is not as it was written: what is wrong with it."""
+
+
+class Stop(Noun):
+    """Why a pruner stops a trial: the report, its value there, its place among how many, and the cut.
+
+    Place 1 is the best of the `of` trials that had come as far, itself among them. A trial at the `cut` or
+    better would have gone on; None where the rule draws no such line.
+    """
+
+    report: int = Field(ge=1, le=REPORTS)
+    value: float
+    place: int = Field(ge=1)
+    of: int = Field(ge=1)
+    cut: float | None = None
+
+    @property
+    def words(self) -> str:
+        """The record as a part of a sentence."""
+        cut = "" if self.cut is None else f", cut {self.cut:.4f}"
+        return f"at report {self.report}: {self.value:.4f}, place {self.place} of {self.of}{cut}"
 
 
 def attributes_of(result: TrialResult) -> dict[str, Any]:
@@ -68,6 +91,9 @@ def check_attribute(name: Any, value: Any) -> None:
         wrong = type(value) not in (int, float) or not isfinite(value) or not low <= value <= high
     elif name in _TEXTS:
         wrong = not isinstance(value, str)
+    elif name == STOPPED:
+        with _as_written(name):
+            Stop.model_validate(value)
     if wrong:
         raise UnreadableError(f"its {name} is {short(value)}")
 
@@ -117,6 +143,12 @@ class TrialRecord:
             return tuple(
                 Report.model_validate(row, strict=False) for row in self.attributes.get("curves", [])
             )
+
+    @cached_property
+    def stop(self) -> Stop | None:
+        """Why the pruner stopped it, or would have; None where it did neither, or did not store it yet."""
+        stored = self.attributes.get(STOPPED)
+        return None if stored is None else Stop.model_validate(stored)
 
     @cached_property
     def diagnostics(self) -> Diagnostics | None:
