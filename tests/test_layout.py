@@ -28,6 +28,7 @@ ROUTE = [
     *("search.records", "search.textbook", "search.sampler", "search.pruner", "search.space"),
     *("search.rescue", "search.sqlite", "search.rows", "search.store", "search.ledger"),
     *("evidence.statistics", "evidence.arms", "evidence.results", "evidence.pruning"),
+    "evidence.health",
     *("search.messages", "search.faults", "search.worker", "search.worker_main"),
     *("search.launchers.inline", "search.launchers.process", "search.launchers"),
     *("search.settings", "search.events", "search.loop", "search.optimize", "search.objective"),

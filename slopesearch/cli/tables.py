@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slopesearch.config import Report, TrialConfig
+from slopesearch.evidence.health import health
 from slopesearch.evidence.results import ConfirmedArm, Opening, confirmed_of, openings_of, pick
 from slopesearch.evidence.statistics import Estimate
 from slopesearch.report.summary import NOT_COMPARABLE, TOP, textbook_rows
@@ -54,10 +55,19 @@ def summaries_table(console: Console, summaries: list[StudySummary]) -> None:
 
 
 def study_table(console: Console, study: StudyRecord) -> None:
-    """Print the best config, the top five, and the winner's lead over the textbook; or the confirmation."""
+    """Print the best config, the top five, the lead over the textbook, and doubts; or the confirmation."""
     if confirmed := confirmed_of(study):
         confirmation_table(console, confirmed, openings_of(study))
         return
+    _found_table(console, study)
+    doubts = health(study)
+    if doubts:
+        console.print()
+    for doubt in doubts:
+        wrapped(console, f"{doubt.grade}: {doubt.text}")
+
+
+def _found_table(console: Console, study: StudyRecord) -> None:
     complete, pruned, failed = (study.count(state) for state in ("COMPLETE", "PRUNED", "FAIL"))
     running = study.count("RUNNING")
     unfinished = f", {running} unfinished" if running else ""
@@ -196,6 +206,7 @@ def study_json(study: StudyRecord, top: Sequence[TrialRecord]) -> str:
             "failed": study.count("FAIL"),
             "top": [_trial_data(trial) for trial in top],
             "textbook": textbook_rows(study),
+            "health": [asdict(doubt) for doubt in health(study)],
             "unreadable": study.unreadable,
         },
         indent=2,

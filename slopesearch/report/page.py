@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs
 from scipy.stats import binomtest
 
 from slopesearch.config import Range, StudySpec
+from slopesearch.evidence.health import health
 from slopesearch.evidence.results import confirmed_of, openings_of, pick
 from slopesearch.evidence.statistics import Estimate
 from slopesearch.files import write_aside
@@ -57,6 +58,7 @@ def page(study: StudyRecord, tables: dict[str, Rows], confirmation: StudyRecord 
         left_out=study.left_out(),
         asked=asked(study),
         belief=[*_picked(confirmation), *belief(study)],
+        doubts=health(study),
         tables=[table for table in found if table["rows"]],
         figures=figures,
         plotly=Markup(get_plotlyjs()),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from slopesearch.config import Range, ResolvedSpec
+from slopesearch.config import Range, ResolvedSpec, TrialConfig
 
 Params = dict[str, str | float]
 
@@ -35,6 +35,11 @@ def textbook(spec: ResolvedSpec) -> dict[str, Params]:
         for name, recipe in TEXTBOOK.items()
         if all(_holds(getattr(spec.space, parameter), value) for parameter, value in recipe.items())
     }
+
+
+def follows(config: TrialConfig, recipe: Params) -> bool:
+    """Whether a config is a recipe, on whatever data and budget."""
+    return all(getattr(config, name) == value for name, value in recipe.items())
 
 
 def _holds(axis: Range | Sequence[Any], value: str | float) -> bool:
