@@ -25,8 +25,9 @@ ROUTE = [
     "nets.plain",
     *("training.data", "training.devices", "training.diagnostics", "training.optimizers", "training.engine"),
     *("training.fit", "checks"),
-    *("search.records", "search.textbook", "search.sampler", "search.pruner", "search.space"),
-    *("search.rescue", "search.sqlite", "search.rows", "search.store", "search.ledger"),
+    *("search.records", "search.textbook", "search.plan", "search.sampler", "search.pruner", "search.space"),
+    *("search.rescue", "search.sqlite", "search.copies", "search.rows", "search.store", "search.ledger"),
+    *("search.given", "search.inherit"),
     *("evidence.statistics", "evidence.arms", "evidence.results", "evidence.pruning"),
     "evidence.health",
     *("search.messages", "search.faults", "search.worker", "search.worker_main"),
@@ -45,7 +46,7 @@ KNOWS_TORCH = (
 )
 KNOWS_OPTUNA = (
     *("search.sampler", "search.pruner", "search.space", "search.sqlite", "search.store"),
-    *("search.ledger", "search.loop"),
+    *("search.ledger", "search.loop", "search.given", "search.inherit", "search.copies"),
     *("search.objective", "evidence.confirm", "report.search_plots", "report.dashboard"),
 )
 

@@ -10,9 +10,10 @@ from slopesearch.cli.tables import trial_json, trial_view
 from slopesearch.evidence.pruning import audit, why_stopped
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.records import Stop, StudyRecord, TrialRecord
-from tests.conftest import InProcess
+from slopesearch.search.textbook import TEXTBOOK
+from tests.conftest import InProcess, make_config
 from tests.harness import FakeLauncher, Harness
-from tests.synthetic import record, study_with
+from tests.synthetic import as_recipe, record, study_with
 from tests.test_tables import render
 
 
@@ -29,10 +30,13 @@ def pruned(number: int, place: int) -> TrialRecord:
     return record(number, "PRUNED", 0.8, attributes={"pruned_by": stop(place)})
 
 
-# Five recipes, four that were let through, five audited: three of them of places from 50 to 60.
-PASSED = [
-    record(number, "COMPLETE", value) for number, value in enumerate((0.5,) * 5 + (0.8, 0.9, 0.9, 0.95))
+# The recipes, a config by hand, four that were let through, five audited, three of places from 50 to 60.
+RECIPES = [
+    replace(record(number, "COMPLETE", 0.5), config=as_recipe(make_config(), recipe))
+    for number, recipe in enumerate(TEXTBOOK.values())
 ]
+PASSED = [record(number, "COMPLETE", value) for number, value in enumerate((0.8, 0.9, 0.9, 0.95), start=5)]
+BY_HAND = record(20, "COMPLETE", 0.99, attributes={"given_by_hand": True})
 AUDITED = [
     audited(9, 0.99, 50),
     audited(10, 0.85, 55),
@@ -43,7 +47,7 @@ AUDITED = [
 
 
 def study(*more: TrialRecord) -> StudyRecord:
-    return study_with(*PASSED, *AUDITED, *more)
+    return study_with(*RECIPES, *PASSED, *AUDITED, *more, BY_HAND)
 
 
 def test_the_recipes_take_no_part_and_ties_are_not_better() -> None:
@@ -112,7 +116,7 @@ def test_a_trial_without_the_numbers_gets_a_sentence_without_them(trial: TrialRe
 
 
 def test_a_trial_that_was_let_through_gives_no_reason() -> None:
-    assert why_stopped(study(), PASSED[6]) == []
+    assert why_stopped(study(), PASSED[1]) == []
     assert why_stopped(study(), record(14, "RUNNING", None)) == []
 
 

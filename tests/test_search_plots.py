@@ -59,7 +59,8 @@ def test_wrong_stops_are_told_with_interval_and_number() -> None:
         record(30 + i, "COMPLETE", value, attributes={"would_prune_at": 1})
         for i, value in enumerate((0.95, 0.8, 0.7, 0.6))
     ]
-    book = record(0, "COMPLETE", 0.999)  # the textbook's are judged by nobody
+    recipe = {"activation": "relu", "norm": "none", "init": "kaiming_normal", "lr": 1e-3}
+    book = record(0, "COMPLETE", 0.999, **recipe)  # the textbook's are judged by nobody
     study = study_with(book, *through, *audited)
     rows = PLOTS["audit"].rows(study)
     said = PLOTS["audit"].say(rows, study.spec)

@@ -16,7 +16,7 @@ from slopesearch.evidence.health import health
 from slopesearch.evidence.results import ConfirmedArm, Opening, confirmed_of, openings_of, pick
 from slopesearch.evidence.statistics import Estimate
 from slopesearch.report.summary import NOT_COMPARABLE, TOP, textbook_rows
-from slopesearch.search.records import StudyRecord, StudySummary, TrialRecord
+from slopesearch.search.records import TAKEN, StudyRecord, StudySummary, TrialRecord
 from slopesearch.wording import describe, printable
 
 LINES = "\n\t"  # the control characters that a traceback needs
@@ -226,6 +226,10 @@ def trial_view(console: Console, trial: TrialRecord, why: Sequence[str] = ()) ->
     """Print a stored trial: why it was stopped, its config, cost, diagnostics in short, curve, traceback."""
     value = "" if trial.value is None else f", {trial.value:.4f}"
     say(console, f"trial {trial.number}: {trial.ended}{value}")
+    if trial.is_given:
+        say(console, "given by hand; comparisons leave it out")
+    if TAKEN in trial.attributes:
+        say(console, f"taken over from {trial.attributes[TAKEN]}")
     for sentence in why:
         wrapped(console, sentence)
     if trial.config is not None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from slopesearch.search.records import AUDITED, StudyRecord, TrialRecord
-from slopesearch.search.textbook import textbook
+from slopesearch.search.textbook import follows, textbook
 
 NEAR = 0.15  # of all places: what counts as a place like another
 FEWEST_NEAR = 3  # audited runs of such a place, below which all of the report are taken
@@ -40,9 +40,15 @@ class Audit:
         return value > self.typical if self.maximize else value < self.typical
 
 
+def was_judged(study: StudyRecord, trial: TrialRecord) -> bool:
+    """Whether the pruner was asked about a trial: not where it is a recipe, or a person gave it."""
+    recipes = textbook(study.spec).values()
+    return not trial.is_given and not any(trial.config and follows(trial.config, one) for one in recipes)
+
+
 def audit(study: StudyRecord, first: int = 0) -> Audit:
-    """The audit of a study from a trial's number on. The pruner is not asked about the textbook's trials."""
-    judged = [trial for trial in study.trials if trial.number >= max(first, len(textbook(study.spec)))]
+    """The audit of a study from a trial's number on."""
+    judged = [trial for trial in study.trials if trial.number >= first and was_judged(study, trial)]
     ended = [t for t in judged if t.value is not None and (t.state == "COMPLETE" or t.ended == "diverged")]
     audited = [trial for trial in ended if AUDITED in trial.attributes]
     passed = [

@@ -1,6 +1,7 @@
 """The one loop: ask, pack, launch, receive, tell."""
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,11 +11,11 @@ from slopesearch.config import Report, TrialResult
 from slopesearch.search.events import Event, Listener, Noted, Progressed, Started, Told
 from slopesearch.search.faults import Faults
 from slopesearch.search.launchers import Launcher
-from slopesearch.search.ledger import Configure, Job, Ledger
+from slopesearch.search.ledger import Configure, Job, Ledger, Placed
 from slopesearch.search.messages import Failed, Finished, Message, Reported, Said
+from slopesearch.search.plan import Plan
 from slopesearch.search.pruner import Referee
 from slopesearch.search.settings import Settings
-from slopesearch.search.textbook import textbook
 from slopesearch.wording import StudyFailedError
 
 POLL = 0.2  # s between looks at the clock and at Ctrl-C
@@ -48,6 +49,8 @@ class Loop:
     target: int
     listen: Listener
     interrupts: Interrupts
+    plan: Plan
+    given: deque[Placed]  # to be asked for before the sampler is
     referee: Referee = field(init=False)
     faults: Faults = field(init=False)
     finished: int = field(init=False)  # trials of the study: complete or pruned
@@ -62,7 +65,7 @@ class Loop:
     def __post_init__(self) -> None:
         settings, study, spec = self.settings, self.ledger.study, self.ledger.spec
         batch = BATCH if settings.deterministic else None
-        self.referee = Referee(study.pruner, spec.seed, exempt=len(textbook(spec)), batch=batch)
+        self.referee = Referee(study.pruner, spec.seed, exempt=self.plan.is_exempt, batch=batch)
         devices = self.launcher.devices
         self.faults = Faults(len(devices), settings.pack_for(devices, self.target))
         states = [trial.state for trial in study.get_trials(deepcopy=False)]
@@ -110,7 +113,10 @@ class Loop:
         return len(self.queue) < len(slots) * self.faults.pack
 
     def _ask(self) -> None:
-        job = self.ledger.ask(self.configure)
+        given = self.given.popleft() if self.given else None
+        job = self.ledger.ask(self.configure, given)
+        if given is not None:
+            self.plan.leave_out(job.number, job.config)
         self.asked += 1
         self.queue.append(job)
         self._jobs[job.number] = job

@@ -84,7 +84,7 @@ Call = Literal["go on", "stop", "audit"]
 class Referee:
     """What becomes of a trial at a report: the pruner's rule, and when it does not hold.
 
-    The first `exempt` trials, the textbook's, run to their end: the summary compares with them. One trial in
+    Trials that are `exempt`, such as the textbook's, run to their end, see `Plan`. One trial in
     AUDIT that the pruner would stop goes on too, and takes no part in the race from then on. `batch`, of a
     deterministic study, is the number of trials that are asked for at a time: a trial is judged against those
     of earlier batches alone.
@@ -92,7 +92,7 @@ class Referee:
 
     pruner: BasePruner
     seed: int
-    exempt: int
+    exempt: Callable[[int], bool]
     batch: int | None = None
 
     def call(self, study: Study, trial: FrozenTrial, report: Report) -> tuple[Call, Stop | None]:
@@ -100,7 +100,7 @@ class Referee:
 
         "audit" is for a trial that goes on although the pruner would have stopped it.
         """
-        if report.step == REPORTS or report.diverged or trial.number < self.exempt:
+        if report.step == REPORTS or report.diverged or self.exempt(trial.number):
             return "go on", None
         if report.step != trial.last_step:  # it runs again, and the pruner would judge the last step
             return "go on", None

@@ -4,7 +4,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf, isfinite
 from typing import Any
@@ -19,6 +19,11 @@ CONFIRM, TEST = "/confirm", "/test"  # behind the name of a search: the studies 
 VERDICTS = (CONFIRM, TEST)
 AUDITED = "would_prune_at"  # the first report step at which a trial that ran on would have been stopped
 STOPPED = "pruned_by"  # why the pruner stopped a trial, or would have stopped one that ran on: a Stop
+GIVEN = "given_by_hand"  # true of a trial whose config a person gave: no sample, so no part of a comparison
+BEGUN = (
+    "begun_from"  # of a study: the study that its first trials were taken from, how many, and what was not
+)
+TAKEN = "taken_from"  # the study and the trial that a trial was taken over from
 BULKY = ("curves", "layers")  # 5 of the 13 kB that a trial takes in memory; few readers need them
 
 # What a number may be among the attributes of a trial: both ends included, not infinite.
@@ -32,7 +37,7 @@ _NUMBERS = {
     "grad_attenuation": (-inf, inf),
     AUDITED: (1, REPORTS),
 }
-_TEXTS = ("device", "ended", "traceback")
+_TEXTS = ("device", "ended", "traceback", TAKEN)
 _ALWAYS = ("ended", "val_accuracy", "val_loss", "seconds", "images_per_second", "device")
 
 
@@ -91,6 +96,8 @@ def check_attribute(name: Any, value: Any) -> None:
         wrong = type(value) not in (int, float) or not isfinite(value) or not low <= value <= high
     elif name in _TEXTS:
         wrong = not isinstance(value, str)
+    elif name == GIVEN:
+        wrong = value is not True
     elif name == STOPPED:
         with _as_written(name):
             Stop.model_validate(value)
@@ -133,6 +140,11 @@ class TrialRecord:
     def ended(self) -> str:
         """Why its run ended: completed, pruned, diverged or failed: …; "running" while it has not ended."""
         return str(self.attributes.get("ended", "running"))
+
+    @property
+    def is_given(self) -> bool:
+        """Whether a person gave its config."""
+        return GIVEN in self.attributes
 
     # Lists are taken for tuples, and the rest is checked.
 
@@ -233,6 +245,10 @@ class StudyRecord:
         sign = -1 if self.spec.maximize else 1
         complete = [trial for trial in self.trials if trial.state == "COMPLETE"]
         return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+
+    def sampled(self) -> "StudyRecord":
+        """The study without the trials that a person gave: what may be compared."""
+        return replace(self, trials=[trial for trial in self.trials if not trial.is_given])
 
     def count(self, state: str) -> int:
         """How many trials are in a state."""

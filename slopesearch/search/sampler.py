@@ -1,8 +1,8 @@
 """SAMPLERS by name, every draw seeded by (study seed, trial number, parameter)."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
@@ -29,6 +29,13 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 }
 
 
+class First(Protocol):
+    """What is fixed of the trials 0 to len - 1: a list, or a `Plan`."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, number: int, /) -> Mapping[str, Any]: ...
+
+
 class SeededSampler(BaseSampler):
     """A sampler whose draws depend on (seed, trial number, parameter) and the trials of the study alone.
 
@@ -39,9 +46,7 @@ class SeededSampler(BaseSampler):
     `first[n]` fixes parameters of trial n: the textbook's trials and the start-up cover.
     """
 
-    def __init__(
-        self, make: Callable[[int], BaseSampler], seed: int, first: Sequence[Mapping[str, Any]]
-    ) -> None:
+    def __init__(self, make: Callable[[int], BaseSampler], seed: int, first: First) -> None:
         self._make, self._seed, self._first = make, seed, first
         self._relative = make(seed)
 
