@@ -36,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def path(made: Path, tmp_path: Path) -> Path:
-    return shutil.copy(made, tmp_path / "x.db")
+    return Path(shutil.copy(made, tmp_path / "x.db"))
 
 
 def url(path: Path) -> str:
