@@ -124,6 +124,8 @@ class Loop:
         for slot in range(len(self.launcher.devices)):
             if slot in self.running or slot in self.faults.retired:
                 continue
+            if self.faults.hold_back(len(self.running)):
+                return
             pack = [self._jobs[number] for number in self.faults.take(slot)] or self._next_pack()
             if pack:
                 self.running[slot] = pack
