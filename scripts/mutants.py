@@ -1,13 +1,14 @@
 """Would the tests notice? Single faults, drawn from a seed, each run against its module's own test files.
 
-    pip install cosmic-ray
+    pip install cosmic-ray coverage
     git worktree add --detach ../mutants
     python scripts/mutants.py ../mutants --out outcomes.jsonl --size 150 --seed 0
 
 A fault is cosmic-ray's, one for each place that is drawn, or a statement left out. It is written into the
 copy, never into the tree of this script. The same command goes on where it was stopped. The faults of the
 rooms are shuffled, so that those tried so far are a fair sample. A limit is in CPU seconds of a process, so
-that a busy machine ends nothing. The tests must pass without a fault, or each would count as killed.
+that a busy machine ends nothing. The tests must pass without a fault, or each would count as killed. Those
+that run the line of a fault go first; a fault that they let through faces the whole files.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import os
 import random
 import resource
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
@@ -30,12 +32,13 @@ from typing import Any
 import pytest
 
 try:
+    import coverage
     import parso
     from cosmic_ray.ast import ast_nodes
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator, operator_names
 except ImportError:
-    sys.exit("cosmic-ray, which makes the faults, is missing; type: pip install cosmic-ray")
+    sys.exit("cosmic-ray, which makes the faults, or coverage is missing; pip install cosmic-ray coverage")
 
 ROOMS = {"search": ["search"], "training": ["training"], "evidence": ["evidence", "runs"], "nets": ["nets"]}
 LIMIT, LIMIT_LOOPS = 60, 120  # CPU s; the loops of nets/cpu compile again for 15 s with each fault
@@ -133,8 +136,8 @@ def draw(tree: Path, size: int, seed: int) -> list[Fault]:
     return drawn
 
 
-def run_tests(tree: Path, files: tuple[str, ...], limit: int) -> None:
-    """The tests of these files in this process, which ends with pytest's exit code."""
+def run_tests(tree: Path, tests: list[str], limit: int, seen: Path | None) -> None:
+    """Tests in this process, which ends with pytest's exit code; `seen`: which of them runs which line."""
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
     os.chdir(tree)
     sys.path.insert(0, str(tree))
@@ -144,28 +147,27 @@ def run_tests(tree: Path, files: tuple[str, ...], limit: int) -> None:
     os.dup2(silence, 2)
     # A worker that a test spawns would import the main module of this process, which is this script.
     del sys.modules["__main__"].__spec__, sys.modules["__main__"].__file__
-    options = [
-        "-x",
-        "-W",
-        "ignore::pytest.PytestAssertRewriteWarning",
-        "-q",
-        "-n0",
-        "--timeout=0",
-        "-p",
-        "no:cacheprovider",
-        "--deselect",
-        SLOW,
-    ]
-    sys.exit(pytest.main([*options, *files]))
+    ignored = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    options = ["-x", *ignored, "-q", "-n0", "--timeout=0", "-p", "no:cacheprovider", "--deselect", SLOW]
+    watch = coverage.Coverage(data_file=str(seen), source=["slopesearch"], config_file=False)
+    watch.set_option("run:dynamic_context", "test_function")
+    if seen is not None:
+        watch.start()
+    code = pytest.main([*options, *tests])
+    if seen is not None:
+        watch.stop()
+        watch.save()
+    os._exit(code)  # what a test has left running does not matter
 
 
-def outcome_of(tree: Path, path: Path) -> str:
-    """What the tests of a module say, as the module is now."""
-    module = path.parent.name if path.stem == "__init__" else path.stem
-    files = tuple(f"tests/test_{near}.py" for near in NEAREST.get(module, [module]))
-    limit = LIMIT_LOOPS if module == "loops" else LIMIT
+def outcome_of(tree: Path, path: Path, tests: list[str], seen: Path | None = None) -> str:
+    """What tests say to a module as it is now."""
+    limit = LIMIT_LOOPS if path.stem == "loops" else LIMIT
+    limit = 4 * limit if seen else limit
     # Forked from a process that has imported all but the package: four seconds less for each fault.
-    process = multiprocessing.get_context("forkserver").Process(target=run_tests, args=(tree, files, limit))
+    process = multiprocessing.get_context("forkserver").Process(
+        target=run_tests, args=(tree, tests, limit, seen)
+    )
     process.start()
     process.join(10 * limit)
     if process.exitcode is None:  # it hangs
@@ -175,11 +177,26 @@ def outcome_of(tree: Path, path: Path) -> str:
     return {0: "survived", 1: "killed", 2: "killed", -9: "timed out"}.get(code, f"ended with {code}")
 
 
+def tests_of(path: Path) -> list[str]:
+    """The test files of a module."""
+    module = path.parent.name if path.stem == "__init__" else path.stem
+    return [f"tests/test_{near}.py" for near in NEAREST.get(module, [module])]
+
+
 @cache
-def check_sound(tree: Path, path: Path) -> None:
-    """Leave where the tests of a module do not pass as the module is."""
-    if (outcome := outcome_of(tree, path)) != "survived":
-        sys.exit(f"{path}: its tests without a fault: {outcome}; mend them first")
+def tests_by_line(tree: Path, path: Path) -> dict[int, list[str]]:
+    """The tests of a module that run each of its lines; leaves where they do not pass as the module is."""
+    with tempfile.TemporaryDirectory() as folder:
+        seen = Path(folder, "seen")
+        if (outcome := outcome_of(tree, path, tests_of(path), seen)) != "survived":
+            sys.exit(f"{path}: its tests without a fault: {outcome}; mend them first")
+        data = coverage.CoverageData(str(seen))
+        data.read()
+        contexts = data.contexts_by_lineno(str(tree / path))
+    return {
+        line: sorted({"/".join(n.split(".")[:2]) + ".py::" + n.split(".")[-1] for n in names if n})
+        for line, names in contexts.items()
+    }
 
 
 def main() -> None:
@@ -197,14 +214,16 @@ def main() -> None:
     for fault in draw(tree, given.size, given.seed):
         if astuple(fault) in known:
             continue
-        check_sound(tree, Path(fault.path))
-        path = tree / fault.path
+        path, module = tree / fault.path, Path(fault.path)
+        first = tests_by_line(tree, module).get(fault.line, [])
         source = path.read_text()
         code = fault.code(source) or ""
         change = [line for line in difflib.ndiff(source.splitlines(), code.splitlines()) if line[0] in "+-"]
         try:
             path.write_text(code)
-            outcome = outcome_of(tree, Path(fault.path))
+            outcome = outcome_of(tree, module, first) if first else "survived"
+            if outcome == "survived":
+                outcome = outcome_of(tree, module, tests_of(module))
         finally:
             path.write_text(source)
         with given.out.open("a") as out:
