@@ -28,7 +28,7 @@ ROUTE = [
     *("search.records", "search.textbook", "search.cover", "search.sampler"),
     *("search.pruner", "search.space"),
     *("search.rescue", "search.sqlite", "search.rows", "search.store", "search.ledger"),
-    *("evidence.statistics", "evidence.arms", "evidence.results"),
+    *("evidence.statistics", "evidence.selection", "evidence.arms", "evidence.results"),
     *("search.messages", "search.faults", "search.worker", "search.worker_main"),
     *("search.launchers.inline", "search.launchers.process", "search.launchers"),
     *("search.settings", "search.events", "search.loop", "search.optimize", "search.objective"),
