@@ -59,7 +59,7 @@ from slopesearch.training.data import Data, load_for
 from slopesearch.training.engine import train
 
 DATA = Path(environ.get("SLOPESEARCH_DATA", "data"))
-EXEMPT = (0, 5, 20)
+EXEMPT = (5, 33)
 SHARES = [0.25, 0.5, 1.0]  # of the budget, at which a simulated study is asked for its best so far
 Z = 1.96
 console = Console(width=180)

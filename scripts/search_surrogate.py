@@ -25,10 +25,11 @@ from sklearn.ensemble import ExtraTreesRegressor
 from slopesearch.config import REPORTS, Report, ResolvedSpec, TrialConfig
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
+from slopesearch.search.cover import first_trials, unstopped
 from slopesearch.search.pruner import AUDIT
 from slopesearch.search.sampler import SAMPLERS, SeededSampler
 from slopesearch.search.space import sample
-from slopesearch.search.textbook import N_STARTUP, first_trials, textbook
+from slopesearch.search.textbook import N_STARTUP
 from slopesearch.seeds import derive
 from slopesearch.training.engine import QUICK_VALIDATION
 
@@ -145,7 +146,7 @@ STRATEGIC_SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {**SAMPLERS, "tpe 
 class Strategy:
     """What a search is steered by: a sampler and a rule, and the metrics that the study and the rule read.
 
-    `exempt` trials are never stopped; None is the textbook's, as in the package.
+    `exempt` trials are never stopped; None is the number of the package.
     """
 
     sampler: str
@@ -180,7 +181,7 @@ def simulate(
     warnings.simplefilter("ignore")
     sampler = SeededSampler(STRATEGIC_SAMPLERS[strategy.sampler], seed, first_trials(spec))
     study = optuna.create_study(direction="minimize", sampler=sampler)
-    exempt = len(textbook(spec)) if strategy.exempt is None else strategy.exempt
+    exempt = unstopped(spec) if strategy.exempt is None else strategy.exempt
     rivals = ArrayStudy(budget)
     spent, found, after = 0, [], []
     while True:

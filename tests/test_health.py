@@ -122,7 +122,7 @@ def test_a_choice_with_fewer_than_three_completed_runs() -> None:
 
 
 def judged(good: int, audited: int = 10) -> list[TrialRecord]:
-    """A sound study in which half of those let through since trial 20 are good."""
+    """A sound study in which half of those let through since trial 50 are good."""
     trials = sound()
     for number in range(150, 150 + audited):
         value = 0.955 if number < 150 + good else 0.81
@@ -134,8 +134,8 @@ def test_a_pruner_that_cannot_be_told_from_chance() -> None:
     assert found(judged(good=3)) == []  # as few as that happen to a pruner without skill in 17 of 100 cases
     text = only(judged(good=4), "warning")
     assert text == (
-        "The pruner cannot be told from chance since trial 20: of 10 runs that it would have stopped and "
-        "that went to their end, 4 (40%) ended better than the median of the 130 it let through; no skill "
+        "The pruner cannot be told from chance since trial 50: of 10 runs that it would have stopped and "
+        "that went to their end, 4 (40%) ended better than the median of the 100 it let through; no skill "
         "would read 50%. Search without it: --from s --name s-2 --set pruner=none."
     )
     assert found(judged(good=7, audited=7)) == []  # too few to say

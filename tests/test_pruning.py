@@ -35,7 +35,7 @@ RECIPES = [
     replace(record(number, "COMPLETE", 0.5), config=as_recipe(make_config(), recipe))
     for number, recipe in enumerate(TEXTBOOK.values())
 ]
-PASSED = [record(number, "COMPLETE", value) for number, value in enumerate((0.8, 0.9, 0.9, 0.95), start=5)]
+PASSED = [record(number, "COMPLETE", value) for number, value in enumerate((0.8, 0.9, 0.9, 0.95), start=50)]
 BY_HAND = record(20, "COMPLETE", 0.99, attributes={"given_by_hand": True})
 AUDITED = [
     audited(9, 0.99, 50),
@@ -56,6 +56,10 @@ def test_the_recipes_take_no_part_and_ties_are_not_better() -> None:
     assert [found.good(trial) for trial in found.audited] == [True, False, True, True, True]
     assert found.no_skill == 0.25
     assert len(audit(study(), first=12).audited) == 2
+    early = study_with(*PASSED[:2], *RECIPES, record(5, "COMPLETE", 0.99))
+    assert list(audit(early).passed) == [0.8, 0.9]
+    old = study_with(record(19, "COMPLETE", 0.6), record(20, "COMPLETE", 0.7), plan="walk")
+    assert list(audit(old).passed) == [0.7]
     loss = study_with(*PASSED, *AUDITED, objective="val_loss")
     assert [audit(loss).good(trial) for trial in AUDITED] == [False, True, False, False, False]
 
@@ -135,7 +139,7 @@ def test_every_stopped_trial_of_a_study_stores_why(
 ) -> None:
     monkeypatch.setitem(LAUNCHERS, "fake", FakeLauncher)
     harness = Harness(tmp_path / "x.db")
-    harness(60)
+    harness(70)
     found = harness.study()
     judged = [t for t in found.trials if t.state == "PRUNED" or "would_prune_at" in t.attributes]
     assert any(trial.state == "COMPLETE" for trial in judged)

@@ -9,7 +9,7 @@ from statistics import fmean, median
 from typing import Any, Literal
 
 from slopesearch.config import Range, Space
-from slopesearch.evidence.pruning import audit
+from slopesearch.evidence.pruning import audit, first_judged
 from slopesearch.search.records import VERDICTS, StudyRecord, TrialRecord
 from slopesearch.search.textbook import N_STARTUP, follows, textbook
 from slopesearch.wording import counted
@@ -155,8 +155,9 @@ def _unanswered(study: StudyRecord) -> Iterator[Health]:
 
 
 def _pruner(study: StudyRecord) -> Iterator[Health]:
-    """A pruner whose audited runs, since the sampler took over, ended like those that it let through."""
-    found = audit(study, first=N_STARTUP)
+    """A pruner whose audited runs, behind the first trials, ended like those that it let through."""
+    first = first_judged(study.spec)
+    found = audit(study, first)
     runs, good = len(found.audited), sum(map(found.good, found.audited))
     if runs < AUDITED_LEAST or len(found.passed) < AUDITED_LEAST:
         return
@@ -166,7 +167,7 @@ def _pruner(study: StudyRecord) -> Iterator[Health]:
     if chance > BY_CHANCE:
         yield Health(
             "warning",
-            f"The pruner cannot be told from chance since trial {N_STARTUP}: of {runs} runs that it would "
+            f"The pruner cannot be told from chance since trial {first}: of {runs} runs that it would "
             f"have stopped and that went to their end, {good} ({good / runs:.0%}) ended better than the "
             f"median of the {len(found.passed)} it let through; no skill would read {found.no_skill:.0%}. "
             f"Search without it: {_anew(study, 'pruner=none')}.",

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from slopesearch.config import ResolvedSpec
 from slopesearch.search.records import AUDITED, StudyRecord, TrialRecord
-from slopesearch.search.textbook import follows, textbook
+from slopesearch.search.textbook import MOST, N_STARTUP, follows, textbook
 
 NEAR = 0.15  # of all places: what counts as a place like another
 FEWEST_NEAR = 3  # audited runs of such a place, below which all of the report are taken
@@ -40,10 +41,18 @@ class Audit:
         return value > self.typical if self.maximize else value < self.typical
 
 
+def first_judged(spec: ResolvedSpec) -> int:
+    """The number from which on no trial is one of the first, which run to their end."""
+    return MOST if spec.plan == "cover" else N_STARTUP
+
+
 def was_judged(study: StudyRecord, trial: TrialRecord) -> bool:
-    """Whether the pruner was asked about a trial: not where it is a recipe, or a person gave it."""
+    """Whether the pruner was asked about a trial, as far as is known: not a first one, nor one given."""
+    if AUDITED in trial.attributes:
+        return True
     recipes = textbook(study.spec).values()
-    return not trial.is_given and not any(trial.config and follows(trial.config, one) for one in recipes)
+    is_recipe = any(trial.config and follows(trial.config, one) for one in recipes)
+    return trial.number >= first_judged(study.spec) and not trial.is_given and not is_recipe
 
 
 def audit(study: StudyRecord, first: int = 0) -> Audit:

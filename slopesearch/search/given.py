@@ -10,8 +10,8 @@ from optuna.trial import FixedTrial
 from slopesearch.config import Range, ResolvedSpec, Space, TrialConfig
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.search.ledger import Placed
-from slopesearch.search.plan import Plan
 from slopesearch.search.records import TAKEN, TrialRecord
+from slopesearch.search.schedule import Schedule
 from slopesearch.search.space import sample
 from slopesearch.wording import RequestError, describe, plain, short, unknown
 
@@ -109,17 +109,19 @@ class Backlog:
     `see` is to be told of every trial that the study holds.
     """
 
-    def __init__(self, spec: ResolvedSpec, stored: Sequence[Mapping[str, Any]], plan: Plan) -> None:
+    def __init__(self, spec: ResolvedSpec, stored: Sequence[Mapping[str, Any]], schedule: Schedule) -> None:
         placed = [place(spec, choices) for choices in stored]
         self._left = {one.config: one for one in placed}
         self._ran: dict[TrialConfig, int] = {}
-        self._plan = plan
+        self._schedule = schedule
         self._unfinished = self._owed = 0  # trials that run again; those of them that were given
 
     def see(self, trial: TrialRecord) -> None:
         """Take note of a stored trial."""
-        if trial.is_given or TAKEN in trial.attributes:
-            self._plan.leave_out(trial.number, trial.config)
+        if TAKEN in trial.attributes:
+            self._schedule.take_over(trial)
+        elif trial.is_given:
+            self._schedule.leave_out(trial.number, trial.config)
         if trial.config in self._left:
             del self._left[trial.config]
             self._ran[trial.config] = trial.number

@@ -149,5 +149,5 @@ def _rows_of(
     values = []
     if trial.value is not None:
         values.append({"trial_id": trial_id, "objective": 0, "value": trial.value, "value_type": FINITE})
-    attributes = {TAKEN: f"{study}, trial {trial.number}"} | trial.attributes
+    attributes = {TAKEN: f"{study}, trial {trial.number}"} | trial.attributes | trial.bulk()
     return {PARAMS: params, STEPS: steps, VALUES: values, ATTRIBUTES: attribute_rows(trial_id, attributes)}

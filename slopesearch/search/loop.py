@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from optuna.trial import TrialState
 
@@ -13,8 +14,8 @@ from slopesearch.search.faults import Faults
 from slopesearch.search.launchers import Launcher
 from slopesearch.search.ledger import Configure, Job, Ledger, Placed
 from slopesearch.search.messages import Failed, Finished, Message, Reported, Said
-from slopesearch.search.plan import Plan
 from slopesearch.search.pruner import Referee
+from slopesearch.search.schedule import Schedule
 from slopesearch.search.settings import Settings
 from slopesearch.wording import StudyFailedError
 
@@ -49,8 +50,9 @@ class Loop:
     target: int
     listen: Listener
     interrupts: Interrupts
-    plan: Plan
+    schedule: Schedule
     given: deque[Placed]  # to be asked for before the sampler is
+    most: float = inf  # trials that the space has configs for
     referee: Referee = field(init=False)
     faults: Faults = field(init=False)
     finished: int = field(init=False)  # trials of the study: complete or pruned
@@ -65,7 +67,7 @@ class Loop:
     def __post_init__(self) -> None:
         settings, study, spec = self.settings, self.ledger.study, self.ledger.spec
         batch = BATCH if settings.deterministic else None
-        self.referee = Referee(study.pruner, spec.seed, exempt=self.plan.is_exempt, batch=batch)
+        self.referee = Referee(study.pruner, spec.seed, exempt=self.schedule.is_exempt, batch=batch)
         devices = self.launcher.devices
         self.faults = Faults(len(devices), settings.pack_for(devices, self.target))
         states = [trial.state for trial in study.get_trials(deepcopy=False)]
@@ -101,7 +103,7 @@ class Loop:
 
     def _wants_trial(self) -> bool:
         """Whether to ask the sampler for one more trial."""
-        if not self._may_begin() or self.finished + len(self._jobs) >= self.target:
+        if not self._may_begin() or self.finished + len(self._jobs) >= self.target or self.asked >= self.most:
             return False
         if self.settings.deterministic:
             return not self._jobs or (self.asked % BATCH != 0 and not self.running)
@@ -116,7 +118,7 @@ class Loop:
         given = self.given.popleft() if self.given else None
         job = self.ledger.ask(self.configure, given)
         if given is not None:
-            self.plan.leave_out(job.number, job.config)
+            self.schedule.leave_out(job.number, job.config)
         self.asked += 1
         self.queue.append(job)
         self._jobs[job.number] = job
@@ -130,6 +132,8 @@ class Loop:
         for slot in range(len(self.launcher.devices)):
             if slot in self.running or slot in self.faults.retired:
                 continue
+            if self.faults.hold_back(len(self.running)):
+                return
             pack = [self._jobs[number] for number in self.faults.take(slot)] or self._next_pack()
             if pack:
                 self.running[slot] = pack

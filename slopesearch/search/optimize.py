@@ -3,22 +3,25 @@
 import shlex
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import inf
+from typing import Any
 
-from slopesearch.config import ResolvedSpec, StudySpec
+from slopesearch.config import Range, ResolvedSpec, StudySpec
+from slopesearch.search.cover import size
 from slopesearch.search.events import Began, Listener, Noted
 from slopesearch.search.given import Backlog, Given, keep, refuse_misfits
 from slopesearch.search.inherit import Heritage, has_begun_from, inheritance, take_over, widened
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.ledger import Configure, Ledger
 from slopesearch.search.loop import Interrupts, Loop
-from slopesearch.search.plan import Plan
 from slopesearch.search.pruner import PRUNERS
 from slopesearch.search.records import StudyRecord
 from slopesearch.search.sampler import SAMPLERS, SeededSampler
+from slopesearch.search.schedule import Schedule
 from slopesearch.search.settings import Settings
 from slopesearch.search.space import check, resolve, sample
 from slopesearch.search.store import (
@@ -35,12 +38,16 @@ from slopesearch.wording import RequestError
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call of `optimize` ended: `finished` counts complete and pruned trials of the whole study."""
+    """How a call of `optimize` ended: `finished` counts complete and pruned trials of the whole study.
+
+    `space`: how many configs the space holds, where each of them has a trial, so that there is none left.
+    """
 
     name: str
     finished: int
     target: int
     interrupted: bool
+    space: int | None = None
 
 
 def optimize(
@@ -95,7 +102,13 @@ def optimize(
         listen=listen,
         given=given,
         heritage=None if old is None else inheritance(old, full),
+        size=partial(size, full.space) if _may_repeat(full) else None,
     )
+
+
+def _may_repeat(spec: ResolvedSpec) -> bool:
+    """Whether a config may come twice; version 0.1.0 did not mind, and its studies go on so."""
+    return spec.plan == "cover" and not isinstance(spec.space.lr, Range)
 
 
 def _study(
@@ -172,20 +185,23 @@ def run_study(
     listen: Listener,
     given: Sequence[Given] = (),
     heritage: Heritage | None = None,
+    size: Callable[[Mapping[str, Any]], float] | None = None,
 ) -> Outcome:
     """Run what `configure` makes of each trial until the study holds `trials` finished ones.
 
     Before that it takes over what it has inherited, and runs what is given, over the total where need be. The
-    request has been found right, and the images are in the data folder.
+    request has been found right, and the images are in the data folder. `size`: see SeededSampler; a space
+    that is used up ends the study.
     """
+    most = inf if size is None else size({})
     devices = settings.slots()
     with store.writing(name) as storage, _interrupts() as interrupts:
         study_id = create_or_resume(storage, name, spec, data_hash, settings.deterministic)
         if heritage is not None and take_over(storage, study_id, heritage):
             listen(Noted(f"{name} {heritage.sentence}"))
-        plan = Plan(spec)
-        backlog = Backlog(spec, keep(storage, study_id, spec, given), plan)
-        sampler = SeededSampler(SAMPLERS[spec.sampler], spec.seed, plan)
+        schedule = Schedule(spec)
+        backlog = Backlog(spec, keep(storage, study_id, spec, given), schedule)
+        sampler = SeededSampler(SAMPLERS[spec.sampler], spec.seed, schedule, size)
         ledger = Ledger(storage, study_id, spec, sampler, PRUNERS[spec.pruner]())
         before = ledger.load(backlog.see)
         for sentence in backlog.explain(spec, given):
@@ -193,20 +209,27 @@ def run_study(
         finished = before.count("COMPLETE") + before.count("PRUNED")
         trials = backlog.target(trials, finished)
         devices = devices[: max(0, trials - finished)]
-        if not devices:
+        used_up = _used_up(ledger, most)
+        if not devices or used_up is not None:
             listen(Began(before, [], trials, store.path))
-            return Outcome(name, finished, trials, interrupted=False)
+            return Outcome(name, finished, trials, False, used_up)
         launcher = LAUNCHERS[settings.launcher](devices, settings.folder)
         try:
             listen(Began(before, launcher.devices, trials, store.path))
             del before  # 4 kB a trial
-            rest = backlog.rest()
-            loop = Loop(ledger, configure, launcher, settings, trials, listen, interrupts, plan, rest)
+            waiting = backlog.rest(), most
+            loop = Loop(ledger, configure, launcher, settings, trials, listen, interrupts, schedule, *waiting)
             loop.run()
         finally:
             launcher.close()
         interrupted = interrupts.count > 0 and loop.finished < trials
-        return Outcome(name, loop.finished, trials, interrupted)
+        return Outcome(name, loop.finished, trials, interrupted, _used_up(ledger, most))
+
+
+def _used_up(ledger: Ledger, most: float) -> int | None:
+    """How many configs the space holds, where each of them has a trial that is over."""
+    trials = ledger.study.get_trials(deepcopy=False)
+    return int(most) if sum(trial.state.is_finished() for trial in trials) >= most else None
 
 
 @contextmanager

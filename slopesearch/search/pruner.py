@@ -84,7 +84,7 @@ Call = Literal["go on", "stop", "audit"]
 class Referee:
     """What becomes of a trial at a report: the pruner's rule, and when it does not hold.
 
-    Trials that are `exempt`, such as the textbook's, run to their end, see `Plan`. One trial in
+    Trials that are `exempt`, such as the textbook's, run to their end, see `Schedule`. One trial in
     AUDIT that the pruner would stop goes on too, and takes no part in the race from then on. `batch`, of a
     deterministic study, is the number of trials that are asked for at a time: a trial is judged against those
     of earlier batches alone.

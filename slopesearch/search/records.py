@@ -141,6 +141,12 @@ class TrialRecord:
         """Why its run ended: completed, pruned, diverged or failed: …; "running" while it has not ended."""
         return str(self.attributes.get("ended", "running"))
 
+    def bulk(self) -> dict[str, Any]:
+        """The BULKY attributes as they were stored; a record that was read has them as nouns alone."""
+        curves = [json.loads(report.model_dump_json()) for report in self.curve]
+        layers = self.diagnostics and json.loads(self.diagnostics.model_dump_json())
+        return ({"curves": curves} if curves else {}) | ({"layers": layers} if layers else {})
+
     @property
     def is_given(self) -> bool:
         """Whether a person gave its config."""
