@@ -149,10 +149,10 @@ class Backlog:
         return max(trials, finished + self._unfinished + len(self._left))
 
 
-def keep(storage: "RDBStorage", study_id: int, spec: ResolvedSpec, given: Sequence[Given]) -> list[Any]:
-    """Store the choices of the given configs with the study, in one commit; those of all that it ever got.
+def kept(storage: "RDBStorage", study_id: int, spec: ResolvedSpec) -> list[dict[str, Any]]:
+    """The choices of each config that was ever given to the study, as they are stored with it.
 
-    Raises RequestError where what is stored of them was edited.
+    Raises RequestError where they were edited.
     """
     stored = storage.get_study_user_attrs(study_id).get(KEPT, [])
     sound = isinstance(stored, list) and all(isinstance(one, dict) for one in stored)
@@ -161,7 +161,13 @@ def keep(storage: "RDBStorage", study_id: int, spec: ResolvedSpec, given: Sequen
             f"the configs that were given to the study cannot be read: {short(stored)}; put a copy of the "
             "storage in its place, or choose another study"
         )
-    all_of = [*stored, *(one for one in (dict(one.choices) for one in given) if one not in stored)]
-    if all_of != stored:
-        storage.set_study_user_attr(study_id, KEPT, all_of)
-    return all_of
+    return list(stored)
+
+
+def joined(stored: Sequence[dict[str, Any]], given: Sequence[Given]) -> list[dict[str, Any]]:
+    """The stored choices, and those that are new."""
+    found = list(stored)
+    for one in given:
+        if dict(one.choices) not in found:
+            found.append(dict(one.choices))
+    return found

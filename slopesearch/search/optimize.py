@@ -13,7 +13,7 @@ from typing import Any
 from slopesearch.config import Range, ResolvedSpec, StudySpec
 from slopesearch.search.cover import size
 from slopesearch.search.events import Began, Listener, Noted
-from slopesearch.search.given import Backlog, Given, keep, refuse_misfits
+from slopesearch.search.given import KEPT, Backlog, Given, joined, kept, refuse_misfits
 from slopesearch.search.inherit import Heritage, has_begun_from, inheritance, take_over, widened
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.ledger import Configure, Ledger
@@ -200,10 +200,13 @@ def run_study(
         if heritage is not None and take_over(storage, study_id, heritage):
             listen(Noted(f"{name} {heritage.sentence}"))
         schedule = Schedule(spec)
-        backlog = Backlog(spec, keep(storage, study_id, spec, given), schedule)
+        known = kept(storage, study_id, spec)
+        backlog = Backlog(spec, wanted := joined(known, given), schedule)
         sampler = SeededSampler(SAMPLERS[spec.sampler], spec.seed, schedule, size)
         ledger = Ledger(storage, study_id, spec, sampler, PRUNERS[spec.pruner]())
         before = ledger.load(backlog.see)
+        if wanted != known:  # before any of it runs, and behind the last reason to refuse
+            storage.set_study_user_attr(study_id, KEPT, wanted)
         for sentence in backlog.explain(spec, given):
             listen(Noted(sentence))
         finished = before.count("COMPLETE") + before.count("PRUNED")
