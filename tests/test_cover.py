@@ -123,7 +123,7 @@ def test_no_config_comes_twice_until_a_space_is_used_up(sampler: str) -> None:
 
 
 def test_a_study_runs_each_config_of_its_space_once_and_says_so(harness: Harness) -> None:
-    asked = spec(space={**FEW, "init": "default", "lr": [1e-3, 1e-2]})
+    asked = spec(plan="cover", space={**FEW, "init": "default", "lr": [1e-3, 1e-2]})
     outcome = harness(50, asked, workers=3)
     assert (outcome.finished, outcome.space, outcome.interrupted) == (8, 8, False)
     trials = harness.study().trials

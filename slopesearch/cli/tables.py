@@ -14,6 +14,7 @@ from rich.text import Text
 from slopesearch.config import Report, TrialConfig
 from slopesearch.evidence.health import health
 from slopesearch.evidence.results import ConfirmedArm, Opening, confirmed_of, openings_of, pick
+from slopesearch.evidence.selection import believed, sentences
 from slopesearch.evidence.statistics import Estimate
 from slopesearch.report.summary import NOT_COMPARABLE, TOP, textbook_rows
 from slopesearch.search.records import TAKEN, StudyRecord, StudySummary, TrialRecord
@@ -28,9 +29,12 @@ def say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
-def wrapped(console: Console, text: str) -> None:
+def wrapped(console: Console, text: str, indent: str = "") -> None:
     """Print text as data, see `say`, wrapped to the width of the console, its later lines indented by two."""
-    for line in wrap(printable(text), console.width, subsequent_indent="  ", break_on_hyphens=False):
+    later = indent + "  "
+    for line in wrap(
+        printable(text), console.width, initial_indent=indent, subsequent_indent=later, break_on_hyphens=False
+    ):
         say(console, line)
 
 
@@ -84,6 +88,8 @@ def _found_table(console: Console, study: StudyRecord) -> None:
         return
     best, value = ranked[0].config, ranked[0].value
     say(console, f"best: trial {ranked[0].number}, {study.spec.objective} {value:.4f}")
+    for sentence in sentences(believed(study)):
+        wrapped(console, sentence, indent="  ")
     for name in ("activation", "negative_slope", "slope_mode", "slope_max", "norm", "init", "lr"):
         chosen = getattr(best, name)
         if chosen is not None:
@@ -206,6 +212,7 @@ def study_json(study: StudyRecord, top: Sequence[TrialRecord]) -> str:
             "failed": study.count("FAIL"),
             "top": [_trial_data(trial) for trial in top],
             "textbook": textbook_rows(study),
+            "believed": found.model_dump() if (found := believed(study)) else None,
             "health": [asdict(doubt) for doubt in health(study)],
             "unreadable": study.unreadable,
         },
@@ -214,7 +221,8 @@ def study_json(study: StudyRecord, top: Sequence[TrialRecord]) -> str:
 
 
 def _trial_data(trial: TrialRecord) -> dict[str, Any]:
-    return {"number": trial.number, "state": trial.state, "value": trial.value, **trial.attributes}
+    stored = trial.attributes | trial.bulk()
+    return {"number": trial.number, "state": trial.state, "value": trial.value, **stored}
 
 
 def trial_json(trial: TrialRecord, why: Sequence[str] = ()) -> str:

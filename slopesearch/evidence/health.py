@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from slopesearch.config import Range, Space
 from slopesearch.evidence.pruning import audit, first_judged
+from slopesearch.evidence.selection import seed_noise
 from slopesearch.search.records import VERDICTS, StudyRecord, TrialRecord
 from slopesearch.search.textbook import N_STARTUP, follows, textbook
 from slopesearch.wording import counted
@@ -22,7 +23,6 @@ DIVERGED_LEAST, DIVERGED_NOTED, DIVERGED_MANY = 5, 0.1, 0.25  # runs, and shares
 FAILED_MANY = 0.05  # of all trials
 WINDOW = 100  # trials that should have found something
 TOP = 10  # runs whose spread says what more of them would bring
-LOG_LOSS_SD = 0.07  # of paired differences between activations over seeds, of the log of the validation loss
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,8 @@ def health(study: StudyRecord) -> list[Health]:
 
 
 def luck(study: StudyRecord) -> float:
-    """About how much the objectives of two runs differ by luck alone, as a standard deviation.
-
-    Of an accuracy, what its validation images allow: 0.0017 at 0.985 on 5,000, where paired runs of two
-    activations on MNIST differed by 0.0013 over seeds and those of one activation by 0.0007.
-    """
-    best = study.best().value or 0.0
-    if not study.spec.maximize:
-        return LOG_LOSS_SD * best
-    return sqrt(max(best * (1 - best), 1 / study.spec.val_size) / study.spec.val_size)
+    """How much the objectives of two runs like the best differ by their seeds alone, a standard deviation."""
+    return sqrt(2) * seed_noise(study, study.best().value or 0.0)
 
 
 def _finished(study: StudyRecord) -> list[TrialRecord]:

@@ -5,8 +5,7 @@ from math import sqrt
 import numpy as np
 
 from slopesearch.config import Noun
-from slopesearch.search.records import StudyRecord, TrialRecord
-from slopesearch.wording import counted
+from slopesearch.search.records import StudyRecord
 
 # How much the result of one run varies over seeds: of an accuracy the variance, as a share of the binomial
 # variance e (1 - e) / n of its error e on n images; of a loss the standard deviation of its logarithm.
@@ -42,8 +41,8 @@ def believed(study: StudyRecord) -> Believed | None:
     ranked = [trial for trial in study.ranked() if trial.value is not None]
     if len(ranked) < 2:
         return None
-    noise = np.array([_noise(study, trial) for trial in ranked])
     seen = np.array([float(trial.value or 0.0) for trial in ranked])
+    noise = np.array([seed_noise(study, float(value)) for value in seen])
     better = seen if study.spec.maximize else -seen  # larger is better
     drawn = better + noise * np.random.default_rng(0).standard_normal((DRAWS, len(seen)))
     chosen = drawn.argmax(axis=1)
@@ -61,9 +60,8 @@ def believed(study: StudyRecord) -> Believed | None:
     )
 
 
-def _noise(study: StudyRecord, trial: TrialRecord) -> float:
-    """One standard deviation of a trial's value over seeds."""
-    value = float(trial.value or 0.0)
+def seed_noise(study: StudyRecord, value: float) -> float:
+    """One standard deviation over seeds of a run that has such a value of the objective."""
     if not study.spec.maximize:
         return OF_LOG_LOSS * value
     wrong = max(1 - value, 0.5 / study.spec.val_size)  # no error seen is not none
@@ -75,11 +73,13 @@ def _within(study: StudyRecord, value: float) -> float:
     return float(min(max(value, 0.0), 1.0) if study.spec.maximize else max(value, 0.0))
 
 
-def sentences(found: Believed) -> list[str]:
-    """What a person should know of the best value, beside it."""
+def sentences(found: Believed | None) -> list[str]:
+    """What a person should know of the best value, beside it; nothing where nothing is believed."""
+    if found is None:
+        return []
     return [
         f"On a fresh seed expect {found.value:.4f} ({found.low:.4f} to {found.high:.4f}): it is the luckiest "
         "of many runs.",
-        f"{counted(found.tied, 'other trial')} cannot be told from it by one run each; all trials share one "
-        "init and one batch order.",
+        f"Trials that cannot be told from it by one run each: {found.tied}. All ran on one init seed and one "
+        "batch order.",
     ]

@@ -8,11 +8,11 @@ import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
-from scipy.stats import binomtest
 
 from slopesearch.config import Range, StudySpec
 from slopesearch.evidence.health import health
 from slopesearch.evidence.results import confirmed_of, openings_of, pick
+from slopesearch.evidence.selection import believed, sentences
 from slopesearch.evidence.statistics import Estimate
 from slopesearch.files import write_aside
 from slopesearch.report.plots import COMPARING, PLOTS
@@ -138,19 +138,10 @@ def belief(study: StudyRecord) -> list[str]:
     told = [
         f"Trial {best.number}: {describe(best.config)}. {objective_name(spec).capitalize()} {best.value:.4f}."
     ]
-    accuracy, images = best.attributes.get("val_accuracy"), spec.val_size or 0
-    if accuracy is not None and images:
-        low, high = binomtest(round(accuracy * images), images).proportion_ci(method="wilson")
-        others = [t.attributes.get("val_accuracy") or 0 for t in ranked if t.number != best.number]
-        near = sum(low <= other <= high for other in others)
-        told.append(
-            f"On {images:,} validation images an accuracy of {accuracy:.4f} is known to {low:.4f}–{high:.4f} "
-            f"(95 %, Wilson), and {near} of the other {len(others)} completed trials lie in that "
-            "interval."
-        )
+    told += sentences(believed(study))
     told.append(
-        f"It is the best of {len(ranked)} single runs that were chosen and ranked by the same images, so it "
-        f"is also the luckiest: expect less of it on fresh seeds, which `confirm` runs.{few(len(ranked), 10)}"
+        f"It is the best of {len(ranked)} single runs that were chosen and ranked by the same images; "
+        f"`confirm` runs it on fresh seeds.{few(len(ranked), 10)}"
     )
     return told
 
