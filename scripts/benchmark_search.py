@@ -9,7 +9,7 @@ were stopped.
     python scripts/benchmark_search.py twins     sqlite:///curves.db twins.jsonl
     python scripts/benchmark_search.py replay    sqlite:///curves.db twins.jsonl
     python scripts/benchmark_search.py surrogate sqlite:///curves.db twins.jsonl studies.jsonl
-    python scripts/benchmark_search.py verify --dataset digits --strategy tpe/halving/val_accuracy
+    python scripts/benchmark_search.py verify --dataset digits --strategy tpe/halving/val_accuracy/cover
 
 `replay` puts rules that stop runs, and the metric that decides, to the stored runs in many random orders.
 `surrogate` adds what depends on the runs before, the sampler, on a model of the runs. `verify` runs whole
@@ -318,11 +318,14 @@ def run_study(name: str, asked: dict[str, object], arguments: argparse.Namespace
 
 def verify(arguments: argparse.Namespace) -> None:
     """Whole studies of one strategy through the package, and their picks on fresh seeds; they resume."""
-    sampler, pruner, objective = arguments.strategy.split("/")
-    asked = {"dataset": arguments.dataset, "sampler": sampler, "pruner": pruner, "objective": objective}
+    names = ("sampler", "pruner", "objective", "plan")
+    asked = {
+        "dataset": arguments.dataset,
+        **dict(zip(names, arguments.strategy.split("/"), strict=True)),
+    }
     losses = {row["name"]: row["losses"] for row in read_lines(arguments.out)}
-    names = [f"{'-'.join(asked.values())}-{seed}" for seed in range(arguments.seeds)]
-    for seed, name in enumerate(names):
+    studies = [f"{'-'.join(asked.values())}-{seed}" for seed in range(arguments.seeds)]
+    for seed, name in enumerate(studies):
         if name in losses:
             continue
         study = run_study(name, {**asked, "seed": seed}, arguments)
@@ -334,7 +337,7 @@ def verify(arguments: argparse.Namespace) -> None:
         line = {"name": name, "trials": len(study.trials), "pick": pick.number, "losses": again}
         add_line(arguments.out, line)
         print(f"{name}: trial {pick.number} of {len(study.trials)}, loss {np.mean(again):.4f}", flush=True)
-    means = np.array([np.mean(losses[name]) for name in names])
+    means = np.array([np.mean(losses[name]) for name in studies])
     error = means.std(ddof=1) / len(means) ** 0.5 if len(means) > 1 else float("nan")
     print(f"{arguments.strategy}: {means.mean():.4f} ± {error:.4f}, {len(means)} studies")
 
@@ -368,7 +371,7 @@ def main() -> None:
         if command is verify:
             sub.add_argument("--storage", default="sqlite:///verify.db")
             sub.add_argument("--dataset", default="digits")
-            sub.add_argument("--strategy", default="tpe/halving/val_accuracy")
+            sub.add_argument("--strategy", default="tpe/halving/val_accuracy/cover")
             sub.add_argument("--runs", type=int, default=10, help="fresh seeds for each pick")
             sub.add_argument("--out", type=Path, default=Path("verify.jsonl"))
     arguments = parser.parse_args()
