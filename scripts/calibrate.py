@@ -159,13 +159,11 @@ def main() -> None:
         for effect in (0.5, 0.75, 1.0):
             ours, theirs = power(n, effect, times)
             print(f"  n = {n}, effect {effect} sd: {ours:.3f} {theirs:.3f}")
-    print(
-        f"\nsettled by the seeds that were told, after a pilot of 10 seeds (at least {POWER}; {times // 4} cases)"
-    )
+    print(f"\nsettled by the seeds told, after a pilot of 7 seeds (at least {POWER}; {times // 4} cases)")
     for contrasts in (1, CONTRASTS):
-        for sd in (1.0, 2.0):
-            for effect in (0.0, 2.0):
-                share, more = settled(effect, sd, contrasts, times // 4)
+        for sd in (1.0, 1.5):
+            for effect in (0.0, 2.0, 4.0):
+                share, more = settled(effect, sd, contrasts, times // 4, pilot=7)
                 print(f"  {contrasts} arms, sd {sd}, effect {effect}: {share:.3f}, {more:.0f} seeds more")
     print(f"\nfalse positives over looks at {', '.join(map(str, LOOKS))} seeds, six arms (at most .05)")
     for name, noise in NOISES.items():

@@ -28,15 +28,31 @@ ROUTE = [
     *("search.records", "search.textbook", "search.sampler", "search.pruner", "search.space"),
     *("search.rescue", "search.sqlite", "search.rows", "search.store", "search.ledger"),
     *("evidence.statistics", "evidence.arms", "evidence.results"),
+    *("evidence.families", "evidence.answers", "evidence.literature"),
     *("search.messages", "search.faults", "search.worker", "search.worker_main"),
     *("search.launchers.inline", "search.launchers.process", "search.launchers"),
     *("search.settings", "search.events", "search.loop", "search.optimize", "search.objective"),
-    "evidence.confirm",
+    *("evidence.planned", "evidence.questions", "evidence.declared", "evidence.tuning"),
+    *("evidence.confirm", "evidence.compare", "report.verdicts"),
     *("runs.export", "runs.train", "runs.predict", "runs.replay"),
     *("report.summary", "report.style", "report.search_plots", "report.slope_plots", "report.choice_plots"),
-    *("report.network_plots", "report.run_plots", "report.plots", "report.page", "report.dashboard"),
-    *("cli.streams", "cli.tables", "cli.live", "cli.options"),
-    *("cli.study_commands", "cli.search_commands", "cli.model_commands", "cli.main", "__main__"),
+    *(
+        "report.network_plots",
+        "report.run_plots",
+        "report.plots",
+        "report.forest",
+        "report.page",
+        "report.dashboard",
+    ),
+    *("cli.streams", "cli.tables", "cli.answer_views", "cli.live", "cli.options"),
+    *(
+        "cli.study_commands",
+        "cli.search_commands",
+        "cli.compare_command",
+        "cli.model_commands",
+        "cli.main",
+        "__main__",
+    ),
 ]
 KNOWS_TORCH = (
     *("nets", "training", "search.worker", "search.launchers"),
@@ -45,7 +61,14 @@ KNOWS_TORCH = (
 KNOWS_OPTUNA = (
     *("search.sampler", "search.pruner", "search.space", "search.sqlite", "search.store"),
     *("search.ledger", "search.loop"),
-    *("search.objective", "evidence.confirm", "report.search_plots", "report.dashboard"),
+    *(
+        "search.objective",
+        "evidence.planned",
+        "evidence.declared",
+        "evidence.confirm",
+        "report.search_plots",
+        "report.dashboard",
+    ),
 )
 
 

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
 
 from slopesearch.evidence import statistics
 from slopesearch.evidence.statistics import (
+    Estimate,
     equivalence_p,
     estimate,
     estimate_difference,
@@ -143,10 +145,15 @@ def test_a_difference_takes_seven_seeds_and_more_at_a_later_look() -> None:
     assert sum(level_of(look) for look in range(1, 30)) == pytest.approx(0.05)
 
 
+def spread(sd: float) -> Estimate:
+    """An effect that may be zero."""
+    return Estimate(mean=0, sd=sd, low=-sd, high=sd)
+
+
 def test_the_seeds_that_settle_are_the_fewest_with_the_power() -> None:
     """By simulation of both tests at the upper limit of the spread, one contrast."""
     upper = 2 * sqrt(9 / stats.chi2.ppf(0.2, 9))
-    total = seeds_to_settle(2, 10, 1, 1.0, 0.0125)
+    total = seeds_to_settle(spread(2), 10, 1, 1.0, 0.0125)
     assert total is not None
     d = np.random.default_rng(0).normal(0, upper, (total, 2000))
 
@@ -156,10 +163,21 @@ def test_the_seeds_that_settle_are_the_fewest_with_the_power() -> None:
 
     assert found(total) > 0.8 - 0.03
     assert found(total - 4) < 0.8
-    assert seeds_to_settle(2, 10, 6, 1.0, 0.0125) > total  # type: ignore[operator]
-    assert seeds_to_settle(0, 10, 1, 1.0, 0.0125) == 11
-    assert seeds_to_settle(1e-9, 6, 6, 1.0, 0.0125) == 10  # flips give no smaller p below
-    assert seeds_to_settle(1e3, 10, 1, 1.0, 0.0125) is None
+    assert seeds_to_settle(spread(2), 10, 6, 1.0, 0.0125) > total  # type: ignore[operator]
+    assert seeds_to_settle(spread(0), 10, 1, 1.0, 0.0125) == 11
+    assert seeds_to_settle(spread(1e-9), 6, 6, 1.0, 0.0125) == 10  # flips give no smaller p below
+    assert seeds_to_settle(spread(1e3), 10, 1, 1.0, 0.0125) is None
+
+
+def test_a_clear_difference_takes_the_seeds_that_find_the_end_of_its_interval() -> None:
+    found = Estimate(mean=50, sd=20, low=20, high=80)
+    total = seeds_to_settle(found, 7, 1, 1.0, 0.0125)
+    assert total is not None
+    upper = 20 * sqrt(6 / stats.chi2.ppf(0.2, 6))
+    powers = [TTestPower().power(20 / upper, n, 0.0125) for n in (total - 1, total)]
+    assert powers[0] < 0.8 <= powers[1]
+    mirrored = Estimate(mean=-50, sd=20, low=-80, high=-20)
+    assert seeds_to_settle(mirrored, 7, 1, 1.0, 0.0125) == total
 
 
 # What follows errs by chance in one of 700 cases a number, and the seeds are fixed.

@@ -128,6 +128,7 @@ def _print_next(console: Console, store: Store, outcome: "Outcome") -> None:
         f"one trial         {command} show {name} --trial N{where}",
         f"as one page       {command} report {name}{where}",
         f"confirm           {command} confirm {name}{where}",
+        f"what mattered     {command} compare {name}{where}",
         f"in a browser      pip install optuna-dashboard && {command} dashboard{where}",
     ]
     if outcome.finished >= outcome.target:

@@ -85,7 +85,7 @@ def confirm(
     data_hash = content_hash(search.spec.dataset, settings.folder)
     refuse_other_images(search.name, search.spec, search.attributes, data_hash)
     confirmation = _Confirmation(search, store, settings, workers, data_hash, note, display)
-    with store.confirming(search.name):  # the locks of its studies are let go in between
+    with store.holding(search.name, "confirmed"):  # the locks of its studies are let go in between
         return confirmation.run(top, seeds, open_again)
 
 

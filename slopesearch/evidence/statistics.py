@@ -136,23 +136,27 @@ def equivalence_p(differences: Array, smallest: float) -> Array:
     return adjusted
 
 
-def seeds_to_settle(sd: float, seeds: int, contrasts: int, smallest: float, level: float) -> int | None:
-    """How many seeds in all settle a contrast, with a chance of POWER; `sd` was its spread over `seeds`.
+def seeds_to_settle(found: Estimate, seeds: int, contrasts: int, smallest: float, level: float) -> int | None:
+    """How many seeds in all settle a contrast, with a chance of POWER; `found` was measured on `seeds`.
 
-    Where the effect is 0 (EQUIVALENT or NEGLIGIBLE) or at least twice the smallest one. `level` is that of
-    the next look. The spread is taken at its upper limit, sd sqrt((n - 1) / chi2(n - 1, 1 - SURE)), and each
-    test at the worst of its family, level / contrasts. Both one-sided tests reject at effect 0 with a power
-    of at least 2 P(t' > t) - 1, t' noncentral with smallest sqrt(n) / sd. Where these do, a difference of
-    twice the smallest is found too: its t is as far again from zero. None above MOST_SEEDS.
+    Where its effect is 0 (EQUIVALENT or NEGLIGIBLE) or twice the smallest one or more; or where the interval
+    lies beyond twice the smallest, at the end of the interval. `level` is that of the next look. The spread
+    is taken at its upper limit, sd sqrt((n - 1) / chi2(n - 1, 1 - SURE)), and each test at the worst of its
+    family, level / contrasts. With t' noncentral, a t test finds an effect with the power P(t' > t), and both
+    one-sided tests reject at effect 0 with 2 P(t' > t) - 1 at least; where these do, twice the smallest is
+    found too: its t is as far again from zero. None above MOST_SEEDS.
     """
     from scipy.special import chdtri, nctdtr, stdtrit
 
-    upper = max(sd * sqrt((seeds - 1) / float(chdtri(seeds - 1, SURE))), 1e-300)
+    upper = max(found.sd * sqrt((seeds - 1) / float(chdtri(seeds - 1, SURE))), 1e-300)
+    surely = max(found.low, -found.high)
+    clear = surely > 2 * smallest
+    effect, tail = (surely, level / contrasts / 2) if clear else (smallest, level / contrasts)
 
     def power(n: int) -> float:
-        needed = stdtrit(n - 1, 1 - level / contrasts)
-        centre = min(smallest * sqrt(n) / upper, 1e3)  # beyond, scipy gives not-a-number for a power of 1
-        return 2 * (1 - float(nctdtr(n - 1, centre, needed))) - 1
+        centre = min(effect * sqrt(n) / upper, 1e3)  # beyond, scipy gives not-a-number for a power of 1
+        missed = float(nctdtr(n - 1, centre, stdtrit(n - 1, 1 - tail)))
+        return 1 - missed if clear else 1 - 2 * missed
 
     fewest = max(seeds + 1, FEWEST, ceil(log2(contrasts / level)) + 1)  # below, flips give no p so small
     candidates = range(fewest, MOST_SEEDS + 1)
@@ -183,7 +187,7 @@ def judge(differences: Array, smallest: float, look: int = 1) -> list[Judgement]
         word = _word(found, bool(differences[:, k].any()), p[k], equivalent[k], smallest, level_of(look))
         further = None
         if word == "NOT SETTLED":
-            total = seeds_to_settle(found.sd, seeds, contrasts, smallest, level_of(look + 1))
+            total = seeds_to_settle(found, seeds, contrasts, smallest, level_of(look + 1))
             further = None if total is None else total - seeds
         judged.append(
             Judgement(

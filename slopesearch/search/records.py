@@ -13,8 +13,9 @@ from slopesearch.config import REPORTS, Diagnostics, Report, ResolvedSpec, Trial
 from slopesearch.wording import RequestError, short
 
 MOST_NAMED = 5  # trials that cannot be read, in a message
-CONFIRM, TEST = "/confirm", "/test"  # behind the name of a search: the studies of its verdict
-VERDICTS = (CONFIRM, TEST)
+# Behind the name of a search: the studies of its verdict, and those in which its choices are compared.
+CONFIRM, TEST, TUNE, COMPARE = "/confirm", "/test", "/tune", "/compare"
+VERDICTS = (CONFIRM, TEST, TUNE, COMPARE)
 AUDITED = "would_prune_at"  # the first report step at which a trial that ran on would have been stopped
 BULKY = ("curves", "layers")  # 5 of the 13 kB that a trial takes in memory; few readers need them
 

@@ -11,7 +11,15 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from slopesearch.config import ResolvedSpec, StudySpec
-from slopesearch.search.records import VERDICTS, StudyRecord, StudySummary, TrialRecord, UnreadableError
+from slopesearch.search.records import (
+    CONFIRM,
+    TEST,
+    VERDICTS,
+    StudyRecord,
+    StudySummary,
+    TrialRecord,
+    UnreadableError,
+)
 from slopesearch.search.rows import Extent, collector_at_rest, parsed, read_rows, record_of
 from slopesearch.search.sqlite import DEFAULT_URL, SqliteFile
 from slopesearch.wording import RequestError, differences, printable, short
@@ -131,12 +139,12 @@ class Store:
             yield storage
 
     @contextmanager
-    def confirming(self, name: str) -> Iterator[None]:
-        """Hold a search for its confirmation, which is more than one study.
+    def holding(self, name: str, doing: str) -> Iterator[None]:
+        """Hold a name while it is being "confirmed" or "compared", which takes more than one study.
 
-        Raises RequestError, naming the holder, where another process is confirming it.
+        Raises RequestError, naming the holder, where another process is doing the same.
         """
-        with self._file.lock(name, "confirmed"):
+        with self._file.lock(name, doing):
             yield
 
     def set_attributes(self, name: str, attributes: Mapping[str, Any]) -> None:
@@ -163,7 +171,8 @@ def check_name(name: str) -> None:
     if printable(name) != name:
         raise RequestError(f"name: control characters cannot be part of one, given '{printable(name)}'")
     if name.endswith(VERDICTS):
-        raise RequestError(f"name: '{name}' is what `confirm` would call its own study; choose another")
+        command = "confirm" if name.endswith((CONFIRM, TEST)) else "compare"
+        raise RequestError(f"name: '{name}' is what `{command}` would call its own study; choose another")
     if name.startswith("-"):
         raise RequestError(f"name: a leading '-' would be read as an option, given '{name}'")
 
