@@ -14,9 +14,9 @@ import pytest
 from slopesearch.config import REPORTS, Report, TrialConfig
 from slopesearch.evidence import compare as module
 from slopesearch.evidence.answers import Answer, answers_of, families_of
+from slopesearch.evidence.arms import paired
 from slopesearch.evidence.compare import Compared, compare
 from slopesearch.evidence.families import Family
-from slopesearch.evidence.planned import paired
 from slopesearch.evidence.statistics import estimate
 from slopesearch.evidence.tuning import best_rate, widened
 from slopesearch.search import sqlite
@@ -166,7 +166,7 @@ def test_arms_run_on_the_same_fresh_seeds_and_other_images_than_they_are_tuned_o
     assert len(seeds) == 6
     answer = answered(compared, "init")
     for side in answer.sides:
-        plan = [paired(side.config, 0, "compare", run) for run in range(2)]
+        plan = [paired(side.config, 0, run, "compare") for run in range(2)]
         expected = [
             next(
                 t.attributes["val_loss"]

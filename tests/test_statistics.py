@@ -19,7 +19,6 @@ from slopesearch.evidence.statistics import (
     Estimate,
     equivalence_p,
     estimate,
-    estimate_difference,
     flip_p,
     judge,
     level_of,
@@ -60,11 +59,6 @@ def test_the_interval_is_students() -> None:
     assert (found.mean, found.sd) == pytest.approx((values.mean(), values.std(ddof=1)))
     assert (found.low, found.high) == pytest.approx((low, high))
     assert found.half == pytest.approx((high - low) / 2)
-
-
-def test_differences_are_paired_by_their_keys() -> None:
-    ones, others = {"a": 1.0, "b": 2.0, "only": 9.0}, {"b": 1.5, "a": 0.0, "other": 7.0}
-    assert estimate_difference(ones, others) == estimate([1.0, 0.5])
 
 
 @pytest.mark.parametrize("seeds", [6, 9, 12])

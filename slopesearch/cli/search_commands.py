@@ -174,6 +174,8 @@ def confirm_study(
         print(confirmation_json(found.confirmed, found.openings))
     elif found.confirmed:
         confirmation_table(Console(), found.confirmed, found.openings)
+        where = f"{shlex.quote(found.study.name)}{Store(storage).option}"
+        say(progress, f"\nNext:\n  what mattered     python -m slopesearch compare {where}")
     if found.interrupted:
         say(progress, "the confirmation is not done; the same command goes on with it")
         raise typer.Exit(130)

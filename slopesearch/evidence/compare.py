@@ -9,12 +9,13 @@ from statistics import median
 
 from slopesearch.config import TrialConfig
 from slopesearch.evidence.answers import Answer, answer, answers_of, families_of, runs_of
+from slopesearch.evidence.arms import paired
 from slopesearch.evidence.declared import declared
 from slopesearch.evidence.families import Family, changes
-from slopesearch.evidence.planned import Display, Planned, finished, paired
+from slopesearch.evidence.planned import Display, Planned, finished
 from slopesearch.evidence.questions import QUESTIONS, around, seeds_for
 from slopesearch.evidence.results import confirmed_of, pick
-from slopesearch.evidence.tuning import Tuned, plan_of, tune, tuning_size
+from slopesearch.evidence.tuning import Tuned, plan_of, tune, tuning_spec
 from slopesearch.search.records import COMPARE, CONFIRM, TUNE, StudyRecord
 from slopesearch.search.settings import Settings
 from slopesearch.search.store import Store, check_name, refuse_other_images
@@ -76,9 +77,7 @@ def compare(
     data_hash = content_hash(spec.dataset, settings.folder)
     if not isinstance(asked, Path):
         refuse_other_images(search.name, search.spec, search.attributes, data_hash)
-    size = tuning_size(spec.dataset, spec.val_size)
-    spec = spec.model_copy(update={"val_size": size, "objective": "val_loss"})
-    planned = Planned(name, spec, store, settings, data_hash, display)
+    planned = Planned(name, tuning_spec(spec), store, settings, data_hash, display)
     comparison = _Comparison(planned, families, seeds, note, each)
     with store.holding(name, "compared"):
         comparison.refuse_changed()
@@ -192,7 +191,7 @@ class _Comparison:
         """Every run, seed by seed, so that the arms of one seed can share a pack; the same arm twice, too."""
         judged = {"evaluated_on": "rest", "val_size": self.planned.spec.val_size}
         return [
-            paired(one.side.config, self.planned.spec.seed, "compare", seed).model_copy(update=judged)
+            paired(one.side.config, self.planned.spec.seed, seed, "compare").model_copy(update=judged)
             for seed in range(seeds)
             for one in tuned
         ]

@@ -13,18 +13,11 @@ from slopesearch.search.optimize import run_study
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.settings import Settings
 from slopesearch.search.store import Store, refuse_other_images
-from slopesearch.seeds import derive
 from slopesearch.wording import RequestError, differences
 
 Display = Callable[[], AbstractContextManager[Listener]]
 
 FINISHED = ("COMPLETE", "PRUNED")
-
-
-def paired(config: TrialConfig, study_seed: int, purpose: str, run: int) -> TrialConfig:
-    """The config on fresh seed number `run`: the same init draws and batch order for every config."""
-    seeds = {f"{part}_seed": derive(study_seed, purpose, run, part) for part in ("init", "order")}
-    return config.model_copy(update=seeds)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ has the shape (seeds, contrasts); a family is what is judged together.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from math import ceil, log2, sqrt
 from statistics import fmean, stdev
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from slopesearch.config import Noun
 from slopesearch.seeds import derive
 
-Key = TypeVar("Key")
 Array = NDArray[np.float64]
 Word = Literal["BETTER", "WORSE", "NEGLIGIBLE", "EQUIVALENT", "NOT SETTLED", "NO VERDICT"]
 
@@ -78,11 +77,6 @@ def estimate(values: Sequence[float]) -> Estimate:
     mean, sd = fmean(values), stdev(values)
     half = float(stdtrit(len(values) - 1, 0.975)) * sd / sqrt(len(values))
     return Estimate(mean=mean, sd=sd, low=mean - half, high=mean + half)
-
-
-def estimate_difference(ones: Mapping[Key, float], others: Mapping[Key, float]) -> Estimate:
-    """The estimate of one minus other, pair by pair, over the keys that both have, two at least."""
-    return estimate([ones[key] - others[key] for key in ones if key in others])
 
 
 def level_of(look: int) -> float:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from math import log
 from statistics import fmean
 
-from slopesearch.config import TrialConfig
+from slopesearch.config import ResolvedSpec, TrialConfig
 from slopesearch.evidence.answers import LEAST_LOSS
+from slopesearch.evidence.arms import paired
 from slopesearch.evidence.families import Metric, Side
-from slopesearch.evidence.planned import Planned, finished, paired
+from slopesearch.evidence.planned import Planned, finished
 from slopesearch.search.records import TUNE, TrialRecord
 from slopesearch.training.data import DATASETS
 
@@ -36,18 +37,28 @@ def tuning_size(dataset: str, val_size: int) -> int:
     return min(val_size, DATASETS[dataset].val_max // 2)
 
 
-def tune(sides: Sequence[Side], planned: Planned, metric: Metric) -> list[Tuned] | None:
+def tuning_spec(spec: ResolvedSpec) -> ResolvedSpec:
+    """What NAME/tune and NAME/compare are asked: the search's spec, on the images for tuning, by the loss."""
+    size = tuning_size(spec.dataset, spec.val_size)
+    return spec.model_copy(update={"val_size": size, "objective": "val_loss"})
+
+
+def tune(
+    sides: Sequence[Side], planned: Planned, metric: Metric, stored_only: bool = False
+) -> list[Tuned] | None:
     """Tune every side, those that have another's learned slope at the end; None where it was interrupted.
+
+    Or where runs are missing and those that are stored shall do.
 
     Each tries the same number of rates, on the same seed. A best rate at the edge widens them by as many
     again, WIDENINGS times at most.
     """
-    first = _tune([side for side in sides if side.mean_of is None], planned, metric)
+    first = _tune([side for side in sides if side.mean_of is None], planned, metric, stored_only)
     if first is None:
         return None
     done = {tuned.side.name: tuned for tuned in first}
     rest = [_with_learned_slope(side, done[side.mean_of], planned) for side in sides if side.mean_of]
-    second = _tune(rest, planned, metric)
+    second = _tune(rest, planned, metric, stored_only)
     if second is None:
         return None
     done |= {tuned.side.name: tuned for tuned in second}
@@ -57,16 +68,17 @@ def tune(sides: Sequence[Side], planned: Planned, metric: Metric) -> list[Tuned]
 def plan_of(side: Side, rates: Sequence[float], planned: Planned) -> list[TrialConfig]:
     """The runs that tune a side over some rates; none where it has one rate alone."""
     size = tuning_size(side.config.dataset, planned.spec.val_size)
-    config = paired(side.config, planned.spec.seed, "tune", 0).model_copy(update={"val_size": size})
+    config = paired(side.config, planned.spec.seed, 0, "tune").model_copy(update={"val_size": size})
     return [config.model_copy(update={"lr": rate}) for rate in rates if len(side.rates) > 1]
 
 
-def _tune(sides: Sequence[Side], planned: Planned, metric: Metric) -> list[Tuned] | None:
+def _tune(sides: Sequence[Side], planned: Planned, metric: Metric, stored_only: bool) -> list[Tuned] | None:
     rates = {side.name: side.rates for side in sides}
     while True:
         plans = {side.name: plan_of(side, rates[side.name], planned) for side in sides}
         plan = list(dict.fromkeys(config for one in plans.values() for config in one))
-        if plan and not planned.run(TUNE, plan):
+        there = len(finished(planned.record(TUNE), plan)) == len(plan)
+        if not there and (stored_only or not planned.run(TUNE, plan)):
             return None
         record = planned.record(TUNE)
         tuned, wider = [], {}
