@@ -258,7 +258,7 @@ def test_what_a_larger_call_left_unfinished_takes_no_place_of_a_smaller_ones(
     search: Search, monkeypatch: pytest.MonkeyPatch, faults: int
 ) -> None:
     def leave(event: Event) -> None:
-        if isinstance(event, Progressed) and event.number == 5:  # neither the best nor a baseline
+        if isinstance(event, Progressed) and event.number == 1:  # neither the best nor a baseline
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 

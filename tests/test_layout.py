@@ -11,7 +11,10 @@ import pytest
 
 import slopesearch
 from slopesearch.cli.main import app
+from slopesearch.evidence.declared import declared
+from slopesearch.search.settings import Settings
 from slopesearch.search.space import check, resolve
+from slopesearch.search.store import Store
 from tests.conftest import CommandLine
 
 PACKAGE = Path(slopesearch.__file__).parent
@@ -150,10 +153,21 @@ def test_the_project_names_no_index_host_and_has_no_lock_file() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.toml")), ids=lambda path: path.name)
-def test_shipped_studies_are_valid_and_open_with_question_cost_and_command(path: Path) -> None:
+def test_shipped_studies_are_valid_and_open_with_question_cost_and_command(
+    path: Path, tmp_path: Path
+) -> None:
     text = path.read_text()
     question, command = text.splitlines()[:2]
     assert re.fullmatch(r"# .+\?   about \d+ min on 2 cores", question)
+    if "[arms." in text:
+        assert f"python -m slopesearch compare studies/{path.name} --seeds" in command
+        copy = tmp_path / path.name
+        copy.write_text(f'dataset = "digits"\n{text}')
+        _, _, (family,) = declared(
+            copy, None, Settings(tmp_path, "cpu", 1), Store(f"sqlite:///{tmp_path}/x.db"), print
+        )
+        assert len(family.contrasts) >= 2
+        return
     assert f"python -m slopesearch optimize studies/{path.name} --trials" in command
     spec = check(tomllib.loads(text))
     resolve(spec.model_copy(update={"dataset": "mnist"}), "float32")

@@ -93,7 +93,8 @@ def _mistakes(own: Table) -> list[str]:
     for field, values in (crossed if isinstance(crossed, dict) else {}).items():
         if field not in FIXED:
             found.append(unknown("key", f"cross.{field}", list(FIXED)))
-        elif not isinstance(values, list) or len(values) < 2:
+            continue
+        if not isinstance(values, list) or len(values) < 2:
             found.append(f"cross.{field}: a list of two values at least, given {short(values)}")
         found += [
             f"arms.{name}.{field}: is crossed already; leave it out" for name in arms if field in arms[name]
@@ -105,6 +106,7 @@ def _arms(own: Table, space: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str
     """Every arm at every level of the crossed factors: its name, its levels, and all of its fields."""
     arms = own["arms"] if isinstance(own["arms"], dict) else {}
     crossed = own["cross"] if isinstance(own["cross"], dict) else {}
+    crossed = {field: values for field, values in crossed.items() if field in FIXED}
     levels = [values if isinstance(values, list) else [values] for values in crossed.values()]
     for chosen in product(*levels):
         for name, arm in arms.items():
@@ -134,6 +136,7 @@ def _arm_mistakes(name: str, levels: tuple[str, ...], fields: Table) -> list[str
 def _placed(sentence: str, name: str) -> str:
     """The sentence on a field of a space as one on a field of an arm."""
     if sentence.startswith("unknown "):
+        sentence = sentence.replace("'space.", "'", 1)
         return f"arms.{name}: {sentence}"
     return f"arms.{name}.{sentence.removeprefix('space.')}"
 

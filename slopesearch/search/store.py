@@ -87,6 +87,8 @@ class Store:
 
     def find(self, name: str, extent: Extent = "whole") -> StudyRecord | None:
         """A study, see `read`, or None where there is none of the name, or nothing in it yet."""
+        if self._is_empty():
+            return None
         self._file.check_there()
         with self._file.reading() as connection:
             return _record_of(connection, name, extent)
@@ -105,7 +107,7 @@ class Store:
 
         Its trials are read too, so that a study that was tampered with is refused before anything is written.
         """
-        if not self._file.path.exists() or not self._file.path.stat().st_size:
+        if self._is_empty():
             return None
         with self._file.reading() as connection:
             found = _record_of(connection, name, "loop", keep=False)
@@ -113,6 +115,9 @@ class Store:
             return None
         found.refuse_unreadable()
         return found.spec
+
+    def _is_empty(self) -> bool:
+        return not self._file.path.exists() or not self._file.path.stat().st_size
 
     def check_writable(self) -> None:
         """Raise RequestError unless studies can be written here. Writes nothing."""
