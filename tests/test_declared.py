@@ -13,6 +13,7 @@ from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.settings import Settings
 from slopesearch.search.store import Store
 from slopesearch.wording import RequestError
+from tests.conftest import InProcess
 from tests.harness import FOLDER, FakeLauncher
 from tests.test_compare import Comparison
 
@@ -155,6 +156,26 @@ def test_a_wrong_file_writes_nothing(tmp_path: Path, changes: dict[str, Any], se
         family_of(written(tmp_path, **changes))
     assert any(line.strip().startswith(sentence) for line in str(error.value).splitlines()), str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["slopes.toml"]
+
+
+def test_a_comparison_without_a_search_has_a_page_of_its_own(
+    command_line: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LAUNCHERS, "fake", FakeLauncher)
+    comparison = Comparison(tmp_path / "x.db")
+    arms = {"<b>relu": {"activation": "relu"}, "elu": {"activation": "elu"}}
+    comparison(written(tmp_path, arms=arms, baseline="<b>relu"), only=[], seeds=6)
+    storage = ("--storage", f"sqlite:///{tmp_path / 'x.db'}")
+    done = command_line("report", "slopes-digits/compare", *storage, "--data-out", "tables")
+    assert done.code == 0, done.err
+    html = (tmp_path / "report.html").read_text()
+    assert "elu instead of &lt;b&gt;relu: loss" in html
+    assert "<b>" not in html.partition("<script>")[0]
+    assert "The best config" not in html
+    assert [path.name for path in sorted((tmp_path / "tables").iterdir())] == [
+        *("compare.csv", "compare_runs.csv", "trials.csv")
+    ]
+    assert "<b>relu" in command_line("show", "slopes-digits/compare", *storage).out
 
 
 def test_a_changed_file_is_another_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
