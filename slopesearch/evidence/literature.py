@@ -6,10 +6,12 @@ from math import log
 from slopesearch.evidence.answers import Answer
 from slopesearch.evidence.statistics import estimate
 
-# Mishkin, Sergievskiy and Matas 2016, "Systematic evaluation of CNN advances on the ImageNet", CaffeNet at
-# 128 pixels: BatchNorm behind the activation was ahead of BatchNorm before it, and with BatchNorm ReLU was
-# ahead of ELU, which leads without it.
+# Mishkin, Sergievskiy and Matas 2016, "Systematic evaluation of CNN advances on the ImageNet", and its tables
+# in github.com/ducha-aiki/caffenet-benchmark, batchnorm.md: CaffeNet at 128 pixels, log loss on ImageNet of
+# one run each. Before the activation (ReLU) 2.35, after it 2.21; with BatchNorm after, ReLU 2.21, ELU 2.23.
 MISHKIN = "Mishkin 2016"
+AFTER = "BatchNorm after the activation ahead of before it (loss 2.21 against 2.35)"
+RELU = "with BatchNorm ReLU slightly ahead of ELU (2.21 against 2.23)"
 
 
 def literature(answers: Mapping[str, Answer]) -> list[str]:
@@ -17,11 +19,11 @@ def literature(answers: Mapping[str, Answer]) -> list[str]:
     found = []
     norm, activation = answers.get("norm"), answers.get("activation")
     if norm is not None and norm.sides[0].config.model == "cnn":
-        found.append(_line(norm, "after", "before", "BatchNorm after the activation ahead of before it"))
+        found.append(_line(norm, "after", "before", AFTER))
     if activation is not None and activation.sides[0].config.model == "cnn":
         names = {side.config.activation: side.name for side in activation.sides}
         if activation.sides[0].config.norm != "none" and {"relu", "elu"} <= set(names):
-            found.append(_line(activation, names["relu"], names["elu"], "with BatchNorm ReLU ahead of ELU"))
+            found.append(_line(activation, names["relu"], names["elu"], RELU))
     return found
 
 

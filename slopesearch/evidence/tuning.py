@@ -112,8 +112,8 @@ def widened(rates: tuple[float, ...], best: float, first: int) -> tuple[float, .
 def best_rate(rates: Sequence[float], measured: Sequence[float]) -> float:
     """The rate that is best together with its neighbours: the lowest mean of three, at an edge of two.
 
-    One run each is measured, and the lowest alone is often a lucky one: on the digits, where a loss of 198
-    images is flat over four doublings of the rate, arms that took it differed by a factor of two afterwards.
+    One run each is measured, on one seed, and the lowest alone is often a lucky one: on the digits the loss
+    of 198 images is flat from 0.006 to 0.1.
     """
     near = [measured[max(0, i - 1) : i + 2] for i in range(len(measured))]
     means = [fmean(values) for values in near]
