@@ -4,7 +4,7 @@
 
 The trials are copies of a real study of digits and MLPs, with values, learning rates and slopes of their own.
 For `list`, `show`, `report` and three more trials by `optimize`: CPU and wall seconds and the peak MiB of
-memory, one process each; for the report also the megabytes of its page.
+memory of the largest process; for the report also the megabytes of its page.
 """
 
 import argparse
@@ -22,14 +22,14 @@ from time import perf_counter
 from typing import Any
 
 NAME, COPIED = "scale", 48
-INLINE = ("--name", NAME, "--launcher", "inline", "--devices", "cpu", "--workers", "1", "--trials")
+STUDY = ("--name", NAME, "--devices", "cpu", "--workers", "1", "--trials")
 TABLES = ("trial_params", "trial_values", "trial_intermediate_values", "trial_user_attributes")
 
 
 def fill(path: Path, trials: int) -> None:
     """A study of so many finished trials."""
     quick = ("--dataset", "digits", "--model", "mlp", "--epochs", "2", "--storage", f"sqlite:///{path}")
-    measure(path.parent, "optimize", *INLINE, str(COPIED), *quick)
+    measure(path.parent, "optimize", *STUDY, str(COPIED), *quick)
     draw = random.Random(0)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.row_factory = sqlite3.Row
@@ -98,7 +98,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             fill(folder / "x.db", trials)
-            more = ["optimize", *INLINE, str(trials + 3)]
+            more = ["optimize", *STUDY, str(trials + 3)]
             for words in (["list"], ["show", NAME], ["report", NAME], more):
                 cpu, wall, peak = measure(folder, *words, "--storage", "sqlite:///x.db")
                 page = folder / "report.html"

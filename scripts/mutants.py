@@ -1,13 +1,14 @@
 """Would the tests notice? Single faults, drawn from a seed, each run against its module's own test files.
 
-    pip install cosmic-ray
+    pip install cosmic-ray coverage
     git worktree add --detach ../mutants
     python scripts/mutants.py ../mutants --out outcomes.jsonl --size 150 --seed 0
 
 A fault is cosmic-ray's, one for each place that is drawn, or a statement left out. It is written into the
 copy, never into the tree of this script. The same command goes on where it was stopped. The faults of the
 rooms are shuffled, so that those tried so far are a fair sample. A limit is in CPU seconds of a process, so
-that a busy machine ends nothing.
+that a busy machine ends nothing. The tests must pass without a fault, or each would count as killed. Those
+that run the line of a fault go first; a fault that they let through faces the whole files.
 """
 
 import argparse
@@ -15,25 +16,29 @@ import ast
 import difflib
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import resource
-import subprocess
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 try:
+    import coverage
     import parso
     from cosmic_ray.ast import ast_nodes
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator, operator_names
 except ImportError:
-    sys.exit("cosmic-ray, which makes the faults, is missing; type: pip install cosmic-ray")
+    sys.exit("cosmic-ray, which makes the faults, or coverage is missing; pip install cosmic-ray coverage")
 
 ROOMS = {"search": ["search"], "training": ["training"], "evidence": ["evidence", "runs"], "nets": ["nets"]}
 LIMIT, LIMIT_LOOPS = 60, 120  # CPU s; the loops of nets/cpu compile again for 15 s with each fault
@@ -44,6 +49,16 @@ NEAREST = {  # the tests of a module that has no file of its name
     **{"optimizers": ["engine", "packed"], "plain": ["train", "cpu"], "plan": ["cpu"], "stem": ["cpu"]},
     **{"steps": ["cpu_steps", "cpu"], "loops": ["cpu", "cpu_steps"]},
 }
+PRELOADED = [
+    "hypothesis",
+    "numba",
+    "optuna",
+    "plotly.graph_objects",
+    "pytest",
+    "scipy.stats",
+    "sklearn",
+    "torch",
+]
 SLOW = "tests/test_loop.py::test_a_deterministic_study_that_really_trains_is_the_same_on_one_and_two_workers"
 
 
@@ -121,25 +136,67 @@ def draw(tree: Path, size: int, seed: int) -> list[Fault]:
     return drawn
 
 
-def outcome_of(tree: Path, fault: Fault) -> str:
-    """What the tests of a module say when a fault is in it."""
-    path = Path(fault.path)
-    module = path.parent.name if path.stem == "__init__" else path.stem
-    files = [f"tests/test_{near}.py" for near in NEAREST.get(module, [module])]
-    limit = LIMIT_LOOPS if module == "loops" else LIMIT
-    options = ["-x", "-q", "-n0", "--timeout=0", "-p", "no:cacheprovider", "--deselect", SLOW]
-    try:
-        code = subprocess.run(
-            [sys.executable, "-m", "pytest", *options, *files],
-            cwd=tree,
-            env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            timeout=10 * limit,  # a hang
-            preexec_fn=partial(resource.setrlimit, resource.RLIMIT_CPU, (limit, limit)),
-        ).returncode
-    except subprocess.TimeoutExpired:
+def run_tests(tree: Path, tests: list[str], limit: int, seen: Path | None) -> None:
+    """Tests in this process, which ends with pytest's exit code; `seen`: which of them runs which line."""
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+    os.chdir(tree)
+    sys.path.insert(0, str(tree))
+    sys.dont_write_bytecode = True
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    # A worker that a test spawns would import the main module of this process, which is this script.
+    del sys.modules["__main__"].__spec__, sys.modules["__main__"].__file__
+    ignored = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    options = ["-x", *ignored, "-q", "-n0", "--timeout=0", "-p", "no:cacheprovider", "--deselect", SLOW]
+    watch = coverage.Coverage(data_file=str(seen), source=["slopesearch"], config_file=False)
+    watch.set_option("run:dynamic_context", "test_function")
+    if seen is not None:
+        watch.start()
+    code = pytest.main([*options, *tests])
+    if seen is not None:
+        watch.stop()
+        watch.save()
+    os._exit(code)  # what a test has left running does not matter
+
+
+def outcome_of(tree: Path, path: Path, tests: list[str], seen: Path | None = None) -> str:
+    """What tests say to a module as it is now."""
+    limit = LIMIT_LOOPS if path.stem == "loops" else LIMIT
+    limit = 4 * limit if seen else limit
+    # Forked from a process that has imported all but the package: four seconds less for each fault.
+    process = multiprocessing.get_context("forkserver").Process(
+        target=run_tests, args=(tree, tests, limit, seen)
+    )
+    process.start()
+    process.join(10 * limit)
+    if process.exitcode is None:  # it hangs
+        process.kill()
         return "timed out"
+    code = process.exitcode
     return {0: "survived", 1: "killed", 2: "killed", -9: "timed out"}.get(code, f"ended with {code}")
+
+
+def tests_of(path: Path) -> list[str]:
+    """The test files of a module."""
+    module = path.parent.name if path.stem == "__init__" else path.stem
+    return [f"tests/test_{near}.py" for near in NEAREST.get(module, [module])]
+
+
+@cache
+def tests_by_line(tree: Path, path: Path) -> dict[int, list[str]]:
+    """The tests of a module that run each of its lines; leaves where they do not pass as the module is."""
+    with tempfile.TemporaryDirectory() as folder:
+        seen = Path(folder, "seen")
+        if (outcome := outcome_of(tree, path, tests_of(path), seen)) != "survived":
+            sys.exit(f"{path}: its tests without a fault: {outcome}; mend them first")
+        data = coverage.CoverageData(str(seen))
+        data.read()
+        contexts = data.contexts_by_lineno(str(tree / path))
+    return {
+        line: sorted({"/".join(n.split(".")[:2]) + ".py::" + n.split(".")[-1] for n in names if n})
+        for line, names in contexts.items()
+    }
 
 
 def main() -> None:
@@ -151,16 +208,22 @@ def main() -> None:
     given = parser.parse_args()
     lines = given.out.read_text().splitlines() if given.out.exists() else []
     known = {tuple(json.loads(line)["fault"]) for line in lines}
-    for fault in draw(given.tree.resolve(), given.size, given.seed):
+    tree = given.tree.resolve()
+    os.environ |= {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    multiprocessing.set_forkserver_preload(PRELOADED)
+    for fault in draw(tree, given.size, given.seed):
         if astuple(fault) in known:
             continue
-        path = given.tree / fault.path
+        path, module = tree / fault.path, Path(fault.path)
+        first = tests_by_line(tree, module).get(fault.line, [])
         source = path.read_text()
         code = fault.code(source) or ""
         change = [line for line in difflib.ndiff(source.splitlines(), code.splitlines()) if line[0] in "+-"]
         try:
             path.write_text(code)
-            outcome = outcome_of(given.tree.resolve(), fault)
+            outcome = outcome_of(tree, module, first) if first else "survived"
+            if outcome == "survived":
+                outcome = outcome_of(tree, module, tests_of(module))
         finally:
             path.write_text(source)
         with given.out.open("a") as out:

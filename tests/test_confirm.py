@@ -12,11 +12,11 @@ import pytest
 from slopesearch.config import TrialConfig
 from slopesearch.evidence import confirm as module
 from slopesearch.evidence import planned
-from slopesearch.evidence.arms import HE, TUNED, TUTORIAL, paired
+from slopesearch.evidence.arms import HE, TUNED, TUTORIAL, choose_arms, paired
 from slopesearch.evidence.confirm import Verdict, confirm
 from slopesearch.evidence.statistics import estimate
 from slopesearch.search import sqlite
-from slopesearch.search.events import Began, Event, Listener, Progressed, Told
+from slopesearch.search.events import Began, Event, Listener, Progressed, Started, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.records import StudyRecord
 from slopesearch.search.rows import Extent
@@ -257,12 +257,19 @@ class FailsOnce(FakeLauncher):
 def test_what_a_larger_call_left_unfinished_takes_no_place_of_a_smaller_ones(
     search: Search, monkeypatch: pytest.MonkeyPatch, faults: int
 ) -> None:
-    def leave(event: Event) -> None:
-        if isinstance(event, Progressed) and event.number == 1:  # neither the best nor a baseline
+    smaller = {paired(arm.config, 0, 0) for arm in choose_arms(search.record(""), 1)}
+    baselines = {"leaky_relu", "relu"}
+
+    def leave(event: Event) -> None:  # as soon as one runs that is neither the best nor a baseline
+        if (
+            isinstance(event, Started)
+            and event.config not in smaller
+            and event.config.activation not in baselines
+        ):
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
-    assert search(top=6, listen=during("/confirm", leave)).interrupted
+    assert search(top=9, workers=1, listen=during("/confirm", leave)).interrupted
     left = [t.config for t in search.record("/confirm").trials if t.state == "RUNNING"]
     assert left
     assert left[-1] is not None

@@ -169,7 +169,7 @@ def test_what_is_stored_with_a_trial(harness: Harness) -> None:
     trial = harness.study().trials[0]
     assert set(trial.attributes) == {
         *("config", "seed", "val_accuracy", "val_loss", "train_loss", "seconds", "images_per_second"),
-        *("device", "ended", "curves", "dead_fraction", "layers"),  # no attenuation over one hidden layer
+        *("device", "ended", "dead_fraction"),  # no attenuation over one hidden layer
     }
     assert trial.diagnostics is not None
     assert trial.diagnostics.dead_fraction == pytest.approx(trial.attributes["dead_fraction"], abs=1e-4)

@@ -1,5 +1,6 @@
 """The rows of a study: what Optuna would read, as much as is asked for, and each trial checked by itself."""
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -8,7 +9,7 @@ import optuna
 import pytest
 
 from slopesearch.config import REPORTS
-from slopesearch.search.records import UnreadableError
+from slopesearch.search.records import BULKY, UnreadableError
 from slopesearch.search.rows import AT_ONCE, Extent, params_of, read_rows, record_of
 from slopesearch.search.sqlite import SqliteFile
 from slopesearch.search.store import Store
@@ -43,7 +44,11 @@ def test_the_rows_are_those_that_optuna_reads(
     found = [(record_of(row, STUDY.spec, "whole"), params_of(row)) for row in rows]
     for (record, params), trial in zip(found, stored.get_trials(), strict=True):
         assert (record.number, record.state, record.value) == (trial.number, trial.state.name, trial.value)
-        assert (record.reports, record.attributes) == (trial.intermediate_values, trial.user_attrs)
+        flat = {name: value for name, value in trial.user_attrs.items() if name not in BULKY}
+        assert (record.reports, record.attributes) == (trial.intermediate_values, flat)
+        curves, layers = (trial.user_attrs.get(name) for name in BULKY)
+        assert [json.loads(report.model_dump_json()) for report in record.curve] == (curves or [])
+        assert layers == (record.diagnostics and json.loads(record.diagnostics.model_dump_json()))
         assert params == trial.params
 
 
@@ -56,10 +61,10 @@ def test_no_more_is_read_than_is_asked_for(path: Path, extent: Extent) -> None:
         same = ("number", "state", "value", "config")
         assert all(getattr(trial, name) == getattr(all_of_it, name) for name in same)
         assert trial.reports == ({} if extent == "ranking" else all_of_it.reports)
-        unread = {"config"} if extent == "page" else {"config", "curves", "layers"}
-        if extent == "page" and not (trial.state == "COMPLETE" and all_of_it.curve[-1].slopes):
-            unread.add("curves")
-        wanted = {key: value for key, value in all_of_it.attributes.items() if key not in unread}
+        draws_curve = extent == "page" and trial.state == "COMPLETE" and all_of_it.curve[-1].slopes
+        assert trial.curve == (all_of_it.curve if draws_curve else ())
+        assert trial.diagnostics == (all_of_it.diagnostics if extent == "page" else None)
+        wanted = {key: value for key, value in all_of_it.attributes.items() if key != "config"}
         assert trial.attributes == ({} if extent == "ranking" else wanted)
 
 

@@ -115,7 +115,13 @@ def _show_outcome(console: Console, store: Store, outcome: "Outcome") -> None:
     study_table(console, record)
     with suppress(RequestError):  # another process has begun to write the study, and will annotate it
         annotate(store, record)
-    if outcome.finished < outcome.target:
+    if outcome.space is not None:
+        say(
+            console,
+            f"\nThe space is used up: it holds {outcome.space} configs, and each has a trial. A wider space "
+            f"is another study: change the space, and add --name {shlex.quote(outcome.name + '-2')}.",
+        )
+    elif outcome.finished < outcome.target:
         same = " ".join(map(shlex.quote, ["python", "-m", "slopesearch", *sys.argv[1:]]))
         say(console, f"\n{outcome.finished} of {outcome.target} trials are done; to go on: {same}")
     _print_next(console, store, outcome)
@@ -131,7 +137,7 @@ def _print_next(console: Console, store: Store, outcome: "Outcome") -> None:
         f"what mattered     {command} compare {name}{where}",
         f"in a browser      pip install optuna-dashboard && {command} dashboard{where}",
     ]
-    if outcome.finished >= outcome.target:
+    if outcome.finished >= outcome.target and outcome.space is None:
         lines.insert(2, f"more trials       the same command with --trials {2 * outcome.finished}")
     say(console, "\n  ".join(["\nNext:", *lines]))
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from slopesearch.search.messages import Failed
 
 IN_A_ROW = 3  # faults without a finished run in between: a bug or a broken device, not bad luck
+# Runs that fail before the first one finishes. A pack of 64 with two bad members has ten of them at most.
+FRUITLESS = 12
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,17 @@ class Faults:
     _in_a_row: Counter[int] = field(default_factory=Counter)  # faults of a slot
     _given_up: int = 0  # trials in a row
     _first: Counter[int] = field(default_factory=Counter)  # of a slot, before any run finished
+    _fruitless: int = 0  # runs that failed, before any finished
     _sound: bool = False  # whether a run has finished
 
     @property
     def waiting(self) -> int:
         """How many trials have to run again."""
         return sum(len(pack) for pack, _ in self._again)
+
+    def hold_back(self, running: int) -> bool:
+        """Whether to begin no further run beside so many: after faults, before any run has finished."""
+        return not self._sound and self._fruitless > 0 and self._fruitless + running >= FRUITLESS
 
     def take(self, slot: int) -> Sequence[int]:
         """The next trials that a slot shall run again, together; empty where there are none for it."""
@@ -65,8 +72,9 @@ class Faults:
 
     def failed(self, slot: int, pack: Sequence[int], failure: Failed) -> Consequence:
         """A slot has failed to run a pack."""
+        self._fruitless += not failure.out_of_memory
         if len(pack) > 1:
-            return self._halve(pack, failure)
+            return Consequence(self._halve(pack, failure), stop=self._stop(failure))
         (number,) = pack
         if self._failed_on.get(number) != slot:  # a second failure there says nothing new of the slot
             self._first[slot] += 1
@@ -79,17 +87,14 @@ class Faults:
         if self._in_a_row[slot] >= IN_A_ROW and slot not in self.retired:
             self.retired.add(slot)
             note += f"\nslot {slot} is retired: {IN_A_ROW} faults in a row"
-        why = self._why_stop()
-        stop = f"{failure.reason}\n{why}: {_ADVICE}" if why else None
-        return Consequence(note, given_up, stop)
+        return Consequence(note, given_up, self._stop(failure))
 
-    def _halve(self, pack: Sequence[int], failure: Failed) -> Consequence:
+    def _halve(self, pack: Sequence[int], failure: Failed) -> str:
         half = len(pack) // 2
         self._again[:0] = [(pack[:half], None), (pack[half:], None)]
         if failure.out_of_memory:  # what does not fit now will not fit later
             self.pack = min(self.pack, half)
-        note = f"a pack of {len(pack)} failed ({_last_line(failure)}); its halves run again"
-        return Consequence(f"{failure.reason}\n{note}")
+        return f"{failure.reason}\na pack of {len(pack)} failed ({_last_line(failure)}); its halves run again"
 
     def _retry(self, number: int, slot: int, failure: Failed) -> str:
         self._failed_on[number] = slot
@@ -104,6 +109,10 @@ class Faults:
         self._given_up += 1
         return f"trial {number} failed twice ({_last_line(failure)}); it is left as FAIL"
 
+    def _stop(self, failure: Failed) -> str | None:
+        why = self._why_stop()
+        return f"{failure.reason}\n{why}: {_ADVICE}" if why else None
+
     def _why_stop(self) -> str | None:
         if len(self.retired) == self.slots:
             return f"{IN_A_ROW} faults in a row on every slot"
@@ -111,6 +120,8 @@ class Faults:
             return f"{IN_A_ROW} trials in a row failed twice"
         if not self._sound and len(self._first) == self.slots and self._first.total() >= IN_A_ROW:
             return "every slot's first run failed"
+        if not self._sound and self._fruitless >= FRUITLESS:
+            return f"each of the first {FRUITLESS} runs failed"
         return None
 
 

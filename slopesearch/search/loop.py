@@ -3,10 +3,12 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from optuna.trial import TrialState
 
 from slopesearch.config import Report, TrialResult
+from slopesearch.search.cover import unstopped
 from slopesearch.search.events import Event, Listener, Noted, Progressed, Started, Told
 from slopesearch.search.faults import Faults
 from slopesearch.search.launchers import Launcher
@@ -14,7 +16,6 @@ from slopesearch.search.ledger import Configure, Job, Ledger
 from slopesearch.search.messages import Failed, Finished, Message, Reported, Said
 from slopesearch.search.pruner import Referee
 from slopesearch.search.settings import Settings
-from slopesearch.search.textbook import textbook
 from slopesearch.wording import StudyFailedError
 
 POLL = 0.2  # s between looks at the clock and at Ctrl-C
@@ -48,6 +49,7 @@ class Loop:
     target: int
     listen: Listener
     interrupts: Interrupts
+    most: float = inf  # trials that the space has configs for
     referee: Referee = field(init=False)
     faults: Faults = field(init=False)
     finished: int = field(init=False)  # trials of the study: complete or pruned
@@ -62,7 +64,7 @@ class Loop:
     def __post_init__(self) -> None:
         settings, study, spec = self.settings, self.ledger.study, self.ledger.spec
         batch = BATCH if settings.deterministic else None
-        self.referee = Referee(study.pruner, spec.seed, exempt=len(textbook(spec)), batch=batch)
+        self.referee = Referee(study.pruner, spec.seed, exempt=unstopped(spec), batch=batch)
         devices = self.launcher.devices
         self.faults = Faults(len(devices), settings.pack_for(devices, self.target))
         states = [trial.state for trial in study.get_trials(deepcopy=False)]
@@ -98,7 +100,7 @@ class Loop:
 
     def _wants_trial(self) -> bool:
         """Whether to ask the sampler for one more trial."""
-        if not self._may_begin() or self.finished + len(self._jobs) >= self.target:
+        if not self._may_begin() or self.finished + len(self._jobs) >= self.target or self.asked >= self.most:
             return False
         if self.settings.deterministic:
             return not self._jobs or (self.asked % BATCH != 0 and not self.running)
@@ -124,6 +126,8 @@ class Loop:
         for slot in range(len(self.launcher.devices)):
             if slot in self.running or slot in self.faults.retired:
                 continue
+            if self.faults.hold_back(len(self.running)):
+                return
             pack = [self._jobs[number] for number in self.faults.take(slot)] or self._next_pack()
             if pack:
                 self.running[slot] = pack

@@ -3,12 +3,15 @@
 import shlex
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import inf
+from typing import Any
 
-from slopesearch.config import ResolvedSpec, StudySpec
+from slopesearch.config import Range, ResolvedSpec, StudySpec
+from slopesearch.search.cover import first_trials, size
 from slopesearch.search.events import Began, Listener, Noted
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.ledger import Configure, Ledger
@@ -18,7 +21,6 @@ from slopesearch.search.sampler import SAMPLERS, SeededSampler
 from slopesearch.search.settings import Settings
 from slopesearch.search.space import check, resolve, sample
 from slopesearch.search.store import Store, check_name, create_or_resume, refuse_mixing
-from slopesearch.search.textbook import first_trials
 from slopesearch.training.data import content_hash, find
 from slopesearch.training.devices import best_precision
 from slopesearch.wording import RequestError
@@ -26,12 +28,16 @@ from slopesearch.wording import RequestError
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call of `optimize` ended: `finished` counts complete and pruned trials of the whole study."""
+    """How a call of `optimize` ended: `finished` counts complete and pruned trials of the whole study.
+
+    `space`: how many configs the space holds, where each of them has a trial, so that there is none left.
+    """
 
     name: str
     finished: int
     target: int
     interrupted: bool
+    space: int | None = None
 
 
 def optimize(
@@ -68,7 +74,13 @@ def optimize(
         settings=settings,
         data_hash=content_hash(full.dataset, settings.folder),
         listen=listen,
+        size=partial(size, full.space) if _may_repeat(full) else None,
     )
+
+
+def _may_repeat(spec: ResolvedSpec) -> bool:
+    """Whether a config may come twice; version 0.1.0 did not mind, and its studies go on so."""
+    return spec.plan == "cover" and not isinstance(spec.space.lr, Range)
 
 
 def _study(
@@ -120,32 +132,42 @@ def run_study(
     settings: Settings,
     data_hash: str,
     listen: Listener,
+    size: Callable[[Mapping[str, Any]], float] | None = None,
 ) -> Outcome:
     """Run what `configure` makes of each trial until the study holds `trials` finished ones.
 
-    The request has been found right, and the images are in the data folder.
+    The request has been found right, and the images are in the data folder. `size`: see SeededSampler; a
+    space that is used up ends the study.
     """
+    most = inf if size is None else size({})
     devices = settings.slots()
     with store.writing(name) as storage, _interrupts() as interrupts:
         study_id = create_or_resume(storage, name, spec, data_hash, settings.deterministic)
-        sampler = SeededSampler(SAMPLERS[spec.sampler], spec.seed, first_trials(spec))
+        sampler = SeededSampler(SAMPLERS[spec.sampler], spec.seed, first_trials(spec), size)
         ledger = Ledger(storage, study_id, spec, sampler, PRUNERS[spec.pruner]())
         before = ledger.load()
         finished = before.count("COMPLETE") + before.count("PRUNED")
         devices = devices[: max(0, trials - finished)]
-        if not devices:
+        used_up = _used_up(ledger, most)
+        if not devices or used_up is not None:
             listen(Began(before, [], trials, store.path))
-            return Outcome(name, finished, trials, interrupted=False)
+            return Outcome(name, finished, trials, False, used_up)
         launcher = LAUNCHERS[settings.launcher](devices, settings.folder)
         try:
             listen(Began(before, launcher.devices, trials, store.path))
             del before  # 4 kB a trial
-            loop = Loop(ledger, configure, launcher, settings, trials, listen, interrupts)
+            loop = Loop(ledger, configure, launcher, settings, trials, listen, interrupts, most)
             loop.run()
         finally:
             launcher.close()
         interrupted = interrupts.count > 0 and loop.finished < trials
-        return Outcome(name, loop.finished, trials, interrupted)
+        return Outcome(name, loop.finished, trials, interrupted, _used_up(ledger, most))
+
+
+def _used_up(ledger: Ledger, most: float) -> int | None:
+    """How many configs the space holds, where each of them has a trial that is over."""
+    trials = ledger.study.get_trials(deepcopy=False)
+    return int(most) if sum(trial.state.is_finished() for trial in trials) >= most else None
 
 
 @contextmanager

@@ -44,6 +44,7 @@ _KEYS: dict[Extent, str] = {
     "page": f"({_FLAT} OR key = 'layers' OR (key = 'curves' AND state = 'COMPLETE'))",
     "whole": "TRUE",
 }
+_EVERY_FIELD = set(TrialConfig.model_fields)
 _STATES = ("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING")
 
 
@@ -150,6 +151,8 @@ def record_of(rows: TrialRows, spec: ResolvedSpec, extent: Extent) -> TrialRecor
         raise UnreadableError(f"it has no {missing}")
     record = TrialRecord(rows.number, rows.state, value, config, reports_of(rows, spec), attributes)
     _ = record.curve, record.diagnostics  # to find now what cannot be read
+    for name in BULKY:
+        attributes.pop(name, None)  # the record has what they hold
     return record
 
 
@@ -189,7 +192,7 @@ def _text(value: Any) -> str:
 def _config_of(rows: TrialRows) -> TrialConfig | None:
     text = next((text for key, text in rows.attributes if key == "config"), "null")
     try:
-        return None if text == "null" else TrialConfig.model_validate_json(_text(text))
+        config = None if text == "null" else TrialConfig.model_validate_json(_text(text))
     except ValidationError as error:
         raise UnreadableError(
             f"its config cannot be read ({mistakes(error, TrialConfig)[0]}); was it made by another version "
@@ -197,6 +200,10 @@ def _config_of(rows: TrialRows) -> TrialConfig | None:
         ) from None
     except ValueError:
         raise UnreadableError(f"its config is {short(text)}, which is no JSON") from None
+    if config is not None and config.model_fields_set == _EVERY_FIELD:
+        # Which fields it was given, each config remembers in 2 kB, more than it takes itself.
+        object.__setattr__(config, "__pydantic_fields_set__", _EVERY_FIELD)
+    return config
 
 
 def _learns(config: TrialConfig | None) -> bool:

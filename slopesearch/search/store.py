@@ -103,18 +103,12 @@ class Store:
         return [found.trial(number) for number in numbers]
 
     def spec_of(self, name: str) -> ResolvedSpec | None:
-        """The spec of a study, or None where there is no such study yet, or no storage.
-
-        Its trials are read too, so that a study that was tampered with is refused before anything is written.
-        """
+        """The spec of a study, or None where there is no such study yet, or no storage."""
         if self._is_empty():
             return None
         with self._file.reading() as connection:
-            found = _record_of(connection, name, "loop", keep=False)
-        if found is None:
-            return None
-        found.refuse_unreadable()
-        return found.spec
+            found = _begun(connection, name)
+        return found[1].spec if found else None
 
     def _is_empty(self) -> bool:
         return not self._file.path.exists() or not self._file.path.stat().st_size
@@ -221,17 +215,10 @@ def _parse_spec(name: str, stored: Any) -> ResolvedSpec:
         ) from None
 
 
-def _record_of(
-    connection: sqlite3.Connection,
-    name: str,
-    extent: Extent,
-    numbers: list[int] | None = None,
-    keep: bool = True,
-) -> StudyRecord | None:
-    """A study with its trials, or those of the numbers; None where there is no such study yet.
+def _begun(connection: sqlite3.Connection, name: str) -> tuple[int, StudyRecord] | None:
+    """The id of a study, and the study without its trials; None where there is no such study yet.
 
-    Or where it was killed while being made. Without `keep` its trials are read, and forgotten. Raises
-    RequestError where a study of that name is not one of ours, or none of the trials can be read.
+    Or where it was killed while being made. Raises RequestError where a study of the name is not one of ours.
     """
     study_id = _studies(connection).get(name)
     if study_id is None:
@@ -241,18 +228,28 @@ def _record_of(
         if connection.execute("SELECT 1 FROM trials WHERE study_id = ?", (study_id,)).fetchone():
             raise RequestError(f"the study '{name}' was not made by slopesearch; choose another with --name")
         return None
-    study = StudyRecord(name, _parse_spec(name, attributes.get("spec")), [], attributes)
+    return study_id, StudyRecord(name, _parse_spec(name, attributes.get("spec")), [], attributes)
+
+
+def _record_of(
+    connection: sqlite3.Connection, name: str, extent: Extent, numbers: list[int] | None = None
+) -> StudyRecord | None:
+    """A study with its trials, or those of the numbers; None as `_begun`.
+
+    Raises RequestError where none of the trials can be read.
+    """
+    begun = _begun(connection, name)
+    if begun is None:
+        return None
+    study_id, study = begun
     there: set[int] = set()
-    readable = 0
     with collector_at_rest():
         for rows in read_rows(connection, study_id, extent, numbers):
             try:
                 record = record_of(rows, study.spec, extent)
                 if record.number in there:
                     raise UnreadableError("another trial has its number")
-                readable += 1
-                if keep:
-                    study.trials.append(record)
+                study.trials.append(record)
             except UnreadableError as error:
                 study.unreadable[rows.name] = str(error)
             if isinstance(rows.number, int):
@@ -260,7 +257,7 @@ def _record_of(
     study.trials.sort(key=lambda trial: trial.number)
     if numbers is None:
         study.unreadable.update(_gaps(there))
-    if study.unreadable and not readable:
+    if study.unreadable and not study.trials:
         study.refuse_unreadable()
     return study
 

@@ -1,4 +1,4 @@
-"""The first trials of a study: the recipes that people use, then a cover of activations and norms."""
+"""The recipes that people use, which every study begins with."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ _TUTORIAL: Params = {
     "lr": 1e-3,
 }
 
-# Each a point of the space, run to its end whatever the pruner says: the winner is compared with them.
+# Each a point of the space: the winner is compared with them.
 TEXTBOOK: dict[str, Params] = {
     "the tutorial's recipe": _TUTORIAL,
     "the same, BatchNorm before": {**_TUTORIAL, "norm": "before"},
@@ -41,18 +41,3 @@ def _holds(axis: Range | Sequence[Any], value: str | float) -> bool:
     if isinstance(axis, Range):
         return isinstance(value, float) and axis.low <= value <= axis.high
     return value in axis
-
-
-def first_trials(spec: ResolvedSpec) -> list[Params]:
-    """What is fixed of the first trials: the textbook's recipes whole, then a cover.
-
-    The cover walks through the activations and the BatchNorm placements side by side, so that each comes
-    up before the sampler takes over; the other parameters are drawn at random.
-    """
-    recipes = list(textbook(spec).values())
-    activations, norms = spec.space.activation, spec.space.norm
-    cover: list[Params] = [
-        {"activation": activations[i % len(activations)], "norm": norms[i % len(norms)]}
-        for i in range(max(N_STARTUP - len(recipes), len(activations), len(norms)))
-    ]
-    return recipes + cover
