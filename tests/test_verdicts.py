@@ -80,10 +80,7 @@ def test_a_person_would_write_it_so(told: Answer) -> None:
     assert edge.startswith("* The best learning rate of edgy lies at the edge")
     further = told.contrasts[2].val_loss.further
     assert further
-    assert more == (
-        f"More seeds that would settle what is open: edgy: {further}. "
-        f"For all of them: --seeds {10 + further}."
-    )
+    assert more == f"{further} more seeds would settle edgy: --seeds {10 + further}."
     assert correlation.startswith("Paired correlation of the log losses: ")
     assert heading(told).splitlines()[1] == (
         "10 paired seeds, look 1 at 0.025; judged by the loss, smallest effect 3 %"

@@ -6,7 +6,7 @@ from typing import Any
 
 from slopesearch.evidence.answers import Answer, Contrast, SideRuns
 from slopesearch.evidence.families import Metric
-from slopesearch.evidence.statistics import ALPHA, FEWEST, Estimate, Judgement
+from slopesearch.evidence.statistics import ALPHA, FEWEST, MOST_SEEDS, Estimate, Judgement
 
 Rows = list[dict[str, Any]]
 
@@ -139,23 +139,22 @@ def _verdict(found: Judgement, within: str) -> str:
 
 def _open(answer: Answer) -> list[str]:
     """How many more seeds would settle what the metric leaves open."""
-    found = [(contrast.one, contrast.by(answer.family.metric)) for contrast in answer.contrasts]
-    still = [(name, judged.further) for name, judged in found if judged.verdict == "NOT SETTLED"]
-    if not still:
-        return []
-    told = [
-        f"{label(answer, name)}: {further:,}" if further else f"{label(answer, name)}: too many"
-        for name, further in still
-    ]
-    most = max((further or 0 for _, further in still), default=0)
-    if not most:
-        return [
-            f"More seeds than anyone runs would settle {', '.join(label(answer, name) for name, _ in still)}."
-        ]
-    return [
-        f"More seeds that would settle what is open: {', '.join(told)}. For all of them: --seeds "
-        f"{asked_for(answer, answer.seeds + most)}."
-    ]
+    one_baseline = len({row.other for row in answer.contrasts}) == 1
+    still: dict[str, int | None] = {}
+    for row in answer.contrasts:
+        against = "" if one_baseline else f" against {label(answer, row.other)}"
+        judged = row.by(answer.family.metric)
+        if judged.verdict == "NOT SETTLED":
+            still[label(answer, row.one) + against] = judged.further
+    within = {name: further for name, further in still.items() if further is not None}
+    beyond = [name for name in still if name not in within]
+    told = [f"More than {MOST_SEEDS:,} seeds would settle {', '.join(beyond)}."] if beyond else []
+    if within:
+        (first, further), *others = sorted(within.items(), key=lambda pair: pair[1])
+        more = "".join(f", {count:,} {name}" for name, count in others)
+        typed = asked_for(answer, answer.seeds + max(within.values()))
+        told.append(f"{further:,} more seeds would settle {first}{more}: --seeds {typed}.")
+    return told
 
 
 def asked_for(answer: Answer, seeds: int) -> int:
