@@ -18,6 +18,7 @@ import torch
 from statsmodels.stats.power import TTestPower
 
 from slopesearch.config import TrialConfig
+from slopesearch.evidence import statistics
 from slopesearch.evidence.statistics import (
     ALPHA,
     POWER,
@@ -159,9 +160,10 @@ def main() -> None:
         for effect in (0.5, 0.75, 1.0):
             ours, theirs = power(n, effect, times)
             print(f"  n = {n}, effect {effect} sd: {ours:.3f} {theirs:.3f}")
+    statistics.DRAWN = 10_000  # each case has its own number of seeds, for which all flips are drawn anew
     print(f"\nsettled by the seeds told, after a pilot of 7 seeds (at least {POWER}; {times // 4} cases)")
     for contrasts in (1, CONTRASTS):
-        for sd in (1.0, 1.5):
+        for sd in (1.5, 2.5):
             for effect in (0.0, 2.0, 4.0):
                 share, more = settled(effect, sd, contrasts, times // 4, pilot=7)
                 print(f"  {contrasts} arms, sd {sd}, effect {effect}: {share:.3f}, {more:.0f} seeds more")

@@ -81,7 +81,9 @@ def compare(
     comparison = _Comparison(planned, families, seeds, note, each)
     with store.holding(name, "compared"):
         comparison.refuse_changed()
-        note(f"{name}: {where}{len(families)} questions" if where else f"{name}: {families[0].asks}")
+        note(
+            f"{name}: {where}{counted(len(families), 'question')}" if where else f"{name}: {families[0].asks}"
+        )
         return comparison.run(tell)
 
 
