@@ -12,11 +12,11 @@ import pytest
 from slopesearch.config import ResolvedSpec
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
-from slopesearch.search.cover import LEAST, MOST, first_trials, size, unstopped
+from slopesearch.search.cover import LEAST, first_trials, size, unstopped
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.sampler import SAMPLERS, SeededSampler
 from slopesearch.search.space import check, resolve, sample
-from slopesearch.search.textbook import N_STARTUP, TEXTBOOK
+from slopesearch.search.textbook import MOST, N_STARTUP, TEXTBOOK
 from tests.harness import FakeLauncher, Harness, spec
 
 SPACES: dict[str, dict[str, Any]] = {

@@ -28,11 +28,12 @@ ROUTE = [
     "nets.plain",
     *("training.data", "training.devices", "training.diagnostics", "training.optimizers", "training.engine"),
     *("training.fit", "checks"),
-    *("search.records", "search.textbook", "search.cover", "search.sampler"),
+    *("search.records", "search.textbook", "search.cover", "search.schedule", "search.sampler"),
     *("search.pruner", "search.space"),
-    *("search.rescue", "search.sqlite", "search.rows", "search.store", "search.ledger"),
-    *("evidence.statistics", "evidence.selection", "evidence.arms", "evidence.results"),
-    *("evidence.families", "evidence.answers", "evidence.literature"),
+    *("search.rescue", "search.sqlite", "search.copies", "search.rows", "search.store", "search.ledger"),
+    *("search.given", "search.inherit"),
+    *("evidence.statistics", "evidence.selection", "evidence.arms", "evidence.results", "evidence.pruning"),
+    *("evidence.health", "evidence.families", "evidence.answers", "evidence.literature"),
     *("search.messages", "search.faults", "search.worker", "search.worker_main"),
     *("search.launchers.inline", "search.launchers.process", "search.launchers"),
     *("search.settings", "search.events", "search.loop", "search.optimize", "search.objective"),
@@ -64,15 +65,9 @@ KNOWS_TORCH = (
 )
 KNOWS_OPTUNA = (
     *("search.sampler", "search.pruner", "search.space", "search.sqlite", "search.store"),
-    *("search.ledger", "search.loop"),
-    *(
-        "search.objective",
-        "evidence.planned",
-        "evidence.declared",
-        "evidence.confirm",
-        "report.search_plots",
-        "report.dashboard",
-    ),
+    *("search.ledger", "search.loop", "search.given", "search.inherit", "search.copies"),
+    *("search.objective", "evidence.planned", "evidence.declared", "evidence.confirm"),
+    *("report.search_plots", "report.dashboard"),
 )
 
 

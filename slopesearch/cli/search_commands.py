@@ -60,12 +60,23 @@ def optimize_study(
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field of a study file.")
     ] = None,
+    tries: Annotated[
+        list[Path] | None,
+        typer.Option("--try", metavar="FILE", help="A config to run next: exported, or the space's fields."),
+    ] = None,
+    begin_from: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="STUDY", help="Begin a new study with the trials of this one that fit."
+        ),
+    ] = None,
 ) -> None:
     """Run a study, or go on with it until it holds --trials finished trials."""
     from slopesearch.training.devices import checked_torch_pair
 
     with checked_torch_pair():
         from slopesearch.cli.live import display_on
+        from slopesearch.runs.export import read_given
         from slopesearch.search.optimize import optimize
         from slopesearch.search.settings import Settings
         from slopesearch.search.space import check
@@ -84,8 +95,18 @@ def optimize_study(
         hang_timeout=parse_seconds(hang_timeout, "hang-timeout"),
         deterministic=deterministic,
     )
+    given = [read_given(path) for path in tries or []]
     with display_on(console) as listen:
-        outcome = optimize(spec, trials=trials, name=name, store=store, settings=settings, listen=listen)
+        outcome = optimize(
+            spec,
+            trials=trials,
+            name=name,
+            given=given,
+            begin_from=begin_from,
+            store=store,
+            settings=settings,
+            listen=listen,
+        )
     _show_outcome(console, store, outcome)
     if outcome.interrupted:
         raise typer.Exit(130)

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,19 +13,53 @@ from slopesearch.cli.answer_views import answers_json, answers_view
 from slopesearch.cli.options import Json, Storage, StudyName
 from slopesearch.cli.tables import say, study_json, study_table, summaries_table, trial_json, trial_view
 from slopesearch.evidence.answers import answers_of
+from slopesearch.evidence.pruning import why_stopped
 from slopesearch.report.summary import TOP
+from slopesearch.search.records import StudySummary
 from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
-from slopesearch.wording import RequestError
+from slopesearch.wording import RequestError, counted, printable
 
 
-def list_studies(storage: Storage = DEFAULT_URL, as_json: Json = False) -> None:
-    """List the studies of a storage."""
+def list_studies(
+    storage: Storage = DEFAULT_URL,
+    as_json: Json = False,
+    delete: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Delete a study and its verdict, after a question.")
+    ] = None,
+    copy: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(metavar="NAME FILE.db", help="Copy a study and its verdict to a new file."),
+    ] = None,
+) -> None:
+    """List the studies of a storage; or delete one, or copy one."""
+    if delete is not None and copy is not None:
+        raise RequestError("--delete and --copy are two things; name one of them")
+    if delete is not None:
+        _delete(Store(storage), delete)
+        return
+    if copy is not None:
+        copied = Store(storage).copy(*copy)
+        say(Console(), f"{copy[1]}: {', '.join(map(_counted, copied))}")
+        return
     summaries = Store(storage).summaries()
     if as_json:
         print(json.dumps([vars(summary) for summary in summaries], indent=2))
     else:
         summaries_table(Console(), summaries)
+
+
+def _delete(store: Store, name: str) -> None:
+    def is_sure(parts: Sequence[StudySummary]) -> bool:
+        return typer.confirm(printable(f"delete {' and '.join(map(_counted, parts))} for good?"))
+
+    done = store.delete(name, is_sure)
+    say(Console(), f"{name} is deleted" if done else "nothing was deleted")
+
+
+def _counted(study: StudySummary) -> str:
+    trials = study.complete + study.pruned + study.running + study.failed
+    return f"{study.name} ({counted(trials, 'trial')})"
 
 
 def show_study(
@@ -41,7 +76,8 @@ def show_study(
         print(answers_json(answers)) if as_json else answers_view(Console(), answers)
     elif trial is not None:
         (whole,) = store.whole(record, [record.trial(trial)])
-        print(trial_json(whole)) if as_json else trial_view(Console(), whole)
+        why = why_stopped(record, whole)
+        print(trial_json(whole, why)) if as_json else trial_view(Console(), whole, why)
     elif as_json:
         print(study_json(record, store.whole(record, record.ranked()[:TOP])))
     else:

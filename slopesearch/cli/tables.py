@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
+from textwrap import wrap
 from typing import Any
 
 from rich.console import Console
@@ -11,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from slopesearch.config import Report, TrialConfig
+from slopesearch.evidence.health import health
 from slopesearch.evidence.results import ConfirmedArm, Opening, confirmed_of, openings_of, pick
 from slopesearch.evidence.statistics import Estimate
 from slopesearch.report.summary import NOT_COMPARABLE, TOP, textbook_rows
-from slopesearch.search.records import StudyRecord, StudySummary, TrialRecord
+from slopesearch.search.records import TAKEN, StudyRecord, StudySummary, TrialRecord
 from slopesearch.wording import describe, printable
 
 LINES = "\n\t"  # the control characters that a traceback needs
@@ -24,6 +26,12 @@ def say(console: Console, text: str) -> None:
     """Print text as data: no markup, emoji code or control character takes effect, no line is wrapped."""
     text = printable(text, keep=LINES)
     console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def wrapped(console: Console, text: str) -> None:
+    """Print text as data, see `say`, wrapped to the width of the console, its later lines indented by two."""
+    for line in wrap(printable(text), console.width, subsequent_indent="  ", break_on_hyphens=False):
+        say(console, line)
 
 
 def _cell(value: object) -> Text:
@@ -47,10 +55,19 @@ def summaries_table(console: Console, summaries: list[StudySummary]) -> None:
 
 
 def study_table(console: Console, study: StudyRecord) -> None:
-    """Print the best config, the top five, and the winner's lead over the textbook; or the confirmation."""
+    """Print the best config, the top five, the lead over the textbook, and doubts; or the confirmation."""
     if confirmed := confirmed_of(study):
         confirmation_table(console, confirmed, openings_of(study))
         return
+    _found_table(console, study)
+    doubts = health(study)
+    if doubts:
+        console.print()
+    for doubt in doubts:
+        wrapped(console, f"{doubt.grade}: {doubt.text}")
+
+
+def _found_table(console: Console, study: StudyRecord) -> None:
     complete, pruned, failed = (study.count(state) for state in ("COMPLETE", "PRUNED", "FAIL"))
     running = study.count("RUNNING")
     unfinished = f", {running} unfinished" if running else ""
@@ -201,6 +218,7 @@ def study_json(study: StudyRecord, top: Sequence[TrialRecord]) -> str:
             "failed": study.count("FAIL"),
             "top": [_trial_data(trial) for trial in top],
             "textbook": textbook_rows(study),
+            "health": [asdict(doubt) for doubt in health(study)],
             "unreadable": study.unreadable,
         },
         indent=2,
@@ -211,15 +229,21 @@ def _trial_data(trial: TrialRecord) -> dict[str, Any]:
     return {"number": trial.number, "state": trial.state, "value": trial.value, **trial.attributes}
 
 
-def trial_json(trial: TrialRecord) -> str:
-    """A trial for programs."""
-    return json.dumps(_trial_data(trial), indent=2)
+def trial_json(trial: TrialRecord, why: Sequence[str] = ()) -> str:
+    """A trial for programs; `why` it was stopped, in sentences."""
+    return json.dumps({**_trial_data(trial), "why": list(why)}, indent=2)
 
 
-def trial_view(console: Console, trial: TrialRecord) -> None:
-    """Print a stored trial: its config, its cost, its diagnostics in short, its curve, its traceback."""
+def trial_view(console: Console, trial: TrialRecord, why: Sequence[str] = ()) -> None:
+    """Print a stored trial: why it was stopped, its config, cost, diagnostics in short, curve, traceback."""
     value = "" if trial.value is None else f", {trial.value:.4f}"
     say(console, f"trial {trial.number}: {trial.ended}{value}")
+    if trial.is_given:
+        say(console, "given by hand; comparisons leave it out")
+    if TAKEN in trial.attributes:
+        say(console, f"taken over from {trial.attributes[TAKEN]}")
+    for sentence in why:
+        wrapped(console, sentence)
     if trial.config is not None:
         for name, chosen in trial.config:
             if chosen is not None:

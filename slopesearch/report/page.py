@@ -11,11 +11,12 @@ from scipy.stats import binomtest
 
 from slopesearch.config import Range, StudySpec
 from slopesearch.evidence.answers import answers_of
+from slopesearch.evidence.health import health
 from slopesearch.evidence.results import confirmed_of, openings_of, pick
 from slopesearch.evidence.statistics import Estimate
 from slopesearch.files import write_aside
 from slopesearch.report.forest import remarks, section
-from slopesearch.report.plots import PLOTS
+from slopesearch.report.plots import COMPARING, PLOTS
 from slopesearch.report.style import Rows, completed, few, for_script, objective_name
 from slopesearch.report.summary import TOP, textbook_rows
 from slopesearch.search.records import StudyRecord
@@ -24,9 +25,10 @@ from slopesearch.wording import counted, describe
 
 
 def tables_of(study: StudyRecord, names: Iterable[str] = PLOTS) -> dict[str, Rows]:
-    """The rows behind figures, by name."""
+    """The rows behind figures, by name; those that compare know nothing of what a person gave."""
+    sampled = study.sampled()
     with collector_at_rest():
-        return {name: PLOTS[name].rows(study) for name in names}
+        return {name: PLOTS[name].rows(sampled if name in COMPARING else study) for name in names}
 
 
 def write_page(
@@ -67,6 +69,7 @@ def page(
         belief=[] if study is comparison else [*_picked(confirmation), *belief(study)],
         answers=[section(answer) for answer in answers_of(comparison).values()],
         remarks=remarks(answers_of(comparison)),
+        doubts=[] if study is comparison else health(study),
         tables=[table for table in found if table["rows"]],
         figures=figures,
         plotly=Markup(get_plotlyjs()),
@@ -90,7 +93,9 @@ def counts(study: StudyRecord) -> str:
     names = {"COMPLETE": "completed", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "unfinished"}
     found = {state: study.count(state) for state in names}
     told = ", ".join(f"{found[state]} {name}" for state, name in names.items() if found[state])
-    return f"{len(study.trials)} trials: {told}." if told else "This study holds no trial yet."
+    given = sum(trial.is_given for trial in study.trials)
+    apart = f" {given} of them given by hand, and left out where groups are compared." if given else ""
+    return f"{len(study.trials)} trials: {told}.{apart}" if told else "This study holds no trial yet."
 
 
 def asked(study: StudyRecord) -> list[tuple[str, str]]:

@@ -9,11 +9,10 @@ from typing import Any
 
 from slopesearch.config import Range, ResolvedSpace, ResolvedSpec
 from slopesearch.nets.activations import ACTIVATIONS
-from slopesearch.search.textbook import N_STARTUP, Params, textbook
+from slopesearch.search.textbook import MOST, N_STARTUP, Params, textbook
 from slopesearch.seeds import derive
 
 LEAST = 3  # runs of every choice
-MOST = 50  # runs of the recipes and the plan together, whatever the space asks for
 GOLDEN = (sqrt(5) - 1) / 2
 
 

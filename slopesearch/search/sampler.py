@@ -1,9 +1,9 @@
 """SAMPLERS by name, every draw seeded by (study seed, trial number, parameter)."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
@@ -34,6 +34,13 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 }
 
 
+class First(Protocol):
+    """What is fixed of the trials 0 to len - 1: a list, or a `Schedule`."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, number: int, /) -> Mapping[str, Any]: ...
+
+
 class SeededSampler(BaseSampler):
     """A sampler whose draws depend on (seed, trial number, parameter) and the trials of the study alone.
 
@@ -50,7 +57,7 @@ class SeededSampler(BaseSampler):
         self,
         make: Callable[[int], BaseSampler],
         seed: int,
-        first: Sequence[Mapping[str, Any]],
+        first: First,
         size: Callable[[Mapping[str, Any]], float] | None = None,
     ) -> None:
         self._make, self._seed, self._first, self._size = make, seed, first, size

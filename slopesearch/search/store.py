@@ -5,9 +5,10 @@ import json
 import platform
 import shlex
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slopesearch.config import ResolvedSpec, StudySpec
@@ -145,6 +146,41 @@ class Store:
         """
         with self._file.lock(name, doing):
             yield
+
+    def parts(self, name: str) -> list[StudySummary]:
+        """A study and those of its verdict. Raises RequestError where there is no study of the name."""
+        found = {summary.name: summary for summary in self.summaries()}
+        if name not in found:
+            holds = ", ".join(found) or "none yet"
+            raise RequestError(f"there is no study '{name}'; the storage '{self.url}' holds {holds}")
+        return [found[part] for part in (name, *(name + end for end in VERDICTS)) if part in found]
+
+    def delete(self, name: str, is_sure: Callable[[Sequence[StudySummary]], bool]) -> bool:
+        """Delete a study and those of its verdict, where `is_sure` says so of them; whether it was done.
+
+        Nobody can begin to write them meanwhile. Raises RequestError, naming the holder, where another
+        process is writing or confirming one of them.
+        """
+        from slopesearch.search.copies import delete_studies
+
+        parts = self.parts(name)
+        with ExitStack() as held:
+            held.enter_context(self._file.lock(name, "confirmed"))
+            for part in parts:
+                held.enter_context(self._file.lock(part.name))
+            if not is_sure(parts):
+                return False
+            with self._file.writing() as storage:
+                delete_studies(storage, [part.name for part in parts])
+            return True
+
+    def copy(self, name: str, path: Path) -> list[StudySummary]:
+        """Copy a study and those of its verdict to a new SQLite file, see `copy_studies`; what was copied."""
+        from slopesearch.search.copies import copy_studies
+
+        parts = self.parts(name)
+        copy_studies(self._file, [part.name for part in parts], path)
+        return parts
 
     def set_attributes(self, name: str, attributes: Mapping[str, Any]) -> None:
         """Store attributes of a study. Raises RequestError where it is gone, or another process writes it."""

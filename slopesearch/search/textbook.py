@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from slopesearch.config import Range, ResolvedSpec
+from slopesearch.config import Range, ResolvedSpec, TrialConfig
 
 Params = dict[str, str | float]
 
 N_STARTUP = 20  # finished trials before the sampler takes over
+MOST = 50  # runs of the recipes and the cover behind them, whatever the space asks for
 
 _TUTORIAL: Params = {
     "activation": "leaky_relu",
@@ -35,6 +36,11 @@ def textbook(spec: ResolvedSpec) -> dict[str, Params]:
         for name, recipe in TEXTBOOK.items()
         if all(_holds(getattr(spec.space, parameter), value) for parameter, value in recipe.items())
     }
+
+
+def follows(config: TrialConfig, recipe: Params) -> bool:
+    """Whether a config is a recipe, on whatever data and budget."""
+    return all(getattr(config, name) == value for name, value in recipe.items())
 
 
 def _holds(axis: Range | Sequence[Any], value: str | float) -> bool:
