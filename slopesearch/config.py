@@ -19,7 +19,7 @@ Norm = Literal["none", "before", "after"]
 Precision = Literal["float32", "bf16"]
 Objective = Literal["val_accuracy", "val_loss"]
 Ended = Literal["completed", "pruned", "diverged"]
-EvaluatedOn = Literal["validation", "test"]
+EvaluatedOn = Literal["validation", "rest", "test"]
 OutputGain = Literal["one", "hidden"]
 Plan = Literal["cover", "walk"]
 
@@ -178,7 +178,8 @@ class TrialConfig(Noun):
 
     `negative_slope` is the start value of a learnable slope; the slope fields are None for activations
     that take none. A slope above `slope_max` starts at `slope_max`. A search evaluates on validation images
-    alone; `evaluated_on` "test" is for the verdict after it.
+    alone, the first `val_size` of the held-out ones; `evaluated_on` "rest" takes the other held-out ones, on
+    which arms are compared, and "test" is for the verdict at the end.
     """
 
     dataset: str

@@ -155,6 +155,7 @@ def _print_next(console: Console, store: Store, outcome: "Outcome") -> None:
         f"one trial         {command} show {name} --trial N{where}",
         f"as one page       {command} report {name}{where}",
         f"confirm           {command} confirm {name}{where}",
+        f"what mattered     {command} compare {name}{where}",
         f"in a browser      pip install optuna-dashboard && {command} dashboard{where}",
     ]
     if outcome.finished >= outcome.target and outcome.space is None:
@@ -200,6 +201,8 @@ def confirm_study(
         print(confirmation_json(found.confirmed, found.openings))
     elif found.confirmed:
         confirmation_table(Console(), found.confirmed, found.openings)
+        where = f"{shlex.quote(found.study.name)}{Store(storage).option}"
+        say(progress, f"\nNext:\n  what mattered     python -m slopesearch compare {where}")
     if found.interrupted:
         say(progress, "the confirmation is not done; the same command goes on with it")
         raise typer.Exit(130)

@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from slopesearch.cli.answer_views import answers_json, answers_view
 from slopesearch.cli.options import Json, Storage, StudyName
 from slopesearch.cli.tables import say, study_json, study_table, summaries_table, trial_json, trial_view
+from slopesearch.evidence.answers import answers_of
 from slopesearch.evidence.pruning import why_stopped
 from slopesearch.report.summary import TOP
 from slopesearch.search.records import StudySummary
@@ -69,7 +71,10 @@ def show_study(
     """Show a study, its best configs and their lead over the textbook; or one trial."""
     store = Store(storage)
     record = store.read(name, "ranking")
-    if trial is not None:
+    answers = answers_of(record).values()
+    if trial is None and answers:
+        print(answers_json(answers)) if as_json else answers_view(Console(), answers)
+    elif trial is not None:
         (whole,) = store.whole(record, [record.trial(trial)])
         why = why_stopped(record, whole)
         print(trial_json(whole, why)) if as_json else trial_view(Console(), whole, why)
@@ -90,21 +95,27 @@ def report_study(
     """Write what a study found as one HTML page that needs no network."""
     from slopesearch.report.page import tables_of, write_page
     from slopesearch.report.plots import write_tables
-    from slopesearch.search.records import CONFIRM, VERDICTS
+    from slopesearch.report.verdicts import contrast_rows, run_rows
+    from slopesearch.search.records import COMPARE, CONFIRM, VERDICTS
 
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise RequestError(f"-o takes a file in a folder that exists, like report.html, given '{out}'")
     if data_out is not None and data_out.exists() and not data_out.is_dir():
         raise RequestError(f"--data-out takes a folder, which may be new, given the file '{data_out}'")
-    if name is not None and name.endswith(VERDICTS):
+    store = Store(storage)
+    search = name.rpartition("/")[0] if name is not None and name.endswith(VERDICTS) else None
+    declared = search is not None and str(name).endswith(COMPARE) and store.find(search, "ranking") is None
+    if search is not None and not declared:
         raise RequestError(
             f"'{name}' is the verdict of a search and stands on the search's page; name the search: "
-            f"python -m slopesearch report {shlex.quote(name.rpartition('/')[0])}"
+            f"python -m slopesearch report {shlex.quote(search)}"
         )
-    store = Store(storage)
     record = store.read(name, "page")
-    tables = tables_of(record)
-    write_page(record, tables, out, store.find(record.name + CONFIRM, "ranking"))
+    comparison = record if declared else store.find(record.name + COMPARE, "ranking")
+    tables = {} if declared else tables_of(record)  # the figures of a search
+    write_page(record, tables, out, store.find(record.name + CONFIRM, "ranking"), comparison)
+    answers = answers_of(comparison)
+    tables |= {"compare": contrast_rows(answers), "compare_runs": run_rows(answers)}
     console = Console()
     for sentence in record.left_out():
         say(console, f"left out: {sentence}")

@@ -130,11 +130,7 @@ def confirmation_table(
         say(console, f"{diverged} runs diverged and count as chance.")
     say(console, "The intervals are over seeds, on the same validation images that chose the configs.")
     say(console, f"pick: {numbers[best.arm.config]}, the lowest mean loss")
-    for row in confirmed:
-        if row.difference is not None:
-            loss, accuracy = _cells(row.difference.val_loss)[0], _cells(row.difference.val_accuracy)[0]
-            number = numbers[row.arm.config]
-            say(console, f"pick minus {number}, seed by seed: val_loss {loss}, val_accuracy {accuracy}")
+    _differences_table(console, confirmed, numbers)
     if not openings:
         return
     opening = openings[-1]
@@ -159,6 +155,22 @@ def _confirmed_table(
     console.print(names)
     console.print()
     console.print(table)
+
+
+def _differences_table(
+    console: Console, confirmed: Sequence[ConfirmedArm], numbers: Mapping[TrialConfig, int]
+) -> None:
+    table = _table("pick minus", "val_loss", "p", "val_accuracy", "p")
+    for row in confirmed:
+        if row.difference is not None:
+            found = row.difference
+            cells = (_cells(found.val_loss)[0], found.p_loss, _cells(found.val_accuracy)[0], found.p_accuracy)
+            table.add_row(_cell(numbers[row.arm.config]), *map(_cell, cells))
+    if table.row_count:
+        console.print()
+        console.print(table)
+        say(console, "Seed by seed, ± 95 %; p is family-wise (max-T of sign flips), from six seeds on.")
+        say(console, "The pick was chosen by these runs, so its lead is a little flattered.")
 
 
 def _tested_table(console: Console, opening: Opening, numbers: Mapping[TrialConfig, int]) -> None:

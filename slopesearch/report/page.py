@@ -4,19 +4,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from slopesearch.config import Range, StudySpec
+from slopesearch.evidence.answers import answers_of
 from slopesearch.evidence.health import health
 from slopesearch.evidence.results import confirmed_of, openings_of, pick
 from slopesearch.evidence.selection import believed, sentences
 from slopesearch.evidence.statistics import Estimate
 from slopesearch.files import write_aside
+from slopesearch.report.forest import remarks, section
 from slopesearch.report.plots import COMPARING, PLOTS
-from slopesearch.report.style import Rows, completed, few, objective_name
+from slopesearch.report.style import Rows, completed, few, for_script, objective_name
 from slopesearch.report.summary import TOP, textbook_rows
 from slopesearch.search.records import StudyRecord
 from slopesearch.search.rows import collector_at_rest
@@ -31,35 +32,44 @@ def tables_of(study: StudyRecord, names: Iterable[str] = PLOTS) -> dict[str, Row
 
 
 def write_page(
-    study: StudyRecord, tables: dict[str, Rows], path: Path, confirmation: StudyRecord | None = None
+    study: StudyRecord,
+    tables: dict[str, Rows],
+    path: Path,
+    confirmation: StudyRecord | None = None,
+    comparison: StudyRecord | None = None,
 ) -> None:
     """Write the page in one step. Raises OSError where the folder cannot be written to."""
-    write_aside(path, page(study, tables, confirmation).encode())
+    write_aside(path, page(study, tables, confirmation, comparison).encode())
 
 
-def page(study: StudyRecord, tables: dict[str, Rows], confirmation: StudyRecord | None = None) -> str:
-    """The page as HTML; `confirmation` is the study that `confirm` made of it.
+def page(
+    study: StudyRecord,
+    tables: dict[str, Rows],
+    confirmation: StudyRecord | None = None,
+    comparison: StudyRecord | None = None,
+) -> str:
+    """The page as HTML; `confirmation` and `comparison` are the studies that the commands made of it.
 
-    All text of the study is escaped, on the page and inside its scripts.
+    A comparison of declared arms has no search: it is the study itself, without tables. All text of the
+    study is escaped, on the page and inside its scripts.
     """
     with collector_at_rest():
-        figures = [_figure(name, tables[name], study.spec) for name in PLOTS]
+        figures = [_figure(name, tables[name], study.spec) for name in PLOTS if name in tables]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    found = [
-        _confirmed_table(confirmation),
-        _tested_table(confirmation),
-        _top_table(study),
-        _textbook_table(study),
-    ]
+    found = [_confirmed_table(confirmation), _tested_table(confirmation)]
+    if study is not comparison:
+        found += [_top_table(study), _textbook_table(study)]
     return environment.get_template("page.html").render(
         study=study,
         counts=counts(study),
         left_out=study.left_out(),
         asked=asked(study),
-        belief=[*_picked(confirmation), *belief(study)],
-        doubts=health(study),
+        belief=[] if study is comparison else [*_picked(confirmation), *belief(study)],
+        answers=[section(answer) for answer in answers_of(comparison).values()],
+        remarks=remarks(answers_of(comparison)),
+        doubts=[] if study is comparison else health(study),
         tables=[table for table in found if table["rows"]],
         figures=figures,
         plotly=Markup(get_plotlyjs()),
@@ -74,14 +84,8 @@ def _figure(name: str, rows: Rows, spec: StudySpec) -> dict[str, Any]:
         "id": name,
         "title": plot.title,
         "sentence": plot.say(rows, spec),
-        "json": _for_script(plot.draw(rows, spec)),
+        "json": for_script(plot.draw(rows, spec)),
     }
-
-
-def _for_script(figure: go.Figure) -> Markup:
-    """A figure as JSON that cannot end the script element around it."""
-    json: str = figure.to_json()
-    return Markup(json.replace("<", "\\u003c"))
 
 
 def counts(study: StudyRecord) -> str:

@@ -15,8 +15,9 @@ from slopesearch.config import REPORTS, Diagnostics, Noun, Report, ResolvedSpec,
 from slopesearch.wording import RequestError, short
 
 MOST_NAMED = 5  # trials that cannot be read, in a message
-CONFIRM, TEST = "/confirm", "/test"  # behind the name of a search: the studies of its verdict
-VERDICTS = (CONFIRM, TEST)
+# Behind the name of a search: the studies of its verdict, and those in which its choices are compared.
+CONFIRM, TEST, TUNE, COMPARE = "/confirm", "/test", "/tune", "/compare"
+VERDICTS = (CONFIRM, TEST, TUNE, COMPARE)
 AUDITED = "would_prune_at"  # the first report step at which a trial that ran on would have been stopped
 STOPPED = "pruned_by"  # why the pruner stopped a trial, or would have stopped one that ran on: a Stop
 GIVEN = "given_by_hand"  # true of a trial whose config a person gave: no sample, so no part of a comparison

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slopesearch.config import ResolvedSpec, StudySpec
-from slopesearch.search.records import VERDICTS, StudyRecord, StudySummary, TrialRecord, UnreadableError
+from slopesearch.search.records import (
+    CONFIRM,
+    TEST,
+    VERDICTS,
+    StudyRecord,
+    StudySummary,
+    TrialRecord,
+    UnreadableError,
+)
 from slopesearch.search.rows import Extent, collector_at_rest, parsed, read_rows, record_of
 from slopesearch.search.sqlite import DEFAULT_URL, SqliteFile
 from slopesearch.wording import RequestError, differences, printable, short
@@ -80,6 +88,8 @@ class Store:
 
     def find(self, name: str, extent: Extent = "whole") -> StudyRecord | None:
         """A study, see `read`, or None where there is none of the name, or nothing in it yet."""
+        if self._is_empty():
+            return None
         self._file.check_there()
         with self._file.reading() as connection:
             return _record_of(connection, name, extent)
@@ -95,11 +105,14 @@ class Store:
 
     def spec_of(self, name: str) -> ResolvedSpec | None:
         """The spec of a study, or None where there is no such study yet, or no storage."""
-        if not self._file.path.exists() or not self._file.path.stat().st_size:
+        if self._is_empty():
             return None
         with self._file.reading() as connection:
             found = _begun(connection, name)
         return found[1].spec if found else None
+
+    def _is_empty(self) -> bool:
+        return not self._file.path.exists() or not self._file.path.stat().st_size
 
     def check_writable(self) -> None:
         """Raise RequestError unless studies can be written here. Writes nothing."""
@@ -126,12 +139,12 @@ class Store:
             yield storage
 
     @contextmanager
-    def confirming(self, name: str) -> Iterator[None]:
-        """Hold a search for its confirmation, which is more than one study.
+    def holding(self, name: str, doing: str) -> Iterator[None]:
+        """Hold a name while it is being "confirmed" or "compared", which takes more than one study.
 
-        Raises RequestError, naming the holder, where another process is confirming it.
+        Raises RequestError, naming the holder, where another process is doing the same.
         """
-        with self._file.lock(name, "confirmed"):
+        with self._file.lock(name, doing):
             yield
 
     def parts(self, name: str) -> list[StudySummary]:
@@ -193,7 +206,8 @@ def check_name(name: str) -> None:
     if printable(name) != name:
         raise RequestError(f"name: control characters cannot be part of one, given '{printable(name)}'")
     if name.endswith(VERDICTS):
-        raise RequestError(f"name: '{name}' is what `confirm` would call its own study; choose another")
+        command = "confirm" if name.endswith((CONFIRM, TEST)) else "compare"
+        raise RequestError(f"name: '{name}' is what `{command}` would call its own study; choose another")
     if name.startswith("-"):
         raise RequestError(f"name: a leading '-' would be read as an option, given '{name}'")
 
