@@ -49,7 +49,7 @@ ROUTE = [
         "report.page",
         "report.dashboard",
     ),
-    *("cli.streams", "cli.tables", "cli.answer_views", "cli.live", "cli.options"),
+    *("cli.streams", "cli.verdict_tables", "cli.tables", "cli.answer_views", "cli.live", "cli.options"),
     *(
         "cli.study_commands",
         "cli.search_commands",

@@ -14,8 +14,9 @@ from slopesearch.cli.options import Json, Storage, StudyName
 from slopesearch.cli.tables import say, study_json, study_table, summaries_table, trial_json, trial_view
 from slopesearch.evidence.answers import answers_of
 from slopesearch.evidence.pruning import why_stopped
+from slopesearch.evidence.results import confirmed_of, pick
 from slopesearch.report.summary import TOP
-from slopesearch.search.records import StudySummary
+from slopesearch.search.records import COMPARE, CONFIRM, VERDICTS, StudySummary
 from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
 from slopesearch.wording import RequestError, counted, printable
@@ -42,11 +43,18 @@ def list_studies(
         copied = Store(storage).copy(*copy)
         say(Console(), f"{copy[1]}: {', '.join(map(_counted, copied))}")
         return
-    summaries = Store(storage).summaries()
+    store = Store(storage)
+    summaries = store.summaries()
+    confirmed = {
+        summary.name.removesuffix(CONFIRM): pick(found).val_accuracy.mean
+        for summary in summaries
+        if summary.name.endswith(CONFIRM) and (found := confirmed_of(store.find(summary.name, "ranking")))
+    }
     if as_json:
-        print(json.dumps([vars(summary) for summary in summaries], indent=2))
+        rows = [{**vars(summary), "confirmed": confirmed.get(summary.name)} for summary in summaries]
+        print(json.dumps(rows, indent=2))
     else:
-        summaries_table(Console(), summaries)
+        summaries_table(Console(), summaries, confirmed)
 
 
 def _delete(store: Store, name: str) -> None:
@@ -81,7 +89,9 @@ def show_study(
     elif as_json:
         print(study_json(record, store.whole(record, record.ranked()[:TOP])))
     else:
-        study_table(Console(), record)
+        is_search = not record.name.endswith(VERDICTS)
+        confirmation = store.find(record.name + CONFIRM, "ranking") if is_search else None
+        study_table(Console(), record, confirmation)
 
 
 def report_study(
@@ -96,7 +106,6 @@ def report_study(
     from slopesearch.report.page import tables_of, write_page
     from slopesearch.report.plots import write_tables
     from slopesearch.report.verdicts import contrast_rows, run_rows
-    from slopesearch.search.records import COMPARE, CONFIRM, VERDICTS
 
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise RequestError(f"-o takes a file in a folder that exists, like report.html, given '{out}'")

@@ -1,6 +1,7 @@
 """Stored studies as tables for people and JSON for programs; without torch."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
@@ -11,13 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from slopesearch.cli.verdict_tables import confirmed_sentences, mean_rows
 from slopesearch.config import Report, TrialConfig
 from slopesearch.evidence.health import health
 from slopesearch.evidence.results import ConfirmedArm, Opening, confirmed_of, openings_of, pick
 from slopesearch.evidence.selection import believed, sentences
 from slopesearch.evidence.statistics import Estimate
 from slopesearch.report.summary import NOT_COMPARABLE, TOP, textbook_rows
-from slopesearch.search.records import TAKEN, StudyRecord, StudySummary, TrialRecord
+from slopesearch.search.records import CONFIRM, TAKEN, VERDICTS, StudyRecord, StudySummary, TrialRecord
 from slopesearch.wording import describe, printable
 
 LINES = "\n\t"  # the control characters that a traceback needs
@@ -50,20 +52,28 @@ def _table(*headers: str) -> Table:
     return table
 
 
-def summaries_table(console: Console, summaries: list[StudySummary]) -> None:
-    """Print a line per study."""
-    table = _table("study", "complete", "pruned", "running", "failed", "best")
+def summaries_table(
+    console: Console, summaries: Sequence[StudySummary], confirmed: Mapping[str, float]
+) -> None:
+    """Print a line per study; `confirmed` has the mean accuracy of a search's pick on fresh seeds."""
+    table = _table("study", "complete", "pruned", "running", "failed", "best", "confirmed")
     for row in summaries:
-        table.add_row(*map(_cell, asdict(row).values()))
+        table.add_row(*map(_cell, (*asdict(row).values(), confirmed.get(row.name))))
     console.print(table if summaries else "no studies yet; `python -m slopesearch optimize` makes one")
 
 
-def study_table(console: Console, study: StudyRecord) -> None:
-    """Print the best config, the top five, the lead over the textbook, and doubts; or the confirmation."""
+def study_table(console: Console, study: StudyRecord, confirmation: StudyRecord | None = None) -> None:
+    """Print the best config, the top five, the lead over the textbook, and doubts; or the confirmation.
+
+    Of a search that was confirmed, see `confirmation`, the pick stands in the place of the best.
+    """
     if confirmed := confirmed_of(study):
         confirmation_table(console, confirmed, openings_of(study))
         return
-    _found_table(console, study)
+    if study.name.endswith(VERDICTS):
+        _means_table(console, study)
+        return
+    _found_table(console, study, confirmed_of(confirmation))
     doubts = health(study)
     if doubts:
         console.print()
@@ -71,7 +81,16 @@ def study_table(console: Console, study: StudyRecord) -> None:
         wrapped(console, f"{doubt.grade}: {doubt.text}")
 
 
-def _found_table(console: Console, study: StudyRecord) -> None:
+def _means_table(console: Console, study: StudyRecord) -> None:
+    rows = mean_rows(study)
+    say(console, f"\n{printable(study.name)}: {len(study.trials)} runs of {len(rows)} configs on seeds")
+    table = _table("config", "runs", f"mean {study.spec.objective}")
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    console.print(table)
+
+
+def _found_table(console: Console, study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -> None:
     complete, pruned, failed = (study.count(state) for state in ("COMPLETE", "PRUNED", "FAIL"))
     running = study.count("RUNNING")
     unfinished = f", {running} unfinished" if running else ""
@@ -86,8 +105,27 @@ def _found_table(console: Console, study: StudyRecord) -> None:
     if not ranked or ranked[0].config is None or ranked[0].value is None:
         say(console, "no trial has run to its end yet")
         return
-    best, value = ranked[0].config, ranked[0].value
-    say(console, f"best: trial {ranked[0].number}, {study.spec.objective} {value:.4f}")
+    if confirmed:
+        first, *rest = confirmed_sentences(study, confirmed)
+        wrapped(console, first)
+        for sentence in rest:
+            wrapped(console, sentence, indent="  ")
+    else:
+        _best_view(console, study, ranked[0].config)
+    console.print()
+    top = _table("top", study.spec.objective, "config")
+    for trial in ranked[:TOP]:
+        top.add_row(_cell(trial.number), _cell(trial.value), _cell(trial.config and describe(trial.config)))
+    console.print(top)
+    if confirmed:
+        say(console, f"Every arm: python -m slopesearch show {shlex.quote(study.name + CONFIRM)}")
+    else:
+        _textbook_table(console, study)
+
+
+def _best_view(console: Console, study: StudyRecord, best: TrialConfig) -> None:
+    number, value = study.best().number, study.best().value
+    say(console, f"best: trial {number}, {study.spec.objective} {value:.4f}")
     for sentence in sentences(believed(study)):
         wrapped(console, sentence, indent="  ")
     for name in ("activation", "negative_slope", "slope_mode", "slope_max", "norm", "init", "lr"):
@@ -98,12 +136,8 @@ def _found_table(console: Console, study: StudyRecord) -> None:
                 f"  {name:<15} {chosen:.4g}" if isinstance(chosen, float) else f"  {name:<15} {chosen}",
             )
 
-    console.print()
-    top = _table("top", study.spec.objective, "config")
-    for trial in ranked[:TOP]:
-        top.add_row(_cell(trial.number), _cell(trial.value), _cell(trial.config and describe(trial.config)))
-    console.print(top)
 
+def _textbook_table(console: Console, study: StudyRecord) -> None:
     rows = textbook_rows(study)
     if rows:
         console.print()
