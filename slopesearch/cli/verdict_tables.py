@@ -38,7 +38,7 @@ def _interval(found: Estimate, sign: str = "") -> str:
 
 
 def mean_rows(study: StudyRecord) -> list[tuple[str, int, float]]:
-    """Each config of a study whose trials are seeds: how many ran to their end, their mean; the best first."""
+    """Each config of a study whose trials are seeds: how many ran to their end, their mean; best first."""
     values: dict[TrialConfig, list[float]] = defaultdict(list)
     for trial in study.ranked():
         if trial.config is not None and trial.value is not None:
