@@ -156,6 +156,10 @@ class _LearnableLeakyReLU(nn.Module):
             return self.slope
         return self.slope.clamp(self.get_buffer("forward_low"), self.get_buffer("forward_high"))
 
+    def slopes(self) -> tuple[Tensor, Tensor]:
+        """Each member's slope as the forward pass uses it, and the parameter behind it: (G,), (G,)."""
+        return self.effective_slope(), self.slope
+
     def forward(self, x: Tensor) -> Tensor:
         return _leaky(x, self.effective_slope())
 
@@ -166,6 +170,10 @@ class _PReLU(nn.Module):
     def __init__(self, layers: Sequence[nn.PReLU]) -> None:
         super().__init__()
         self.weight = nn.Parameter(_stack(layers, "weight"))
+
+    def slopes(self) -> tuple[Tensor, Tensor]:
+        """Each member's mean slope, twice, as nothing bounds it: (G,), (G,)."""
+        return (self.weight.mean(1),) * 2
 
     def forward(self, x: Tensor) -> Tensor:
         return _leaky(x, self.weight)
