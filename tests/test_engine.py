@@ -184,7 +184,7 @@ def test_members_of_a_pack_train_as_if_alone_and_leave_when_they_are_stopped(dig
     for i in (0, 2, 4):
         for mine, theirs in zip(together[i].curve, alone[i].curve, strict=True):
             assert mine.train_loss == pytest.approx(theirs.train_loss, rel=1e-3)
-            # Behind BatchNorm, gradients that are 0 but for rounding get whole steps of Adam; validation shows it.
+            # Behind BatchNorm, gradients that are 0 but for rounding get whole steps of Adam.
             assert mine.val_accuracy == pytest.approx(theirs.val_accuracy, abs=0.04)
             assert mine.update_ratios == pytest.approx(theirs.update_ratios, rel=0.1)
     assert len(together[1].curve) == 1

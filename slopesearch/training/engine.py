@@ -15,6 +15,7 @@ from slopesearch.nets.models import build_model
 from slopesearch.nets.packed import PackedModel
 from slopesearch.seeds import derive
 from slopesearch.training.data import Data
+from slopesearch.training.devices import arithmetic
 from slopesearch.training.diagnostics import diagnose, hidden_weights
 from slopesearch.training.optimizers import PackedAdamW, SingleAdamW
 from slopesearch.training.validation import Seen, autocast, hidden_weights_of_pack, see, see_pack
@@ -98,6 +99,7 @@ class Member:
             seconds=self.seconds + time.perf_counter() - started,
             images_per_second=self.steps * self.config.batch_size / self.train_seconds,
             device=str(device),
+            arithmetic=arithmetic(self.config.precision, device),
             diagnostics=diagnostics,
         )
 
