@@ -1,4 +1,4 @@
-"""What a worker does in its process: it is prepared for its device, loads once, and tells its faults apart."""
+"""What a worker does in its process: it prepares for its device, loads once, and tells its faults apart."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ import torch
 from slopesearch.config import Report
 from slopesearch.search import worker
 from slopesearch.search.messages import Failed
-from slopesearch.training.data import Data
+from slopesearch.training.data import Data, load
 from tests.conftest import make_config
 
 FOLDER = Path("unused")
@@ -35,14 +35,13 @@ def test_a_worker_makes_its_gpu_the_current_one_and_multiplies_as_it_says() -> N
 
 def test_a_worker_loads_its_images_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[str] = []
-    real = worker.load
 
-    def load(name: str, *asked: Any) -> Data:
+    def counted(name: str, *asked: Any) -> Data:
         loads.append(name)
-        return real(name, *asked)
+        return load(name, *asked)
 
     worker._data.cache_clear()
-    monkeypatch.setattr(worker, "load", load)
+    monkeypatch.setattr(worker, "load", counted)
     runs: list[dict[str, Any]] = [{}, {"lr": 0.1}, {"activation": "tanh", "order_seed": 7}]
     for changes in runs:
         next(worker.begin([make_config(**changes)], FOLDER, torch.device("cpu")))

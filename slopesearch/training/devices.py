@@ -146,12 +146,12 @@ def prepare(device: "torch.device") -> None:
         torch.set_num_threads(1)
         return
     torch.cuda.set_device(device)  # or what names no device would take room on the first GPU
-    for products in _float32_products():
+    for products in float32_products():
         products.fp32_precision = "ieee"
     torch.backends.cudnn.benchmark = True
 
 
-def _float32_products() -> list[Any]:
+def float32_products() -> list[Any]:
     """Where torch keeps how it multiplies float32 on a GPU: in convolutions, in matrix products."""
     import torch
 
@@ -161,7 +161,7 @@ def _float32_products() -> list[Any]:
 
 def arithmetic(precision: Precision, device: "torch.device") -> str:
     """What goes into products in a run of this precision: it, or tf32 where torch is set to that."""
-    rounds = any(products.fp32_precision == "tf32" for products in _float32_products())
+    rounds = any(products.fp32_precision == "tf32" for products in float32_products())
     return "tf32" if precision == "float32" and device.type == "cuda" and rounds else precision
 
 
