@@ -24,7 +24,8 @@ ROUTE = [
     *("nets.cpu.loops", "nets.cpu.steps", "nets.cpu.stem", "nets.cpu.plan", "nets.cpu"),
     "nets.plain",
     *("training.data", "training.devices", "training.diagnostics", "training.optimizers"),
-    *("training.validation", "training.engine", "training.fit", "checks"),
+    *("training.validation", "training.engine", "training.parity", "training.doctor", "training.fit"),
+    "checks",
     *("search.records", "search.textbook", "search.sampler", "search.pruner", "search.space"),
     *("search.rescue", "search.sqlite", "search.rows", "search.store", "search.ledger"),
     *("evidence.statistics", "evidence.arms", "evidence.results"),
@@ -36,7 +37,8 @@ ROUTE = [
     *("report.summary", "report.style", "report.search_plots", "report.slope_plots", "report.choice_plots"),
     *("report.network_plots", "report.run_plots", "report.plots", "report.page", "report.dashboard"),
     *("cli.streams", "cli.tables", "cli.live", "cli.options"),
-    *("cli.study_commands", "cli.search_commands", "cli.model_commands", "cli.main", "__main__"),
+    *("cli.study_commands", "cli.search_commands", "cli.model_commands", "cli.doctor_command"),
+    *("cli.main", "__main__"),
 ]
 KNOWS_TORCH = (
     *("nets", "training", "search.worker", "search.launchers"),

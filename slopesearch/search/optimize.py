@@ -5,10 +5,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from slopesearch.config import ResolvedSpec, StudySpec
+from slopesearch.config import Precision, ResolvedSpec, StudySpec
 from slopesearch.search.events import Began, Listener, Noted
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.ledger import Configure, Ledger
@@ -21,6 +21,7 @@ from slopesearch.search.store import Store, check_name, create_or_resume, refuse
 from slopesearch.search.textbook import first_trials
 from slopesearch.training.data import content_hash, find
 from slopesearch.training.devices import best_precision
+from slopesearch.training.parity import why_no_packs
 from slopesearch.wording import RequestError
 
 
@@ -136,6 +137,7 @@ def run_study(
         if not devices:
             listen(Began(before, [], trials, store.path))
             return Outcome(name, finished, trials, interrupted=False)
+        settings = _with_sound_packs(settings, devices, trials, spec.precision, listen)
         launcher = LAUNCHERS[settings.launcher](devices, settings.folder)
         try:
             listen(Began(before, launcher.devices, trials, store.path))
@@ -146,6 +148,21 @@ def run_study(
             launcher.close()
         interrupted = interrupts.count > 0 and loop.finished < trials
         return Outcome(name, loop.finished, trials, interrupted)
+
+
+def _with_sound_packs(
+    settings: Settings, devices: list[str], trials: int, precision: Precision, listen: Listener
+) -> Settings:
+    """The settings, with packs of one, and a word on it, where a GPU trains packs with wrong numbers."""
+    if settings.pack_for(devices, trials) == 1:
+        return settings
+    for device in dict.fromkeys(devices):
+        reason = why_no_packs(device, precision) if device.startswith("cuda") else None
+        if reason is not None:
+            note = f"trials train one at a time, since packs cannot be trusted on {device}: {reason}"
+            listen(Noted(f"{note}; `python -m slopesearch doctor` says more"))
+            return replace(settings, pack=1)
+    return settings
 
 
 @contextmanager
