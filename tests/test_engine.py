@@ -13,6 +13,7 @@ from slopesearch.config import REPORTS, Report
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.models import build_model
 from slopesearch.training.data import Data
+from slopesearch.training.devices import prepare
 from slopesearch.training.diagnostics import diagnose, hidden_weights
 from slopesearch.training.engine import (
     QUICK_VALIDATION,
@@ -249,6 +250,7 @@ def test_evaluate_is_the_mean_over_all_images_in_evaluation_mode(digits: Data) -
 def test_a_gpu_trains_like_the_cpu(digits: Data) -> None:
     config = make_config(norm="before", slope_mode="learnable")
     device = torch.device("cuda:0")
+    prepare(device)
     run = train([config], digits.to(device), device)
     report = next(run)[0]
     cpu = next(train([config], digits, CPU))[0]

@@ -21,13 +21,14 @@ from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.models import MODELS, build_model
 from slopesearch.training import engine
 from slopesearch.training.data import Data
+from slopesearch.training.devices import prepare
 from slopesearch.training.diagnostics import diagnose
 from slopesearch.training.engine import Alone, Member, Pack
 from tests.conftest import make_config
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 # These give memory, shapes or types, and launch nothing.
-NO_WORK = {"empty", "empty_like", "new_empty_strided", "_unsafe_view", "promote_types", "scalar_tensor"}
+NO_WORK = {"empty", "empty_like", "new_empty_strided", "_unsafe_view", "promote_types"}
 
 
 LEARNED: dict[str, Any] = {"slope_mode": "learnable"}
@@ -213,6 +214,7 @@ def test_a_diagnosis_waits_once_a_batch_and_not_for_each_layer(
 @pytest.mark.parametrize("count", [1, 27])
 def test_a_training_step_on_a_gpu_waits_for_nothing(digits: Data, count: int) -> None:
     device = torch.device("cuda:0")
+    prepare(device)
     data = digits.to(device)
     team = team_of(mixed(count), data, device)
     team.step(data.train_images[:64], data.train_labels[:64], 1.0)

@@ -16,6 +16,7 @@ from slopesearch.nets.initializers import INITS
 from slopesearch.nets.models import build_model
 from slopesearch.nets.packed import PackedModel, _LeakyReLU
 from slopesearch.training.data import Data
+from slopesearch.training.devices import prepare
 from slopesearch.training.engine import Alone, Member, Pack
 from slopesearch.training.optimizers import PackedAdamW
 from tests.conftest import make_config
@@ -251,6 +252,7 @@ def test_the_optimizer_is_adamw_member_by_member() -> None:
 def test_a_pack_on_a_gpu_equals_its_members_on_the_cpu(digits: Data) -> None:
     configs = [config.model_copy(update={"lr": 1e-3}) for config in every_kind(model="cnn")]
     device = torch.device("cuda:0")
+    prepare(device)
     on_gpu = digits.to(device)
     team = Pack([Member(config, on_gpu, device) for config in configs], device)
     for step in range(10):

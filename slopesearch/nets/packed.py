@@ -119,16 +119,18 @@ class _LeakyReLU(nn.Module):
     """
 
     slope: Tensor
+    one: Tensor
 
     def __init__(self, layers: Sequence[nn.LeakyReLU]) -> None:
         super().__init__()
         slopes = [layer.negative_slope for layer in layers]
         self.register_buffer("slope", torch.tensor(slopes, dtype=torch.float64))
+        self.register_buffer("one", torch.ones(()))  # there, since a number would be written there each time
 
     def forward(self, x: Tensor) -> Tensor:
         by_member = x.view(len(x), len(self.slope), -1)
         slope = self.slope.to(torch.promote_types(x.dtype, torch.float32))[:, None]
-        return (by_member * torch.where(by_member > 0, 1.0, slope)).to(x.dtype).view_as(x)
+        return (by_member * torch.where(by_member > 0, self.one, slope)).to(x.dtype).view_as(x)
 
 
 def _fixed_leaky(layers: Sequence[nn.LeakyReLU]) -> nn.Module:
