@@ -46,6 +46,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         ("auto", 5, ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]),
         ("auto", 1, ["cuda:0"]),
         ("cuda:0,cuda:2", None, ["cuda:0", "cuda:2"]),
+        ("cuda:0,cuda:0", None, ["cuda:0", "cuda:0"]),  # two workers on one card
         ("cuda:2, cpu", None, ["cuda:2", "cpu"]),
     ],
 )
