@@ -41,7 +41,7 @@ def found() -> dict[str, doctor.Finding]:
 def test_a_machine_without_a_gpu_is_sound() -> None:
     findings = found()
     assert list(findings) == ["driver", "kernels", "workers", "cpu", "  numbers", "  images/s", "pack"]
-    assert findings["  images/s"].value == "1,000 at K = 1, 4,000 at K = 4"
+    assert findings["  images/s"].value == "1,000 alone, 4,000 in a pack of 4"
     assert findings["pack"].value == "1 of a study of 200 trials: on a CPU packs gain nothing"
     assert not any(finding.wrong or finding.fatal for finding in findings.values())
 
@@ -53,7 +53,7 @@ def test_each_gpu_is_examined_and_the_cpu_too() -> None:
     assert names == ["cuda:0", "cuda:1", "cpu"]
     assert "NVIDIA Fake, 8 GiB, compute capability 9.0" in findings[3].value
     assert "32 differ by 3e-05 from plain layers on the CPU, and in a pack by 4e-06" in findings[4].value
-    assert findings[5].value.endswith("64,000 at K = 64")
+    assert findings[5].value.endswith("64,000 in a pack of 64")
     assert findings[-1].value == "2 of a study of 200 trials: a search of 200 trials takes 50 rounds"
 
 
@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(doctor, "rate", rate)
     told = next(finding.value for finding in doctor.examine() if finding.name == "  images/s")
-    assert told == "1 at K = 1, 1 at K = 4, K = 16 does not fit into the memory that is free"
+    assert told == "1 alone, 1 in a pack of 4, a pack of 16 does not fit into the memory that is free"
 
 
 def test_a_driver_without_a_gpu_for_torch_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

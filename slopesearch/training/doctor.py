@@ -18,6 +18,7 @@ from slopesearch.training.devices import (
     usable_cores,
 )
 from slopesearch.training.parity import Parity, parity, rate
+from slopesearch.wording import counted
 
 PACKS = {"cpu": (1, 4), "cuda": (1, 4, 16, 64)}
 TRIALS = 200  # of the study whose pack is told: the default
@@ -93,7 +94,7 @@ def _kernels() -> Finding:
 
 def _describe(device: torch.device) -> str:
     if device.type == "cpu":
-        return f"{usable_cores()} usable cores, {platform.processor() or platform.machine()}"
+        return f"{counted(usable_cores(), 'usable core')}, {platform.processor() or platform.machine()}"
     card, cudnn = torch.cuda.get_device_properties(device), torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     capability = f"compute capability {card.major}.{card.minor}"
     return f"{card.name}, {card.total_memory / 2**30:.0f} GiB, {capability}, cuDNN {cudnn}"
@@ -134,8 +135,9 @@ def _speed(device: torch.device) -> Finding:
     told = []
     for count in PACKS[device.type]:
         try:
-            told.append(f"{rate(device, precision, count):,.0f} at K = {count}")
+            speed = rate(device, precision, count)
         except torch.OutOfMemoryError:
-            told.append(f"K = {count} does not fit into the memory that is free")
+            told.append(f"a pack of {count} does not fit into the memory that is free")
             break
+        told.append(f"{speed:,.0f} {'alone' if count == 1 else f'in a pack of {count}'}")
     return Finding("  images/s", ", ".join(told))
