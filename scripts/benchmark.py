@@ -42,13 +42,20 @@ from slopesearch.search.optimize import optimize
 from slopesearch.search.settings import Settings
 from slopesearch.search.space import check, resolve, sample
 from slopesearch.search.store import Store
-from slopesearch.training.devices import best_precision, resolve_devices, usable_cores
+from slopesearch.training.devices import (
+    best_precision,
+    float32_products,
+    prepare,
+    resolve_devices,
+    usable_cores,
+)
 
 DEFAULT_THREADS = torch.get_num_threads()  # before anything sets it
 BATCH_SIZE = 128
 IMAGES = 10_000
 TRIAL_IMAGES = 3 * (IMAGES // BATCH_SIZE) * BATCH_SIZE  # of an unpruned trial of the default study
 PACKS = (1, 4, 16, 64)
+GPU_PRECISIONS: tuple[Precision, ...] = ("float32", "bf16")
 BUSY = 0.25  # share of the cores at work before the start, from which the numbers mean little
 
 
@@ -105,6 +112,14 @@ def config_of(norm: str, precision: Precision) -> TrialConfig:
     return sample(resolve(check(asked), precision), optuna.trial.FixedTrial({}))
 
 
+def mixed_configs(norm: str, precision: Precision, count: int) -> list[TrialConfig]:
+    """So many draws from the default space with this norm: what a study trains as one pack."""
+    asked = {"dataset": "mnist", "epochs": 1, "val_size": 1000, "space": {"norm": norm}}
+    spec = resolve(check(asked), precision)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    return [sample(spec, study.ask()) for _ in range(count)]
+
+
 def workers_rate(launcher: ProcessLauncher, configs: list[TrialConfig], slots: int) -> float:
     """Training images a second of the first `slots` workers together, each with one pack of these configs."""
     rate, done = 0.0, 0
@@ -124,20 +139,25 @@ def workers_rate(launcher: ProcessLauncher, configs: list[TrialConfig], slots: i
     return rate
 
 
-def bound(device: torch.device, precision: Precision, threads: int) -> float:
+def bound(device: torch.device, arithmetic: str, threads: int) -> float:
     """Images a second if training were nothing but its matrix products, at the rate of a large product.
 
-    The products are those of torch's own layers. The package leaves some out of a pooled convolution's
-    backward, so its share of the bound may exceed 1.
+    `arithmetic` is float32, bf16 or, on a GPU, tf32: what torch rounds the operands of float32 convolutions
+    to there unless it is told not to. The products are those of torch's own layers. The package leaves some
+    out of a pooled convolution's backward, so its share of the bound may exceed 1.
     """
-    config = config_of("none", precision)
+    prepare(device)
+    if arithmetic == "tf32":
+        for products in float32_products():
+            products.fp32_precision = "tf32"
+    config = config_of("none", "float32")
     images = torch.zeros(BATCH_SIZE, 1, 28, 28)
     model = as_torch(build_model(config, images))
     with FlopCounterMode(display=False) as counter:
         loss = model(images).sum()
         loss.backward()
     size = 8192 if device.type == "cuda" else 1024
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = torch.bfloat16 if arithmetic == "bf16" else torch.float32
     a = torch.ones(size, size, device=device, dtype=dtype)
     # The same product as a 1x1 convolution, which on some CPUs a faster library computes.
     rows = a.view(1, size, size // 32, 32).contiguous(memory_format=torch.channels_last)
@@ -210,10 +230,10 @@ def contenders(
     default = f"copied loop, {DEFAULT_THREADS} threads"
     found = {default: found.pop(default), **found}
     if devices[0].startswith("cuda"):
-        for pack in PACKS:
-            config = config_of(norm, fast)
-            configs = [config.model_copy(update={"init_seed": member}) for member in range(pack)]
-            found[f"pack of {pack}, {fast}"] = partial(workers_rate, launcher, configs, 1)
+        for precision in GPU_PRECISIONS:
+            for pack in PACKS:
+                configs = mixed_configs(norm, precision, pack)
+                found[f"pack of {pack}, {precision}"] = partial(workers_rate, launcher, configs, 1)
         return found
     for precision in precisions:
         configs = [config_of(norm, precision)]
@@ -251,8 +271,10 @@ def main() -> None:
         console.print("[bold]The machine was busy before the start: read the ratios, not the rates.[/bold]")
 
     device = torch.device(devices[0])
-    precisions: list[Precision] = list(dict.fromkeys((fast, "float32")))
-    bounds = {precision: bound(device, precision, len(devices)) for precision in precisions}
+    on_gpu = device.type == "cuda"
+    precisions: list[Precision] = list(GPU_PRECISIONS if on_gpu else dict.fromkeys((fast, "float32")))
+    products = [*precisions, "tf32"] if on_gpu else precisions
+    bounds = {arithmetic: bound(device, arithmetic, len(devices)) for arithmetic in products}
     rates: dict[tuple[str, str], list[float]] = {}
     launcher = ProcessLauncher(devices, arguments.data)
     try:
@@ -273,7 +295,10 @@ def main() -> None:
         base = next(other for key, other in rates.items() if key[0] == norm)
         ratio = statistics.median(value / slow for value, slow in zip(values, base, strict=True))
         median = statistics.median(values)
-        share = median / bounds["float32" if "copied" in name or "float32" in name else fast]
+        # The copied loop leaves convolutions to torch, as those who copy it do.
+        share = (
+            median / bounds[("tf32" if on_gpu else "float32") if "copied" in name else name.split(", ")[1]]
+        )
         rows.append({"norm": norm, "what": name, "rates": values, "ratio": ratio, "share_of_bound": share})
         spread = f"{min(values):,.0f}-{max(values):,.0f}"
         numbers = (f"{ratio:.1f}", f"{60 * median / TRIAL_IMAGES:.1f}", f"{share:.0%}")

@@ -29,7 +29,7 @@ from slopesearch.config import TrialConfig
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.search.space import check, resolve, sample
 from slopesearch.training.data import Data
-from slopesearch.training.devices import WORKER_ENVIRONMENT, best_precision
+from slopesearch.training.devices import WORKER_ENVIRONMENT, best_precision, prepare, resolve_devices
 from slopesearch.training.engine import Alone, Member
 
 SIZES = [(128, 128), (128, 64, 14, 14), (128, 32, 28, 28)]
@@ -97,8 +97,8 @@ def main() -> None:
     parser.add_argument("--precision", choices=["float32", "bf16"])
     parser.add_argument("--json", type=Path, default=Path("benchmark-activations.json"))
     arguments = parser.parse_args()
-    device = torch.device(arguments.device)
-    torch.set_num_threads(1)
+    device = torch.device(resolve_devices(arguments.device, 1)[0])
+    prepare(device)
     precision = arguments.precision or best_precision([arguments.device])
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 

@@ -271,6 +271,8 @@ class TrialResult(Noun):
     """What one run gave: its curve, why it ended, what it cost, and what the network looks like inside.
 
     `seconds` are those of the whole run; `images_per_second` is the rate of training, without validation.
+    `arithmetic` is what goes into products: float32, tf32 or bf16. None is an earlier version's, which left
+    it to torch: on a GPU its "float32" was tf32 in convolutions.
     """
 
     ended: Ended
@@ -278,6 +280,7 @@ class TrialResult(Noun):
     seconds: float
     images_per_second: float
     device: str
+    arithmetic: str | None = None
     diagnostics: Diagnostics | None = None
 
     @property

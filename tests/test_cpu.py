@@ -742,9 +742,9 @@ def test_the_gradient_of_a_slope_is_summed_in_float32(kind: str) -> None:
 
 @pytest.fixture
 def _forgets_whether_the_loops_compile() -> Iterator[None]:
-    cpu._loops_compile.cache_clear()
+    cpu.kernels_compile.cache_clear()
     yield
-    cpu._loops_compile.cache_clear()
+    cpu.kernels_compile.cache_clear()
 
 
 def python(program: str, **environment: str) -> str:

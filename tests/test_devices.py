@@ -6,17 +6,21 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
 import torch
 
 from slopesearch.training.devices import (
+    arithmetic,
     best_precision,
     checked_torch_pair,
     default_pack,
+    prepare,
     resolve_devices,
     usable_cores,
 )
@@ -42,6 +46,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         ("auto", 5, ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]),
         ("auto", 1, ["cuda:0"]),
         ("cuda:0,cuda:2", None, ["cuda:0", "cuda:2"]),
+        ("cuda:0,cuda:0", None, ["cuda:0", "cuda:0"]),  # two workers on one card
         ("cuda:2, cpu", None, ["cuda:2", "cpu"]),
     ],
 )
@@ -198,11 +203,54 @@ def test_a_cpu_trains_in_bf16_where_it_multiplies_that_itself(
 def test_packs_are_for_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = SimpleNamespace(total_memory=2**33)  # 8 GiB
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda name: memory)
-    assert default_pack(["cpu", "cpu"], 200) == 1
-    assert default_pack(["cuda:0", "cpu"], 200) == 1
-    assert default_pack(["cuda:0"], 200) == 4
-    assert default_pack(["cuda:0", "cuda:1"], 200) == 2
-    assert default_pack(["cuda:0"], 10) == 1
-    assert default_pack(["cuda:0"], 10_000) == 16
+
+    def pack(devices: list[str], trials: int) -> int:
+        return default_pack(devices, trials)[0]
+
+    assert default_pack(["cpu", "cpu"], 200) == (1, "on a CPU packs gain nothing")
+    assert pack(["cuda:0", "cpu"], 200) == 1
+    assert default_pack(["cuda:0"], 200) == (4, "a search of 200 trials takes 50 rounds")
+    assert pack(["cuda:0", "cuda:1"], 200) == 2
+    assert pack(["cuda:0"], 10) == 1
+    assert default_pack(["cuda:0"], 10_000) == (16, "larger ones cost the search too much")
     memory.total_memory = 2**29 + 2**27  # for two members and a half
-    assert default_pack(["cuda:0"], 200) == 2
+    assert default_pack(["cuda:0"], 200) == (2, "a worker's share of memory is 0.6 GiB")
+
+
+def test_workers_on_one_card_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = {"cuda:0": 2**33, "cuda:1": 2**32}  # 8 and 4 GiB
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda name: SimpleNamespace(total_memory=cards[name])
+    )
+    assert default_pack(["cuda:1"], 10**6)[0] == 16
+    assert default_pack(["cuda:1", "cuda:1"], 10**6)[0] == 8
+    assert default_pack(["cuda:0", "cuda:0", "cuda:1"], 10**6)[0] == 16
+    assert default_pack(["cuda:0", "cuda:1", "cuda:1"], 10**6)[0] == 8
+
+
+@pytest.fixture
+def settings_of_torch() -> Iterator[list[Any]]:
+    """Where torch keeps how it multiplies float32 on a GPU; put back afterwards, with what `prepare` sets."""
+    cudnn: Any = torch.backends.cudnn
+    products = [cudnn.conv, torch.backends.cuda.matmul]
+    kept = [place.fp32_precision for place in products]
+    yield products
+    for place, precision in zip(products, kept, strict=True):
+        place.fp32_precision = precision
+    torch.backends.cudnn.benchmark = False
+
+
+def test_float32_is_float32_on_a_gpu_and_the_device_is_the_current_one(
+    monkeypatch: pytest.MonkeyPatch, settings_of_torch: list[Any]
+) -> None:
+    pinned: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", pinned.append)
+    device = torch.device("cuda:1")
+    assert arithmetic("float32", device) == "tf32"  # torch's own way, in convolutions
+    assert arithmetic("float32", torch.device("cpu")) == "float32"
+    prepare(device)
+    assert pinned == [device]
+    assert [products.fp32_precision for products in settings_of_torch] == ["ieee", "ieee"]
+    assert torch.backends.cudnn.benchmark
+    assert arithmetic("float32", device) == "float32"
+    assert arithmetic("bf16", device) == "bf16"

@@ -9,23 +9,25 @@ from typing import Any
 import pytest
 import torch
 
-from slopesearch.config import REPORTS
+from slopesearch.config import REPORTS, Report
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.models import build_model
 from slopesearch.training.data import Data
+from slopesearch.training.devices import prepare
 from slopesearch.training.diagnostics import diagnose, hidden_weights
 from slopesearch.training.engine import (
     QUICK_VALIDATION,
     Alone,
     Member,
     batches_of,
-    evaluate,
     lr_factor,
     report_steps,
     total_steps,
     train,
+    validated_at,
 )
 from slopesearch.training.optimizers import SingleAdamW
+from slopesearch.training.validation import evaluate
 from tests.conftest import drain, make_config, run_to_end
 
 CPU = torch.device("cpu")
@@ -114,11 +116,12 @@ def test_a_run_that_diverges_reports_chance_and_ends(digits: Data) -> None:
     assert result.final.val_loss == pytest.approx(log(10))
 
 
-def about_to_report(data: Data) -> Member:
-    """A member whose last step has changed nothing."""
-    member = Member(make_config(), data, CPU)
-    member.weights_before = hidden_weights(member.model)
-    return member
+def report_of(member: Member, step: int, train_loss: float, data: Data) -> Report:
+    """What a member reports whose last step has changed nothing."""
+    team = Alone([member], CPU)
+    team.remember()
+    (seen,) = team.look(*validated_at(step, data))
+    return member.report(step, train_loss, seen, data.classes)
 
 
 @pytest.mark.parametrize(
@@ -128,14 +131,14 @@ def about_to_report(data: Data) -> Member:
 def test_a_run_diverges_at_ten_times_the_loss_of_chance(
     digits: Data, train_loss: float, diverged: bool
 ) -> None:
-    member = about_to_report(digits)
-    assert member.report(1, train_loss, digits).diverged == diverged
+    member = Member(make_config(), digits, CPU)
+    assert report_of(member, 1, train_loss, digits).diverged == diverged
 
 
 def test_a_validation_loss_that_is_not_a_number_is_divergence(digits: Data) -> None:
-    member = about_to_report(digits)
+    member = Member(make_config(), digits, CPU)
     member.model.get_parameter("out.bias").data.fill_(nan)
-    assert member.report(1, 1.0, digits).diverged
+    assert report_of(member, 1, 1.0, digits).diverged
 
 
 def test_the_last_report_alone_is_on_all_validation_images(digits: Data) -> None:
@@ -144,10 +147,10 @@ def test_the_last_report_alone_is_on_all_validation_images(digits: Data) -> None
     data = Data(
         digits.train_images, digits.train_labels, torch.zeros(QUICK_VALIDATION + more, 1, 28, 28), labels
     )
-    member = about_to_report(data)
+    member = Member(make_config(), data, CPU)
     member.model.get_parameter("out.weight").data.fill_(0)
     member.model.get_parameter("out.bias").data.copy_(torch.arange(10) == 3)
-    accuracies = [member.report(step, 1.0, data).val_accuracy for step in (1, REPORTS - 1, REPORTS)]
+    accuracies = [report_of(member, step, 1.0, data).val_accuracy for step in (1, REPORTS - 1, REPORTS)]
     assert accuracies == [1.0, 1.0, QUICK_VALIDATION / (QUICK_VALIDATION + more)]
 
 
@@ -182,7 +185,8 @@ def test_members_of_a_pack_train_as_if_alone_and_leave_when_they_are_stopped(dig
     for i in (0, 2, 4):
         for mine, theirs in zip(together[i].curve, alone[i].curve, strict=True):
             assert mine.train_loss == pytest.approx(theirs.train_loss, rel=1e-3)
-            assert mine.val_accuracy == pytest.approx(theirs.val_accuracy, abs=0.02)
+            # Behind BatchNorm, gradients that are 0 but for rounding get whole steps of Adam.
+            assert mine.val_accuracy == pytest.approx(theirs.val_accuracy, abs=0.04)
             assert mine.update_ratios == pytest.approx(theirs.update_ratios, rel=0.1)
     assert len(together[1].curve) == 1
 
@@ -246,6 +250,7 @@ def test_evaluate_is_the_mean_over_all_images_in_evaluation_mode(digits: Data) -
 def test_a_gpu_trains_like_the_cpu(digits: Data) -> None:
     config = make_config(norm="before", slope_mode="learnable")
     device = torch.device("cuda:0")
+    prepare(device)
     run = train([config], digits.to(device), device)
     report = next(run)[0]
     cpu = next(train([config], digits, CPU))[0]

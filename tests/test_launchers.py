@@ -1,5 +1,6 @@
 """Real worker processes against the inline launcher: the same results, and what happens when one dies."""
 
+import io
 import os
 import resource
 import signal
@@ -73,6 +74,36 @@ def test_what_is_printed_in_a_worker_comes_not_between_its_messages() -> None:
     assert done.stdout == "message"
     assert "printed" in done.stderr
     assert "written by a library" in done.stderr
+
+
+def test_each_worker_is_pinned_to_the_device_of_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several on one GPU too, and one that takes a dead one's place. The processes are fake."""
+    started: list[str] = []
+
+    class Process:
+        returncode = 0
+
+        def __init__(self, command: list[str], **settings: object) -> None:
+            started.append(command[-2])
+            self.stdin, self.stdout = io.StringIO(), io.StringIO()
+
+        def wait(self, timeout: float | None = None) -> int:
+            return 0
+
+        def poll(self) -> int:
+            return 0
+
+        def kill(self) -> None:
+            pass
+
+        terminate = kill
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    devices = ["cuda:0", "cuda:1", "cuda:0"]
+    launcher = ProcessLauncher(devices, FOLDER)
+    launcher.start(1, [make_config()])
+    launcher.close()
+    assert started == [*devices, "cuda:1"]
 
 
 def test_a_worker_that_dies_is_told_of_and_replaced() -> None:

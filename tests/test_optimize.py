@@ -169,7 +169,7 @@ def test_what_is_stored_with_a_trial(harness: Harness) -> None:
     trial = harness.study().trials[0]
     assert set(trial.attributes) == {
         *("config", "seed", "val_accuracy", "val_loss", "train_loss", "seconds", "images_per_second"),
-        *("device", "ended", "dead_fraction"),  # no attenuation over one hidden layer
+        *("device", "arithmetic", "ended", "dead_fraction"),  # no attenuation over one hidden layer
     }
     assert trial.diagnostics is not None
     assert trial.diagnostics.dead_fraction == pytest.approx(trial.attributes["dead_fraction"], abs=1e-4)
@@ -177,6 +177,7 @@ def test_what_is_stored_with_a_trial(harness: Harness) -> None:
     assert [report.val_accuracy for report in trial.curve] == list(trial.reports.values())
     assert list(trial.reports) == list(range(1, 10))
     assert (trial.attributes["device"], trial.ended) == ("cpu", "completed")
+    assert trial.attributes["arithmetic"] == harness.study().spec.precision
 
 
 def test_a_loss_is_minimised(harness: Harness) -> None:

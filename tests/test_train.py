@@ -22,8 +22,8 @@ from slopesearch.runs.export import ConfigFile, Origin, read_config_file, write_
 from slopesearch.runs.predict import predict_images
 from slopesearch.runs.train import for_training, open_run, train_run
 from slopesearch.training.data import Data, load_test
-from slopesearch.training.engine import evaluate
 from slopesearch.training.fit import Epoch, Fit
+from slopesearch.training.validation import evaluate
 from slopesearch.wording import RequestError, StudyFailedError
 from tests.conftest import InProcess, make_config
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from slopesearch.cli import compare_command, model_commands, search_commands, study_commands
+from slopesearch.cli import compare_command, doctor_command, model_commands, search_commands, study_commands
 from slopesearch.cli.tables import LINES
 from slopesearch.wording import RequestError, StudyFailedError, printable
 
@@ -24,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": model_commands.train_config,
     "predict": model_commands.predict_digits,
     "replay": model_commands.replay_stored,
+    "doctor": doctor_command.examine_machine,
 }
 
 app = typer.Typer(

@@ -290,7 +290,7 @@ def trial_view(console: Console, trial: TrialRecord, why: Sequence[str] = ()) ->
         for name, chosen in trial.config:
             if chosen is not None:
                 say(console, f"  {name:<17} {chosen}")
-    for name in ("seconds", "images_per_second", "device"):
+    for name in ("seconds", "images_per_second", "device", "arithmetic"):
         if name in trial.attributes:
             say(console, f"  {name:<17} {trial.attributes[name]}")
     inside = trial.diagnostics

@@ -24,7 +24,8 @@ from slopesearch.nets.models import count_parameters
 from slopesearch.nets.plain import as_code, as_torch
 from slopesearch.seeds import derive
 from slopesearch.training.data import DATASETS, content_hash, load_for, load_test
-from slopesearch.training.engine import evaluate, total_steps
+from slopesearch.training.engine import total_steps
+from slopesearch.training.validation import evaluate
 from slopesearch.training.fit import Epoch, Fit
 
 CONFIG, WEIGHTS = "config.toml", "weights.safetensors"

@@ -5,12 +5,12 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from typing import Any
 
-from slopesearch.config import Range, ResolvedSpec, StudySpec
+from slopesearch.config import Precision, Range, ResolvedSpec, StudySpec
 from slopesearch.search.cover import size
 from slopesearch.search.events import Began, Listener, Noted
 from slopesearch.search.given import KEPT, Backlog, Given, joined, kept, refuse_misfits
@@ -33,6 +33,7 @@ from slopesearch.search.store import (
 )
 from slopesearch.training.data import content_hash, find
 from slopesearch.training.devices import best_precision
+from slopesearch.training.parity import why_no_packs
 from slopesearch.wording import RequestError
 
 
@@ -216,6 +217,7 @@ def run_study(
         if not devices or used_up is not None:
             listen(Began(before, [], trials, store.path))
             return Outcome(name, finished, trials, False, used_up)
+        settings = _with_sound_packs(settings, devices, trials, spec.precision, listen)
         launcher = LAUNCHERS[settings.launcher](devices, settings.folder)
         try:
             listen(Began(before, launcher.devices, trials, store.path))
@@ -233,6 +235,21 @@ def _used_up(ledger: Ledger, most: float) -> int | None:
     """How many configs the space holds, where each of them has a trial that is over."""
     trials = ledger.study.get_trials(deepcopy=False)
     return int(most) if sum(trial.state.is_finished() for trial in trials) >= most else None
+
+
+def _with_sound_packs(
+    settings: Settings, devices: list[str], trials: int, precision: Precision, listen: Listener
+) -> Settings:
+    """The settings, with packs of one, and a word on it, where a GPU trains packs with wrong numbers."""
+    if settings.pack_for(devices, trials) == 1:
+        return settings
+    for device in dict.fromkeys(devices):
+        reason = why_no_packs(device, precision) if device.startswith("cuda") else None
+        if reason is not None:
+            note = f"trials train one at a time, since packs cannot be trusted on {device}: {reason}"
+            listen(Noted(f"{note}; `python -m slopesearch doctor` says more"))
+            return replace(settings, pack=1)
+    return settings
 
 
 @contextmanager

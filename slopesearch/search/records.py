@@ -38,7 +38,7 @@ _NUMBERS = {
     "grad_attenuation": (-inf, inf),
     AUDITED: (1, REPORTS),
 }
-_TEXTS = ("device", "ended", "traceback", TAKEN)
+_TEXTS = ("device", "arithmetic", "ended", "traceback", TAKEN)
 _ALWAYS = ("ended", "val_accuracy", "val_loss", "seconds", "images_per_second", "device")
 
 
@@ -79,6 +79,8 @@ def attributes_of(result: TrialResult) -> dict[str, Any]:
         "ended": result.ended,
         "curves": [json.loads(report.model_dump_json()) for report in result.curve],
     }
+    if result.arithmetic is not None:
+        values["arithmetic"] = result.arithmetic
     if inside is not None:
         values["dead_fraction"] = round(inside.dead_fraction, 4)
         values["layers"] = json.loads(inside.model_dump_json())

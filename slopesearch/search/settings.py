@@ -43,4 +43,4 @@ class Settings:
 
     def pack_for(self, devices: list[str], trials: int) -> int:
         """How many of so many trials train together on each device."""
-        return self.pack or (1 if self.deterministic else default_pack(devices, trials))
+        return self.pack or (1 if self.deterministic else default_pack(devices, trials)[0])

@@ -19,6 +19,7 @@ import torch
 from slopesearch.config import EvaluatedOn, Report, TrialConfig
 from slopesearch.search.messages import Answer, Failed, Finished, Message, Reported, Said, Work
 from slopesearch.training.data import Data, load
+from slopesearch.training.devices import prepare
 from slopesearch.training.engine import Run, train
 
 
@@ -91,10 +92,7 @@ class _Sayer(logging.Handler):
 def main(readline: Callable[[], str]) -> None:
     """Serve the lines that come in, on standard output."""
     device = torch.device(sys.argv[1])
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    else:
-        torch.set_num_threads(1)
+    prepare(device)
     # A private copy of standard output for messages; whatever else prints goes to standard error.
     outbox = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import joblib
 
@@ -129,9 +129,40 @@ def one_device(name: str) -> "torch.device":
     import torch
 
     device = torch.device(resolve_devices(name, 1)[0])
+    prepare(device)
+    return device
+
+
+def prepare(device: "torch.device") -> None:
+    """Set what torch keeps for the whole process, before anything trains on a device.
+
+    "float32" is float32 on a GPU too, in convolutions as in matrix products: by itself torch rounds what goes
+    into the first to TF32, ten bits, and not what goes into the second. Who wants tensor cores asks for bf16.
+    Shapes stay as they are for a whole run, so that cuDNN may try its algorithms and keep the fastest.
+    """
+    import torch
+
     if device.type == "cpu":
         torch.set_num_threads(1)
-    return device
+        return
+    torch.cuda.set_device(device)  # or what names no device would take room on the first GPU
+    for products in float32_products():
+        products.fp32_precision = "ieee"
+    torch.backends.cudnn.benchmark = True
+
+
+def float32_products() -> list[Any]:
+    """Where torch keeps how it multiplies float32 on a GPU: in convolutions, in matrix products."""
+    import torch
+
+    cudnn: Any = torch.backends.cudnn  # whose types leave `conv` out
+    return [cudnn.conv, torch.backends.cuda.matmul]
+
+
+def arithmetic(precision: Precision, device: "torch.device") -> str:
+    """What goes into products in a run of this precision: it, or tf32 where torch is set to that."""
+    rounds = any(products.fp32_precision == "tf32" for products in float32_products())
+    return "tf32" if precision == "float32" and device.type == "cuda" and rounds else precision
 
 
 def usable_cores() -> int:
@@ -159,17 +190,22 @@ ROUNDS = 50
 MOST_MEMBERS = 16
 
 
-def default_pack(devices: list[str], trials: int) -> int:
-    """How many trials train together on a device: more than one where every device is a GPU.
+def default_pack(devices: list[str], trials: int) -> tuple[int, str]:
+    """How many trials train together on a device, and why: more than one where every device is a GPU.
 
-    On a CPU packing gains nothing. On GPUs few enough that the search stays sequential: 4 of 200 trials.
+    On a CPU packing gains nothing. On GPUs few enough that the search stays sequential, 4 of 200 trials, and
+    that workers which share a card fit into it.
     """
     import torch
 
     if not all(name.startswith("cuda") for name in devices):
-        return 1
-    memory = min(torch.cuda.get_device_properties(name).total_memory for name in devices)
-    return max(1, min(MOST_MEMBERS, memory // MEMBER_BYTES, trials // (ROUNDS * len(devices))))
+        return 1, "on a CPU packs gain nothing"
+    shares = [torch.cuda.get_device_properties(name).total_memory // devices.count(name) for name in devices]
+    return min(
+        (MOST_MEMBERS, "larger ones cost the search too much"),
+        (max(1, min(shares) // MEMBER_BYTES), f"a worker's share of memory is {min(shares) / 2**30:.1f} GiB"),
+        (max(1, trials // (ROUNDS * len(devices))), f"a search of {trials:,} trials takes {ROUNDS} rounds"),
+    )
 
 
 # glibc's malloc hands large blocks back to the kernel, which then zeroes fresh pages at every step. Kept, a

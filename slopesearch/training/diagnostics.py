@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from math import isfinite
 
 import numpy as np
@@ -14,6 +15,13 @@ from slopesearch.nets.activations import ACTIVATIONS, LearnableLeakyReLU
 
 MOST_LAYERS = 32  # of a deeper network so many are told of, evenly spaced
 SATURATED = 0.05  # a derivative below this share of the one at 0
+
+
+def as_numbers(tensors: Sequence[Tensor]) -> list[list[float]]:
+    """The numbers of each tensor, of any shape, on one device, which is waited for once."""
+    flat: list[float] = torch.cat([tensor.detach().double().flatten() for tensor in tensors]).tolist()
+    ends = np.cumsum([0, *(tensor.numel() for tensor in tensors)])
+    return [flat[start:end] for start, end in pairwise(ends)]
 
 
 def told_layers(count: int) -> list[int]:
@@ -36,10 +44,10 @@ def slopes_of(model: nn.Sequential, raw: bool = False) -> tuple[float, ...]:
     slopes = []
     for module in hidden_layers(model).values():
         if isinstance(module, LearnableLeakyReLU):
-            slopes.append((module.slope if raw else module.effective_slope()).item())
+            slopes.append(module.slope if raw else module.effective_slope())
         elif isinstance(module, nn.PReLU):
-            slopes.append(module.weight.mean().item())
-    return tuple(slopes)
+            slopes.append(module.weight.mean())
+    return tuple(as_numbers([torch.stack(slopes)])[0]) if slopes else ()
 
 
 def hidden_weights(model: nn.Sequential) -> list[Tensor]:
@@ -57,7 +65,7 @@ def update_ratios(before: Sequence[Tensor], after: Sequence[Tensor]) -> tuple[fl
     ratios = [
         (new - old).norm() / old.norm().clamp(min=1e-30) for old, new in zip(before, after, strict=True)
     ]
-    return _rounded(torch.stack(ratios).tolist())
+    return rounded(torch.stack(ratios).tolist())
 
 
 def _derivative(activation: nn.Module, z: Tensor) -> Tensor:
@@ -107,9 +115,9 @@ class _Units:
             found.append((_derivative(activation, places) != 0).any(0))
         return found
 
-    def all_alive(self) -> bool:
-        """Whether every unit has been active and had a derivative: no image can change that."""
-        return all(bool(units.all()) for units in [*self.active(), *self.passing()])
+    def all_alive(self) -> Tensor:
+        """Whether every unit has been active and had a derivative: no image can change that; shape ()."""
+        return torch.cat([*self.active(), *self.passing()]).all()
 
 
 @contextmanager
@@ -133,7 +141,7 @@ def diagnose(
 
     The network as it is defined, not an accelerated one: z is what goes into the activation in the tutorial's
     order. `further` images are looked at for dead units alone, as long as there may be one. None where a
-    gradient is not finite.
+    gradient is not finite. A GPU is waited for once for each batch of images, and once at the end.
     """
     model.eval()
     layers = hidden_layers(model)
@@ -141,40 +149,51 @@ def diagnose(
     autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=config.precision == "bf16")
     with torch.enable_grad(), autocast, _inputs_of(activations) as inputs:
         loss = F.cross_entropy(model(images).float(), labels, reduction="sum")
-    gradients = [g.double().square().mean().sqrt().item() for g in torch.autograd.grad(loss, inputs)]
+    rms = torch.stack([g.double().square().mean().sqrt() for g in torch.autograd.grad(loss, inputs)])
+    units = _Units(activations)
+    units.look(inputs)
+    gradients, (alive,) = as_numbers([rms, units.all_alive()])
     if not all(map(isfinite, gradients)):
         return None
 
-    units = _Units(activations)
-    units.look(inputs)
     for batch in torch.split(further, len(images)) if further is not None and len(further) else ():
-        if units.all_alive():
+        if alive:
             break
         with torch.no_grad(), autocast, _inputs_of(activations) as more:
             model(batch)
         units.look(more)
+        alive = float(units.all_alive())
     saturated = []
     if ACTIVATIONS[config.activation].bounded:
         for activation, z in zip(activations, inputs, strict=True):
             steepest = _derivative(activation, torch.zeros(1, device=z.device))
             saturated.append(_share(_derivative(activation, z) < SATURATED * steepest))
     passing = units.passing()
+    shares = (
+        [_share(~active) for active in units.active()],
+        [_share(~passes) for passes in passing],
+        [_share(z <= 0) for z in inputs],
+        saturated,
+    )
+    # In one go: on a GPU each number that is read by itself is waited for.
+    shared = [torch.stack(some) for some in shares if some]
+    dead, *told = as_numbers([_share(~torch.cat(passing)), *shared])
     return Diagnostics(
         order="tutorial",
         images=units.images,
         layers=tuple(layers),
-        never_active=_rounded(_share(~active) for active in units.active()),
-        zero_gradient=_rounded(_share(~passes) for passes in passing),
-        inactive=_rounded(_share(z <= 0) for z in inputs),
-        saturated=_rounded(saturated),
-        gradient_rms=_rounded(gradients),
-        dead_fraction=_share(~torch.cat(passing)),
+        never_active=rounded(told[0]),
+        zero_gradient=rounded(told[1]),
+        inactive=rounded(told[2]),
+        saturated=rounded(told[3]) if saturated else (),
+        gradient_rms=rounded(gradients),
+        dead_fraction=dead[0],
         grad_attenuation=attenuation(list(layers), gradients),
     )
 
 
-def _share(condition: Tensor) -> float:
-    return condition.float().mean().item()
+def _share(condition: Tensor) -> Tensor:
+    return condition.float().mean()
 
 
 def attenuation(layers: Sequence[int], rms: Sequence[float]) -> float | None:
@@ -189,6 +208,6 @@ def attenuation(layers: Sequence[int], rms: Sequence[float]) -> float | None:
     return float(np.polyfit(layers, np.log10(rms), 1)[0])
 
 
-def _rounded(values: Iterable[float]) -> tuple[float, ...]:
+def rounded(values: Iterable[float]) -> tuple[float, ...]:
     """Four significant digits: they are stored with every trial."""
     return tuple(float(f"{value:.4g}") for value in values)

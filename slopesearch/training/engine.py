@@ -6,7 +6,7 @@ from math import isfinite, log
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from slopesearch.config import REPORTS, Ended, Report, TrialConfig, TrialResult
 from slopesearch.nets.activations import LearnableLeakyReLU
@@ -15,11 +15,12 @@ from slopesearch.nets.models import build_model
 from slopesearch.nets.packed import PackedModel
 from slopesearch.seeds import derive
 from slopesearch.training.data import Data
-from slopesearch.training.diagnostics import diagnose, hidden_weights, slopes_of, update_ratios
+from slopesearch.training.devices import arithmetic
+from slopesearch.training.diagnostics import diagnose, hidden_weights
 from slopesearch.training.optimizers import PackedAdamW, SingleAdamW
+from slopesearch.training.validation import Seen, autocast, hidden_weights_of_pack, see, see_pack
 
 QUICK_VALIDATION = 1000  # images for all reports but the last: 5,000 cost 30 % of an epoch
-VALIDATION_BATCH = 250
 DIAGNOSED = 250  # validation images behind gradients and means; dead units are looked for on all
 QUICK_DIAGNOSED = 128  # where the run was stopped early
 
@@ -45,48 +46,38 @@ def lr_factor(step: int, total: int, warmup: float) -> float:
 
 
 class Member:
-    """One run: its network, which is as it is now at every report, its curve, and what it cost.
+    """One run: its network, its curve, and what it cost.
 
     `model` is the network as it is defined, `fast` the same function on the same parameters: the first is
-    looked at inside, the second trains and is validated.
+    looked at inside, the second trains and is validated. In a pack neither trains; see `Pack`.
     """
 
     def __init__(self, config: TrialConfig, data: Data, device: torch.device) -> None:
         started = time.perf_counter()
         images = data.train_images[: config.batch_size].cpu()
         self.config = config
-        self.model = build_model(config, images).to(device).to(memory_format=torch.channels_last)
+        # One layout through the whole net. On a GPU it is the packs', which split maps by channels.
+        layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+        self.model = build_model(config, images).to(device).to(memory_format=layout)
         self.fast = accelerate(self.model)
         self.curve: list[Report] = []
-        self.weights_before: list[Tensor] = []  # of the hidden layers, before the last step to a report
         self.steps = 0
         self.train_seconds = 0.0
         self.seconds = time.perf_counter() - started  # of the whole run: building, training, validation
 
-    def report(self, step: int, train_loss: float, data: Data) -> Report:
-        """Validate; a run that has diverged reports chance level instead, as the design says."""
-        count = len(data.val_labels) if step == REPORTS else QUICK_VALIDATION
-        images, labels = data.val_images[:count], data.val_labels[:count]
-        val_loss, val_accuracy = evaluate(self.fast, self.config, images, labels)
-        chance = log(data.classes)
-        if not (isfinite(train_loss) and isfinite(val_loss)) or train_loss > 10 * chance:
+    def report(self, step: int, train_loss: float, seen: Seen, classes: int) -> Report:
+        """What is told of a network; a run that has diverged reports chance level, as the design says."""
+        chance = log(classes)
+        if not (isfinite(train_loss) and isfinite(seen.val_loss)) or train_loss > 10 * chance:
             report = Report(
                 step=step,
                 train_loss=chance,
                 val_loss=chance,
-                val_accuracy=1 / data.classes,
+                val_accuracy=1 / classes,
                 diverged=True,
             )
         else:
-            report = Report(
-                step=step,
-                train_loss=train_loss,
-                val_loss=val_loss,
-                val_accuracy=val_accuracy,
-                slopes=slopes_of(self.model),
-                raw_slopes=slopes_of(self.model, raw=True),
-                update_ratios=update_ratios(self.weights_before, hidden_weights(self.model)),
-            )
+            report = Report(step=step, train_loss=train_loss, **seen._asdict())
         self.curve.append(report)
         return report
 
@@ -108,6 +99,7 @@ class Member:
             seconds=self.seconds + time.perf_counter() - started,
             images_per_second=self.steps * self.config.batch_size / self.train_seconds,
             device=str(device),
+            arithmetic=arithmetic(self.config.precision, device),
             diagnostics=diagnostics,
         )
 
@@ -121,18 +113,27 @@ class Alone:
         self.slopes = [layer for layer in self.model if isinstance(layer, LearnableLeakyReLU)]
         self.optimizer = SingleAdamW(self.model.parameters(), config.lr, config.weight_decay)
         self._loss_sum = torch.zeros((), device=device)  # since the last report; kept there, so no waiting
+        self._before: list[Tensor] = []  # the hidden weights before the last step to a report
 
     def step(self, x: Tensor, y: Tensor, factor: float) -> None:
         """One optimizer step on a batch: x (B, 1, 28, 28), y (B,)."""
         if not self.member.model.training:
             self.member.fast.train()
-        with _autocast(self.member.config, x.device):
+        with autocast(self.member.config, x.device):
             loss = F.cross_entropy(self.member.fast(x), y)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.update(factor)
         for slope in self.slopes:
             slope.project()
         self._loss_sum += loss.detach()
+
+    def remember(self) -> None:
+        """Keep the weights as they are before a step, whose size a report tells."""
+        self._before = hidden_weights(self.model)
+
+    def look(self, images: Tensor, labels: Tensor) -> list[Seen]:
+        """What there is to see of each member's network as it is now, validated on these images."""
+        return [see(self.model, self.member.fast, self.member.config, self._before, images, labels)]
 
     def settle(self) -> None:
         """The member's own model is the one that trains."""
@@ -157,11 +158,13 @@ class Pack:
         configs = [member.config for member in members]
         self.optimizer = PackedAdamW(self.model, [c.lr for c in configs], [c.weight_decay for c in configs])
         self._loss_sum = torch.zeros(len(members), device=device)
+        self._before: list[Tensor] = []
 
     def step(self, x: Tensor, y: Tensor, factor: float) -> None:
         """One optimizer step of every member on a batch: x (B, 1, 28, 28), y (B,)."""
-        self.model.train()
-        with _autocast(self.members[0].config, x.device):
+        if not self.model.training:
+            self.model.train()
+        with autocast(self.members[0].config, x.device):
             logits = self.model(x)  # (B, K, classes)
             labels = y.repeat_interleave(len(self.members))
             each = F.cross_entropy(logits.flatten(0, 1), labels, reduction="none")
@@ -171,6 +174,14 @@ class Pack:
         self.optimizer.step(factor)
         self.model.project()
         self._loss_sum += losses.detach()
+
+    def remember(self) -> None:
+        """As `Alone.remember`."""
+        self._before = hidden_weights_of_pack(self.model)
+
+    def look(self, images: Tensor, labels: Tensor) -> list[Seen]:
+        """As `Alone.look`, from the batched model itself: the members' own models are out of date."""
+        return see_pack(self.model, self.members[0].config, self._before, images, labels)
 
     def settle(self) -> None:
         """Bring the members' own models up to date."""
@@ -191,25 +202,6 @@ class Pack:
         smaller = Pack([self.members[k] for k in kept], self.device)
         smaller.optimizer.take_over(self.optimizer, kept)
         return smaller
-
-
-def _autocast(config: TrialConfig, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, config: TrialConfig, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """(mean cross-entropy in nats, accuracy) over images (N, 1, 28, 28) and labels (N,)."""
-    model.eval()
-    loss = torch.zeros((), device=images.device, dtype=torch.float64)
-    correct = torch.zeros((), device=images.device, dtype=torch.int64)
-    for start in range(0, len(labels), VALIDATION_BATCH):
-        x, y = images[start : start + VALIDATION_BATCH], labels[start : start + VALIDATION_BATCH]
-        with _autocast(config, x.device):
-            logits = model(x).float()
-        loss += F.cross_entropy(logits, y, reduction="sum")
-        correct += (logits.argmax(1) == y).sum()
-    return float(loss) / len(labels), int(correct) / len(labels)
 
 
 def train(configs: Sequence[TrialConfig], data: Data, device: torch.device) -> Run:
@@ -237,16 +229,13 @@ def train(configs: Sequence[TrialConfig], data: Data, device: torch.device) -> R
             index = next(batches)
             x, y = data.train_images[index], data.train_labels[index]
             if step == last - 1:
-                team.settle()
-                for i in running:
-                    members[i].weights_before = hidden_weights(members[i].model)
+                team.remember()
             team.step(x, y, lr_factor(step, total, shared.warmup))
         losses = team.losses()  # waits for a device that is still at work, so that the clock does too
         trained = time.perf_counter()
-        team.settle()
         reports = {
-            i: members[i].report(number, loss / (last - done), data)
-            for i, loss in zip(running, losses, strict=True)
+            i: members[i].report(number, loss / (last - done), seen, data.classes)
+            for i, loss, seen in zip(running, losses, team.look(*validated_at(number, data)), strict=True)
         }
         for i in running:
             members[i].steps = last
@@ -259,7 +248,14 @@ def train(configs: Sequence[TrialConfig], data: Data, device: torch.device) -> R
             break
         team = team.keep(kept)
         running = [running[k] for k in kept]
+    team.settle()
     return [member.result(data, device) for member in members]
+
+
+def validated_at(number: int, data: Data) -> tuple[Tensor, Tensor]:
+    """The images and labels that a report is of: all of them at the last, the first ones before."""
+    count = len(data.val_labels) if number == REPORTS else QUICK_VALIDATION
+    return data.val_images[:count], data.val_labels[:count]
 
 
 def batches_of(data: Data, config: TrialConfig, device: torch.device) -> Generator[Tensor, None, None]:

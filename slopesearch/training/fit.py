@@ -16,7 +16,8 @@ from torch import nn
 from slopesearch.config import TrialConfig
 from slopesearch.files import write_aside
 from slopesearch.training.data import Data
-from slopesearch.training.engine import Alone, Member, batches_of, evaluate, lr_factor, total_steps
+from slopesearch.training.engine import Alone, Member, batches_of, lr_factor, total_steps
+from slopesearch.training.validation import evaluate
 from slopesearch.wording import RequestError, StudyFailedError
 
 

@@ -22,11 +22,12 @@ def accelerate(model: nn.Sequential) -> nn.Module:
     anything else, on another device or where the loops are off, the model itself does it. Most layers are
     not called, so their hooks do not run.
     """
-    return Accelerated(model) if _loops_compile() else model
+    return Accelerated(model) if kernels_compile() else model
 
 
 @cache
-def _loops_compile() -> bool:
+def kernels_compile() -> bool:
+    """Whether the loops are wanted and compile here; the reason is logged where they do not."""
     if os.environ.get("SLOPESEARCH_KERNELS", "").strip().lower() == "off":
         return False
     try:

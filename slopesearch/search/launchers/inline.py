@@ -9,6 +9,7 @@ import torch
 from slopesearch.config import TrialConfig
 from slopesearch.search.messages import Message, Reported
 from slopesearch.search.worker import advance, begin
+from slopesearch.training.devices import prepare
 from slopesearch.training.engine import Run
 
 
@@ -17,7 +18,7 @@ class InlineLauncher:
 
     def __init__(self, devices: list[str], folder: Path) -> None:
         self.devices = devices[:1]
-        torch.set_num_threads(1)  # as in a worker, so that both give the same numbers
+        prepare(torch.device(self.devices[0]))  # as in a worker, so that both give the same numbers
         self._folder = folder
         self._run: Run | None = None
         self._stop: Collection[int] | None = None  # None before the first report
