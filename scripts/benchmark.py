@@ -109,7 +109,7 @@ def config_of(norm: str, precision: Precision) -> TrialConfig:
     """The config of the tutorial's CNN for one epoch of the default study."""
     space = {"activation": "leaky_relu", "slope_mode": "fixed", "negative_slope": 0.01, "init": "default"}
     asked = {"dataset": "mnist", "epochs": 1, "val_size": 1000, "space": {**space, "norm": norm, "lr": 1e-3}}
-    return sample(resolve(check(asked), precision), optuna.trial.FixedTrial({}))  # type: ignore[arg-type]
+    return sample(resolve(check(asked), precision), optuna.trial.FixedTrial({}))
 
 
 def mixed_configs(norm: str, precision: Precision, count: int) -> list[TrialConfig]:

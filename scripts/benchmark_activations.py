@@ -45,7 +45,7 @@ def configs(precision: str) -> dict[str, TrialConfig]:
     for name, kind in kinds.items():
         spec = check({"dataset": "mnist", "precision": precision, "space": {**fixed, **kind}})
         trial = optuna.trial.FixedTrial({})
-        found[name] = sample(resolve(spec, "float32"), trial)  # type: ignore[arg-type]
+        found[name] = sample(resolve(spec, "float32"), trial)
     return found
 
 

@@ -19,9 +19,9 @@ from rich.table import Table
 from slopesearch.config import TrialConfig
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
+from slopesearch.search.cover import first_trials
 from slopesearch.search.sampler import SAMPLERS, SeededSampler
 from slopesearch.search.space import check, resolve, sample
-from slopesearch.search.textbook import first_trials
 
 NORM_COST = {"before": 0.0, "after": 0.01, "none": 0.03}
 OPTIMUM = 1.0

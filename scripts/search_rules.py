@@ -224,7 +224,8 @@ PRESENT = halving(3, (1, 3))
 NONE = Rule("none")
 EVERY = tuple(range(1, REPORTS))
 RULES = [
-    *(NONE, PRESENT, halving(3, (3,)), halving(2, (1, 2, 4)), median()),
+    *(NONE, PRESENT, halving(3, (3,)), halving(2, (1, 2, 4)), halving(2, (1, 2)), median()),
+    *(halving(factor, (2,)) for factor in (2, 3, 4)),
     *(spread(k) for k in (0.5, 1.0, 1.5, 2.0)),
     *(spread(k, near=True) for k in (0.5, 1.0)),
     *(spread(k, steps=EVERY) for k in (1.0, 1.5)),

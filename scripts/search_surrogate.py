@@ -22,13 +22,14 @@ from scipy.stats import spearmanr
 from search_rules import HALF_AN_IMAGE, METRICS, Array, ArrayStudy, Curves, Metric, Rule, badness_of, judge
 from sklearn.ensemble import ExtraTreesRegressor
 
-from slopesearch.config import REPORTS, Report, ResolvedSpec, TrialConfig
+from slopesearch.config import REPORTS, Plan, Report, ResolvedSpec, TrialConfig
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
+from slopesearch.search.cover import first_trials, unstopped
 from slopesearch.search.pruner import AUDIT
 from slopesearch.search.sampler import SAMPLERS, SeededSampler
 from slopesearch.search.space import sample
-from slopesearch.search.textbook import N_STARTUP, first_trials, textbook
+from slopesearch.search.textbook import N_STARTUP
 from slopesearch.seeds import derive
 from slopesearch.training.engine import QUICK_VALIDATION
 
@@ -145,20 +146,19 @@ STRATEGIC_SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {**SAMPLERS, "tpe 
 class Strategy:
     """What a search is steered by: a sampler and a rule, and the metrics that the study and the rule read.
 
-    `exempt` trials are never stopped; None is the textbook's, as in the package.
+    `exempt` trials are never stopped; None is the number of the package.
     """
 
     sampler: str
     rule: Rule
     metric: Metric  # the rule's
     objective: Metric  # the sampler's, and the pick's
-    exempt: int | None = None
+    plan: Plan = "cover"
 
     @property
     def key(self) -> str:
         """Its name in a file."""
-        exempt = "" if self.exempt is None else f", {self.exempt} exempt"
-        return f"{self.sampler}, {self.rule.name} by {self.metric}, {self.objective}{exempt}"
+        return f"{self.sampler}, {self.rule.name} by {self.metric}, {self.objective}, {self.plan}"
 
 
 @dataclass(frozen=True)
@@ -178,9 +178,10 @@ def simulate(
     """One whole study of a seed on the surrogate, until `budget` reports are trained."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
+    spec = spec.model_copy(update={"plan": strategy.plan})
     sampler = SeededSampler(STRATEGIC_SAMPLERS[strategy.sampler], seed, first_trials(spec))
     study = optuna.create_study(direction="minimize", sampler=sampler)
-    exempt = len(textbook(spec)) if strategy.exempt is None else strategy.exempt
+    exempt = unstopped(spec)
     rivals = ArrayStudy(budget)
     spent, found, after = 0, [], []
     while True:

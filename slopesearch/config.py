@@ -19,8 +19,9 @@ Norm = Literal["none", "before", "after"]
 Precision = Literal["float32", "bf16"]
 Objective = Literal["val_accuracy", "val_loss"]
 Ended = Literal["completed", "pruned", "diverged"]
-EvaluatedOn = Literal["validation", "test"]
+EvaluatedOn = Literal["validation", "rest", "test"]
 OutputGain = Literal["one", "hidden"]
+Plan = Literal["cover", "walk"]
 
 REPORTS = 9  # of a run; steps 1 to 9, so that successive halving by 3 has its rungs at 1, 3 and 9
 
@@ -117,7 +118,8 @@ class StudySpec(Noun):
 
     Sizes are counts of images, `warmup` is a share of all steps, `seed` drives the sampler, the init and
     the batch order; the split depends on `split_seed` alone. `output_gain`: what a matched init scales the
-    output layer by, 1 as in theory, or the hidden layers' gain as version 0.1.0 did.
+    output layer by, 1 as in theory, or the hidden layers' gain as version 0.1.0 did. `plan`: what comes after
+    the textbook's recipes, see `search.cover`; "walk" is version 0.1.0's.
     """
 
     dataset: str = "auto"
@@ -137,6 +139,7 @@ class StudySpec(Noun):
     objective: Objective = "val_accuracy"
     sampler: str = "tpe"
     pruner: str = "halving"
+    plan: Plan = "cover"
     seed: int = Field(0, ge=0, lt=2**32)
     split_seed: int = Field(0, ge=0, lt=2**32)
     space: Space = Space()
@@ -164,7 +167,9 @@ class ResolvedSpec(StudySpec):
     train_size: int = Field(ge=1, le=10_000_000)
     val_size: int = Field(ge=1, le=10_000_000)
     precision: Precision
-    output_gain: OutputGain = "hidden"  # the default is for specs stored before this field existed
+    # These defaults are for specs that were stored before the fields existed.
+    output_gain: OutputGain = "hidden"
+    plan: Plan = "walk"
     space: ResolvedSpace
 
 
@@ -173,7 +178,8 @@ class TrialConfig(Noun):
 
     `negative_slope` is the start value of a learnable slope; the slope fields are None for activations
     that take none. A slope above `slope_max` starts at `slope_max`. A search evaluates on validation images
-    alone; `evaluated_on` "test" is for the verdict after it.
+    alone, the first `val_size` of the held-out ones; `evaluated_on` "rest" takes the other held-out ones, on
+    which arms are compared, and "test" is for the verdict at the end.
     """
 
     dataset: str

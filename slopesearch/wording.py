@@ -149,13 +149,14 @@ def differences(stored: StudySpec, given: StudySpec) -> list[str]:
         ]
     # None asks for a default, and the stored spec holds the default of its time.
     return [
-        f"{name}: stored {_plain(old)}, given {_plain(new)}"
+        f"{name}: stored {plain(old)}, given {plain(new)}"
         for name, old, new in sorted(pairs)
         if new is not None and old != new and (name, new) != ("dataset", "auto")
     ]
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
+    """A field of a spec as a sentence gives it."""
     if isinstance(value, Range):
         return f"{value.low} to {value.high}{' (log)' if value.log else ''}"
     if isinstance(value, tuple):

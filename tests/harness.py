@@ -6,6 +6,7 @@ from typing import Any
 
 from slopesearch.config import REPORTS, Report, StudySpec, TrialConfig, TrialResult
 from slopesearch.search.events import Event, Listener
+from slopesearch.search.given import Given
 from slopesearch.search.messages import Failed, Finished, Message, Reported
 from slopesearch.search.optimize import Outcome, optimize
 from slopesearch.search.records import StudyRecord
@@ -108,7 +109,8 @@ class FakeLauncher:
 
 
 def spec(**fields: Any) -> StudySpec:
-    return check({"dataset": "digits", "model": "mlp", **fields})
+    """What to ask for; without a cover, most of whose studies would end before anything is pruned."""
+    return check({"dataset": "digits", "model": "mlp", "plan": "walk", **fields})
 
 
 class Harness:
@@ -124,6 +126,8 @@ class Harness:
         asked: StudySpec | None = None,
         name: str | None = None,
         listen: Listener | None = None,
+        given: Sequence[Given] = (),
+        begin_from: str | None = None,
         **settings: Any,
     ) -> Outcome:
         defaults: dict[str, Any] = {"folder": FOLDER, "launcher": "fake", "devices": "cpu", "workers": 1}
@@ -131,6 +135,8 @@ class Harness:
             asked or spec(),
             trials=trials,
             name=name,
+            given=given,
+            begin_from=begin_from,
             store=self.store,
             settings=Settings(**(defaults | settings)),
             listen=listen or self.events.append,
@@ -142,7 +148,8 @@ class Harness:
     def table(self) -> list[tuple[object, ...]]:
         """What must be equal between a killed study and one that never was: all but times."""
         return [
-            (t.number, t.state, t.value, t.config, t.reports, t.ended, t.curve) for t in self.study().trials
+            (t.number, t.state, t.value, t.config, t.reports, t.ended, t.curve, t.stop)
+            for t in self.study().trials
         ]
 
 

@@ -13,6 +13,7 @@ from slopesearch.report.search_plots import distribution_of
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.space import check, resolve
 from slopesearch.search.store import Store, create_or_resume
+from slopesearch.search.textbook import Params, textbook
 from tests.conftest import make_config
 
 LAYERS = 3
@@ -47,9 +48,20 @@ def config_of(spec: ResolvedSpec, draw: random.Random) -> TrialConfig:
     )
 
 
+def as_recipe(config: TrialConfig, recipe: Params) -> TrialConfig:
+    """The config with the choices of a recipe."""
+    without = dict.fromkeys(("negative_slope", "slope_mode", "slope_min", "slope_max", "slope_clamp"))
+    learnable = recipe.get("slope_mode") == "learnable"
+    bounds = {"slope_min": 1e-3, "slope_clamp": "project"} if learnable else {}
+    return config.model_copy(update={**without, **recipe, **bounds})
+
+
 def trial_of(number: int, spec: ResolvedSpec, draw: random.Random) -> TrialRecord:
     """A trial whose accuracy depends on learning rate and norm; a third of them go to their end."""
     config = config_of(spec, draw)
+    recipes = list(textbook(spec).values())
+    if number < len(recipes):
+        config = as_recipe(config, recipes[number])
     top = 0.99 - 0.05 * abs(log10(config.lr) + 2.7) - 0.01 * (config.norm == "none") - draw.random() * 0.01
     last = draw.choice((1, 3, REPORTS))
     diverged = last == 3 and draw.random() < 0.2

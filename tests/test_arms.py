@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from slopesearch.config import ResolvedSpec
-from slopesearch.evidence.arms import EARLIER, HE, TUTORIAL, all_arms, choose_arms, paired
+from slopesearch.evidence.arms import EARLIER, HE, TUTORIAL, all_arms, baselines, choose_arms, paired
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.space import check, resolve
 from slopesearch.wording import RequestError
@@ -37,7 +37,7 @@ TRIALS = (
 )
 
 
-def test_the_best_few_the_best_of_each_activation_and_two_baselines() -> None:
+def test_the_best_few_the_best_of_each_activation_and_the_baselines() -> None:
     arms = choose_arms(study(*TRIALS), top=2)
     assert [(arm.roles, arm.trial, arm.searched) for arm in arms] == [
         (("top 1", "best relu"), 1, 0.97),
@@ -45,17 +45,25 @@ def test_the_best_few_the_best_of_each_activation_and_two_baselines() -> None:
         (("best tanh",), 3, 0.95),
         (("best elu",), 5, None),  # all were pruned: the best of those that got furthest
         ((TUTORIAL,), None, None),
-        ((HE,), None, None),
+        ((HE,), 0, 0.90),
     ]
     tutorial, he = arms[4].config, arms[5].config
     assert (tutorial.activation, tutorial.negative_slope, tutorial.lr) == ("leaky_relu", 0.01, 1e-3)
     assert (tutorial.slope_mode, tutorial.norm, tutorial.init) == ("fixed", "none", "default")
-    # At the best learning rate that the search found for it: that of trial 2.
+    # As people use it, whatever rate the search found for it.
     assert (he.activation, he.negative_slope, he.norm, he.init, he.lr) == (
         *("relu", None, "none", "kaiming_normal"),
-        3e-3,
+        1e-3,
     )
     assert [arm.is_baseline for arm in arms] == [False] * 4 + [True] * 2
+    fair = {name: config.model_copy(update={"lr": 0.5}) for name, config in baselines(study(*TRIALS)).items()}
+    more = choose_arms(study(*TRIALS), 2, fair)
+    assert more[:6] == arms
+    assert [(arm.roles, arm.config.lr, arm.is_baseline) for arm in more[6:]] == [
+        ((f"{name}, its lr tuned",), 0.5, True) for name in (TUTORIAL, HE)
+    ]
+    as_good = {TUTORIAL: tutorial, HE: he}  # the tuned rate is that which people use
+    assert choose_arms(study(*TRIALS), 2, as_good)[4].roles == (TUTORIAL, f"{TUTORIAL}, its lr tuned")
     assert {arm.config.pack_key() for arm in arms} == {TRIALS[0].config.pack_key()}  # type: ignore[union-attr]
 
 

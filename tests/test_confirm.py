@@ -11,11 +11,12 @@ import pytest
 
 from slopesearch.config import TrialConfig
 from slopesearch.evidence import confirm as module
-from slopesearch.evidence.arms import paired
+from slopesearch.evidence import planned
+from slopesearch.evidence.arms import HE, TUNED, TUTORIAL, choose_arms, paired
 from slopesearch.evidence.confirm import Verdict, confirm
 from slopesearch.evidence.statistics import estimate
 from slopesearch.search import sqlite
-from slopesearch.search.events import Event, Progressed, Told
+from slopesearch.search.events import Began, Event, Listener, Progressed, Started, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.records import StudyRecord
 from slopesearch.search.rows import Extent
@@ -69,6 +70,20 @@ class Search:
         return sum(isinstance(event, Told) for event in self.events)
 
 
+def during(part: str, act: Listener) -> Listener:
+    """A listener that acts on the events of one study of a confirmation."""
+    name = ""
+
+    def listen(event: Event) -> None:
+        nonlocal name
+        if isinstance(event, Began):
+            name = event.study.name
+        if name.endswith(part):
+            act(event)
+
+    return listen
+
+
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A search with fake metrics."""
@@ -112,7 +127,9 @@ def test_every_config_runs_on_the_same_fresh_seeds_without_pruning(done: tuple[S
         arm = config.model_copy(update={"init_seed": 0, "order_seed": 0})
         by_arm.setdefault(arm, []).append((config.init_seed, config.order_seed))
     seeds = [[derive(0, "confirm", run, part) for part in ("init", "order")] for run in range(3)]
-    assert len(by_arm) == len(verdict.confirmed) >= 4
+    assert len(by_arm) == len(verdict.confirmed) >= 6
+    roles = [role for row in verdict.confirmed for role in row.arm.roles]
+    assert {TUTORIAL, HE, *TUNED.values()} <= set(roles)  # as people use them, and fairly
     assert all(pairs == list(map(tuple, seeds)) for pairs in by_arm.values())
     searched = search.record("").trials[0].config
     assert searched is not None
@@ -126,9 +143,10 @@ def test_the_cost_comes_first(done: tuple[Search, Verdict]) -> None:
     search, _ = done
     count = len(search.record("/confirm").trials)
     cost, opening = search.notes
-    assert f"{count // 3} configs on 3 fresh seeds: {count} runs to do of {count}" in cost
-    assert f"then 9 at most for the test set; {(count + 9) * 12 * 1000:,} training images" in cost
-    assert f"about {(count + 9) / 2 / 60:.1f} min" in cost  # a second each, on two workers
+    assert f"{count // 3} configs on 3 fresh seeds: 12 runs to tune the baselines' learning rates" in cost
+    assert f"{count} runs to do of {count}, then 15 at most for the test set" in cost
+    assert f"{(12 + count + 15) * 12 * 1000:,} training images" in cost
+    assert f"about {(12 + count + 15) / 2 / 60:.1f} min" in cost  # a second each, on two workers
     assert opening.startswith("opening the test set for ")
 
 
@@ -216,7 +234,7 @@ def test_ctrl_c_leaves_it_to_the_next_call(search: Search) -> None:
         if isinstance(event, Progressed) and event.number == 5 and event.report.step == 2:
             signal.raise_signal(signal.SIGINT)
 
-    verdict = search(listen=interrupt)
+    verdict = search(listen=during("/confirm", interrupt))
     assert (verdict.interrupted, verdict.confirmed, verdict.openings) == (True, [], [])
     assert len(search.record("/confirm").trials) < 8
     assert search().openings
@@ -239,12 +257,19 @@ class FailsOnce(FakeLauncher):
 def test_what_a_larger_call_left_unfinished_takes_no_place_of_a_smaller_ones(
     search: Search, monkeypatch: pytest.MonkeyPatch, faults: int
 ) -> None:
-    def leave(event: Event) -> None:
-        if isinstance(event, Progressed) and event.number == 6:  # neither the best nor a baseline
+    smaller = {paired(arm.config, 0, 0) for arm in choose_arms(search.record(""), 1)}
+    baselines = {"leaky_relu", "relu"}
+
+    def leave(event: Event) -> None:  # as soon as one runs that is neither the best nor a baseline
+        if (
+            isinstance(event, Started)
+            and event.config not in smaller
+            and event.config.activation not in baselines
+        ):
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
-    assert search(top=6, listen=leave).interrupted
+    assert search(top=9, workers=1, listen=during("/confirm", leave)).interrupted
     left = [t.config for t in search.record("/confirm").trials if t.state == "RUNNING"]
     assert left
     assert left[-1] is not None
@@ -262,7 +287,12 @@ def test_what_a_larger_call_left_unfinished_takes_no_place_of_a_smaller_ones(
 def test_with_runs_missing_nothing_is_stored_and_the_test_set_stays_closed(
     search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_others", lambda record, plan: -1)
+    def leave(event: Event) -> None:
+        if isinstance(event, Progressed):
+            signal.raise_signal(signal.SIGINT)
+
+    assert search(listen=during("/confirm", leave)).interrupted  # the baselines are tuned
+    monkeypatch.setattr(planned, "_others", lambda record, plan: -1)
     verdict = search()
     assert (verdict.interrupted, verdict.confirmed, verdict.openings) == (True, [], [])
     assert search.store.find("digits-mlp/test") is None
@@ -277,7 +307,7 @@ def test_an_opening_that_was_interrupted_is_in_the_cost(search: Search) -> None:
     assert search(listen=leave).interrupted
     assert search().openings
     assert "0 runs to do of" in search.notes[0]
-    assert "then 9 at most for the test set" in search.notes[0]
+    assert "then 15 at most for the test set" in search.notes[0]
     search()
     assert "then 0 at most for the test set" in search.notes[0]
 
@@ -311,25 +341,35 @@ def test_two_calls_at_a_time_are_one_too_many(search: Search, moment: str) -> No
     assert Search(search.path)().openings == verdict.openings  # and the lock is let go
 
 
-def test_the_pick_is_compared_with_each_baseline_seed_by_seed(done: tuple[Search, Verdict]) -> None:
+def test_the_pick_is_compared_with_every_other_arm_seed_by_seed(done: tuple[Search, Verdict]) -> None:
     search, verdict = done
-    best = verdict.confirmed[0].arm
+    trials = search.record("/confirm").trials
 
     def losses(arm: TrialConfig) -> list[float]:
-        trials = search.record("/confirm").trials
         plan = [paired(arm, 0, run) for run in range(3)]
         return [next(t.attributes["val_loss"] for t in trials if t.config == config) for config in plan]
 
-    compared = [row for row in verdict.confirmed if row.difference is not None]
-    assert [row.arm for row in compared] == [
-        row.arm for row in verdict.confirmed if row.arm.is_baseline and row.arm != best
-    ]
-    assert compared
-    for row in compared:
+    best, *others = verdict.confirmed
+    assert best.difference is None
+    for row in others:
+        assert list(row.losses) == losses(row.arm.config)
         assert row.difference is not None
-        pairs = zip(losses(best.config), losses(row.arm.config), strict=True)
+        pairs = zip(losses(best.arm.config), losses(row.arm.config), strict=True)
         assert row.difference.val_loss == estimate([a - b for a, b in pairs])
         assert row.difference.val_accuracy.mean == pytest.approx(-row.difference.val_loss.mean)
+
+
+def test_the_baselines_are_tuned_where_compare_tunes(done: tuple[Search, Verdict]) -> None:
+    search, verdict = done
+    configs = [trial.config for trial in search.record("/tune").trials if trial.config]
+    winner = search.record("").best().config
+    assert winner is not None
+    assert {c.evaluated_on for c in configs} == {"validation"}
+    for role in TUNED.values():
+        arm = next(row.arm for row in verdict.confirmed if role in row.arm.roles).config
+        rates = [c.lr for c in configs if (c.activation, c.init) == (arm.activation, arm.init)]
+        assert len(rates) % 6 == 0
+        assert {arm.lr, winner.lr} <= set(rates)
 
 
 def test_a_search_of_the_same_name_with_another_question_is_refused(
@@ -379,7 +419,8 @@ def test_the_verdicts_own_studies_are_no_searches(done: tuple[Search, Verdict]) 
 def test_the_whole_way_on_the_command_line(command_line: InProcess, tmp_path: Path) -> None:
     """Really trained: search, confirm, export."""
     activations = ("--set", "space.activation=['relu', 'elu']")
-    assert command_line("optimize", *QUICK, "--trials", "8", *activations).code == 0
+    small = ("--train-size", "640", "--set", "width=8")
+    assert command_line("optimize", *QUICK, *small, "--trials", "8", *activations).code == 0
     options = ("--top", "1", "--seeds", "2", "--launcher", "inline")
     done = command_line("confirm", *options)
     assert done.code == 0, done.err
@@ -399,14 +440,15 @@ def test_the_whole_way_on_the_command_line(command_line: InProcess, tmp_path: Pa
     assert json.loads(command_line("show", "digits-mlp/confirm", "--json").out) == verdict
     assert "pick: 1" in command_line("show", "digits-mlp/confirm").out
     said = "The intervals are over seeds, on the same validation images that chose the configs."
-    for words in (said, "seed by seed: val_loss "):
+    for words in (said, "pick minus", "Seed by seed, ± 95 %", "its lr tuned", "compare digits-mlp"):
         assert words in done.out
+    assert {len(row["losses"]) for row in verdict["confirmed"]} == {2}
     for command in (["export"], ["replay", "--trial", "0"]):
         refused = command_line(*command, "digits-mlp/test")
         assert refused.code == 2
         assert "'digits-mlp/test' is no search; name 'digits-mlp'" in refused.err
     names = [row["name"] for row in json.loads(command_line("list", "--json").out)]
-    assert names == ["digits-mlp", "digits-mlp/confirm", "digits-mlp/test"]
+    assert names == ["digits-mlp", "digits-mlp/confirm", "digits-mlp/test", "digits-mlp/tune"]
 
     exported = command_line("export")
     assert (exported.code, exported.err) == (0, "")
@@ -421,7 +463,7 @@ def test_a_database_that_is_deleted_meanwhile_is_saved_with_the_runs_that_are_do
             search.path.unlink()
 
     with pytest.raises(StudyFailedError, match="was deleted or renamed while it was written"):
-        search(workers=1, listen=listen)
+        search(workers=1, listen=during("/confirm", listen))
     (saved,) = search.path.parent.glob("x.saved-*")
     assert Search(saved).record("/confirm").count("COMPLETE") == 4
     runs = len(Search(saved)().confirmed) * 3

@@ -63,6 +63,15 @@ def test_smaller_sizes_are_prefixes_of_larger_ones() -> None:
     assert torch.equal(small.val_labels, large.val_labels[:50])
 
 
+def test_the_rest_are_the_held_out_images_that_validation_leaves() -> None:
+    whole, first = (load("digits", Path("unused"), 0, 100, size) for size in (397, 198))
+    rest = load("digits", Path("unused"), 0, 100, 198, "rest")
+    assert torch.equal(torch.cat([first.val_images, rest.val_images]), whole.val_images)
+    assert torch.equal(torch.cat([first.val_labels, rest.val_labels]), whole.val_labels)
+    assert rest.val_labels.bincount().min() >= 15  # the split is stratified
+    assert torch.equal(rest.train_images, whole.train_images)
+
+
 def test_digits_splits_are_disjoint_and_normalised() -> None:
     digits = load("digits", Path("unused"), 3, 1000, 397)
     train = {image.numpy().tobytes() for image in digits.train_images}

@@ -231,6 +231,12 @@ def _dump(database: Path) -> list[str]:
 ONE_FIELD = {
     "a value that is text": "UPDATE trial_values SET value = 'abc' WHERE trial_id = 2",
     "an infinite value with a number": "UPDATE trial_values SET value_type = 'INF_POS' WHERE trial_id = 2",
+    "a reason that is none": (
+        "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (2, 'pruned_by', '[]')"
+    ),
+    "a mark that is none": (
+        "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (2, 'given_by_hand', '3')"
+    ),
     "a report that is nothing": (
         "UPDATE trial_intermediate_values SET intermediate_value = NULL WHERE trial_id = 2 AND step = 1"
     ),

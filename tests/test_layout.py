@@ -11,7 +11,10 @@ import pytest
 
 import slopesearch
 from slopesearch.cli.main import app
+from slopesearch.evidence.declared import declared
+from slopesearch.search.settings import Settings
 from slopesearch.search.space import check, resolve
+from slopesearch.search.store import Store
 from tests.conftest import CommandLine
 
 PACKAGE = Path(slopesearch.__file__).parent
@@ -26,19 +29,37 @@ ROUTE = [
     *("training.data", "training.devices", "training.diagnostics", "training.optimizers"),
     *("training.validation", "training.engine", "training.parity", "training.doctor", "training.fit"),
     "checks",
-    *("search.records", "search.textbook", "search.sampler", "search.pruner", "search.space"),
-    *("search.rescue", "search.sqlite", "search.rows", "search.store", "search.ledger"),
-    *("evidence.statistics", "evidence.arms", "evidence.results"),
+    *("search.records", "search.textbook", "search.cover", "search.schedule", "search.sampler"),
+    *("search.pruner", "search.space"),
+    *("search.rescue", "search.sqlite", "search.copies", "search.rows", "search.store", "search.ledger"),
+    *("search.given", "search.inherit"),
+    *("evidence.statistics", "evidence.selection", "evidence.arms", "evidence.results", "evidence.pruning"),
+    *("evidence.health", "evidence.families", "evidence.answers", "evidence.literature"),
     *("search.messages", "search.faults", "search.worker", "search.worker_main"),
     *("search.launchers.inline", "search.launchers.process", "search.launchers"),
     *("search.settings", "search.events", "search.loop", "search.optimize", "search.objective"),
-    "evidence.confirm",
+    *("evidence.planned", "evidence.questions", "evidence.declared", "evidence.tuning"),
+    *("evidence.confirm", "evidence.compare", "report.verdicts"),
     *("runs.export", "runs.train", "runs.predict", "runs.replay"),
     *("report.summary", "report.style", "report.search_plots", "report.slope_plots", "report.choice_plots"),
-    *("report.network_plots", "report.run_plots", "report.plots", "report.page", "report.dashboard"),
-    *("cli.streams", "cli.tables", "cli.live", "cli.options"),
-    *("cli.study_commands", "cli.search_commands", "cli.model_commands", "cli.doctor_command"),
-    *("cli.main", "__main__"),
+    *(
+        "report.network_plots",
+        "report.run_plots",
+        "report.plots",
+        "report.forest",
+        "report.page",
+        "report.dashboard",
+    ),
+    *("cli.streams", "cli.verdict_tables", "cli.tables", "cli.answer_views", "cli.live", "cli.options"),
+    *(
+        "cli.study_commands",
+        "cli.search_commands",
+        "cli.compare_command",
+        "cli.model_commands",
+        "cli.doctor_command",
+        "cli.main",
+        "__main__",
+    ),
 ]
 KNOWS_TORCH = (
     *("nets", "training", "search.worker", "search.launchers"),
@@ -46,8 +67,9 @@ KNOWS_TORCH = (
 )
 KNOWS_OPTUNA = (
     *("search.sampler", "search.pruner", "search.space", "search.sqlite", "search.store"),
-    *("search.ledger", "search.loop"),
-    *("search.objective", "evidence.confirm", "report.search_plots", "report.dashboard"),
+    *("search.ledger", "search.loop", "search.given", "search.inherit", "search.copies"),
+    *("search.objective", "evidence.planned", "evidence.declared", "evidence.confirm"),
+    *("report.search_plots", "report.dashboard"),
 )
 
 
@@ -129,10 +151,21 @@ def test_the_project_names_no_index_host_and_has_no_lock_file() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.toml")), ids=lambda path: path.name)
-def test_shipped_studies_are_valid_and_open_with_question_cost_and_command(path: Path) -> None:
+def test_shipped_studies_are_valid_and_open_with_question_cost_and_command(
+    path: Path, tmp_path: Path
+) -> None:
     text = path.read_text()
     question, command = text.splitlines()[:2]
     assert re.fullmatch(r"# .+\?   about \d+ min on 2 cores", question)
+    if "[arms." in text:
+        assert f"python -m slopesearch compare studies/{path.name} --seeds" in command
+        copy = tmp_path / path.name
+        copy.write_text(f'dataset = "digits"\n{text}')
+        _, _, (family,) = declared(
+            copy, None, Settings(tmp_path, "cpu", 1), Store(f"sqlite:///{tmp_path}/x.db"), print
+        )
+        assert len(family.contrasts) >= 2
+        return
     assert f"python -m slopesearch optimize studies/{path.name} --trials" in command
     spec = check(tomllib.loads(text))
     resolve(spec.model_copy(update={"dataset": "mnist"}), "float32")

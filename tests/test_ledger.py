@@ -12,6 +12,7 @@ import pytest
 from slopesearch.config import REPORTS, Report, TrialResult
 from slopesearch.search.ledger import Job, Ledger
 from slopesearch.search.pruner import PRUNERS
+from slopesearch.search.records import Stop
 from slopesearch.search.sampler import SAMPLERS, SeededSampler
 from slopesearch.search.space import check, resolve, sample
 from slopesearch.search.store import Store, create_or_resume
@@ -51,6 +52,10 @@ def report(book: Ledger, job: Job, steps: int) -> None:
     book.commit()
 
 
+def stop_at(step: int) -> Stop:
+    return Stop(report=step, value=0.1, place=3, of=4, cut=0.2)
+
+
 def stored(path: Path) -> list[optuna.trial.FrozenTrial]:
     study = optuna.load_study(study_name="study", storage=f"sqlite:///{path}")
     trials = study.get_trials()
@@ -66,8 +71,8 @@ def test_optuna_reads_what_was_written(tmp_path: Path) -> None:
             report(book, job, REPORTS)
             book.tell(job, result(REPORTS))
         report(book, jobs[1], 3)
-        book.audit(jobs[1], 1)
-        book.audit(jobs[1], 3)
+        book.audit(jobs[1], stop_at(1))
+        book.audit(jobs[1], stop_at(3))
         book.tell(jobs[1], result(3, "pruned"))
         book.fail(jobs[2], "Traceback\nOSError: gone")
         report(book, jobs[3], 2)
@@ -112,18 +117,19 @@ def test_an_interrupted_trial_keeps_its_config_and_a_repeated_report_is_ignored(
     path = tmp_path / "x.db"
     with ledger(path) as book:
         first = book.ask(CONFIGURE)
-        book.audit(first, 1)
+        book.audit(first, stop_at(1))
         report(book, first, 3)
     with ledger(path) as book:
         (again,) = book.interrupted(lambda trial: pytest.fail("its config is stored"))
         assert (again.number, again.config, again.reported) == (0, first.config, 3)
-        book.audit(again, 3)
+        book.audit(again, stop_at(3))
         report(book, again, 4)
         book.tell(again, result(4, "pruned"))
         book.commit()
     (trial,) = stored(path)
     assert trial.intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
     assert trial.user_attrs["would_prune_at"] == 1
+    assert trial.user_attrs["pruned_by"] == stop_at(1).model_dump()
 
 
 @pytest.mark.parametrize("over", [True, False])
@@ -132,8 +138,8 @@ def test_the_pruner_knows_an_audited_trial_now_and_after_a_restart(tmp_path: Pat
     with ledger(path) as book:
         job = book.ask(CONFIGURE)
         report(book, job, 3)
-        book.audit(job, 1)
-        book.audit(job, 3)
+        book.audit(job, stop_at(1))
+        book.audit(job, stop_at(3))
         assert book.trial(job).user_attrs["would_prune_at"] == 1
         if over:
             book.tell(job, result(REPORTS))

@@ -8,7 +8,7 @@ from rich.console import Console
 from slopesearch.cli.live import Lines, LiveDisplay, display_on
 from slopesearch.config import Report, TrialResult
 from slopesearch.search.events import Began, Event, Noted, Progressed, Started, Told
-from slopesearch.search.records import StudyRecord
+from slopesearch.search.records import Stop, StudyRecord
 from slopesearch.wording import describe
 from tests.conftest import make_config
 from tests.test_tables import LONGEST, SPEC, STUDY, render
@@ -95,3 +95,21 @@ def test_a_pack_that_failed_leaves_the_display() -> None:
 def test_the_display_suits_the_console() -> None:
     assert isinstance(display_on(Console(file=io.StringIO(), force_terminal=True)), LiveDisplay)
     assert isinstance(display_on(Console(file=io.StringIO())), Lines)
+
+
+def test_what_the_pruner_stopped_is_told_with_its_reason() -> None:
+    stop = Stop(report=1, value=0.8123, place=14, of=17, cut=0.9)
+    curve = (Report(step=1, train_loss=1, val_loss=1, val_accuracy=0.8123),)
+    result = TrialResult(ended="pruned", curve=curve, seconds=1, images_per_second=1, device="cpu")
+    told = Told(0, 2, "PRUNED", 0.8123, LONGEST, result, stop)
+    begun = [*events()[:2], told]
+    console = Console(file=io.StringIO(), width=80)
+    display = LiveDisplay(Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None))
+    with Lines(console) as listen, display:
+        for event in begun:
+            listen(event)
+            display(event)
+        picture = render(lambda console: console.print(display._draw()))
+    line = console.file.getvalue().splitlines()[-1]  # type: ignore[attr-defined]
+    assert line.endswith(f"{describe(LONGEST)}  at report 1: 0.8123, place 14 of 17, cut 0.9000")
+    assert "stopped last: #2 at report 1: 0.8123, place 14 of 17, cut 0.9000" in picture.splitlines()[3]

@@ -10,7 +10,7 @@ import pytest
 from slopesearch.config import TrialConfig
 from slopesearch.search.events import Event, Noted, Progressed, Started, Told
 from slopesearch.search.launchers import LAUNCHERS
-from slopesearch.search.ledger import Configure, Job, Ledger
+from slopesearch.search.ledger import Configure, Job, Ledger, Placed
 from slopesearch.search.loop import BATCH
 from slopesearch.search.messages import Finished, Message
 from slopesearch.wording import RequestError
@@ -149,9 +149,9 @@ def test_all_that_waits_is_taken_in_one_commit_before_the_next_trial_is_asked_fo
 
     ask, commit = Ledger.ask, Ledger.commit
 
-    def asking(self: Ledger, configure: Configure) -> Job:
+    def asking(self: Ledger, configure: Configure, given: Placed | None = None) -> Job:
         said.append(f"ask {len(busy[0])}")
-        return ask(self, configure)
+        return ask(self, configure, given)
 
     def committing(self: Ledger) -> None:
         said.append("commit")

@@ -10,7 +10,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from slopesearch.config import REPORTS, Report
-from slopesearch.search.pruner import AUDIT, PRUNERS, HalvingPruner, Referee
+from slopesearch.search.pruner import AUDIT, PRUNERS, HalvingPruner, Referee, reason
+from slopesearch.search.records import Stop
 from slopesearch.seeds import derive
 
 
@@ -133,7 +134,7 @@ OTHER = next(number for number in range(5, 500) if derive(0, "audit", number) % 
 def test_the_referee_lets_the_pruner_speak(number: int, steps: int, report: Report, call: str) -> None:
     study = study_with(AUDITED + OTHER, steps=steps)
     trial = study.get_trials(deepcopy=False)[number]
-    assert Referee(Strict(), seed=0, exempt=5).call(study, trial, report) == call
+    assert Referee(Strict(), seed=0, exempt=lambda number: number < 5).call(study, trial, report)[0] == call
 
 
 @pytest.mark.parametrize("name", ["halving", "median"])
@@ -153,7 +154,9 @@ def test_an_audited_trial_leaves_the_race_behind_its_verdict(name: str) -> None:
     for step in (1, 3):
         trial.report(0.5, step)
         stored = study.get_trials(deepcopy=False)[trial.number]
-        calls.append(Referee(PRUNERS[name](), seed=0, exempt=0).call(study, stored, at(step)))
+        calls.append(
+            Referee(PRUNERS[name](), seed=0, exempt=lambda number: False).call(study, stored, at(step))[0]
+        )
     assert calls == ["go on", "stop"]
 
 
@@ -169,6 +172,33 @@ def test_a_deterministic_study_judges_by_earlier_batches_alone(batch: int | None
 
     study = study_with(24, steps=1)
     trial = study.get_trials(deepcopy=False)[18]
-    Referee(Counting(), seed=0, exempt=0, batch=batch).call(study, trial, at(1))
+    Referee(Counting(), seed=0, exempt=lambda number: False, batch=batch).call(study, trial, at(1))
     assert heard == [seen, seen]
     assert len(study.get_trials()) == 24
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_halving_says_where_a_trial_stands_and_what_would_have_gone_on(
+    direction: Literal["maximize", "minimize"],
+) -> None:
+    """Seven rivals: two of the eight go on, so the cut is the second best of the seven."""
+    sign = 1 if direction == "maximize" else -1
+    study = optuna.create_study(direction=direction, pruner=HalvingPruner())
+    trials = [study.ask() for _ in range(8)]
+    for trial, value in zip(trials, (0.9, 0.1, 0.8, 0.2, 0.3, 0.7, 0.4, 0.6), strict=True):
+        trial.report(sign * value, 1)
+    found = HalvingPruner().why(study, study.get_trials()[7])
+    assert found == Stop(report=1, value=sign * 0.6, place=4, of=8, cut=sign * 0.8)
+    assert HalvingPruner().why(study, study.get_trials()[2]) is None  # at the cut
+
+
+def test_a_pruner_of_optunas_gives_a_place_and_no_cut() -> None:
+    study = optuna.create_study(direction="maximize")
+    for value in (0.5, 0.7):
+        study.ask().report(value, 1)
+    trial = study.ask()
+    trial.report(0.6, 1)
+    found = reason(Strict(), study, study.get_trials()[2])
+    assert found == Stop(report=1, value=0.6, place=2, of=3)
+    assert found.words == "at report 1: 0.6000, place 2 of 3"
+    assert reason(PRUNERS["none"](), study, study.get_trials()[2]) is None

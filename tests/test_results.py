@@ -1,10 +1,12 @@
 """The results of a confirmation, from runs to what is stored and back."""
 
+import numpy as np
 import pytest
 
 from slopesearch.config import ResolvedSpec
 from slopesearch.evidence.arms import TUTORIAL, Arm, paired
 from slopesearch.evidence.results import ConfirmedArm, compare_with_pick, confirm_arm, confirmed_of, pick
+from slopesearch.evidence.statistics import estimate, flip_p
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.space import check, resolve
 from slopesearch.wording import RequestError
@@ -37,27 +39,47 @@ def test_shrinkage_is_what_the_search_saw_too_well() -> None:
             confirmed_of(StudyRecord("x/confirm", SPEC, [], {"confirmed": rows}))
 
 
-def test_the_pick_is_compared_with_each_baseline_seed_by_seed() -> None:
-    def confirmed(
-        losses: list[float], *roles: str, **changes: float
-    ) -> tuple[ConfirmedArm, list[TrialRecord]]:
-        arm = Arm(roles=roles, config=make_config(**changes))
-        runs = [
-            TrialRecord(
-                i, "COMPLETE", 0, paired(arm.config, 0, i), {}, {"val_accuracy": 1 - loss, "val_loss": loss}
-            )
-            for i, loss in enumerate(losses)
-        ]
-        return confirm_arm(arm, runs, "val_loss"), runs
+def confirmed(losses: list[float], *roles: str, **changes: float) -> ConfirmedArm:
+    arm = Arm(roles=roles, config=make_config(**changes))
+    runs = [
+        TrialRecord(
+            i, "COMPLETE", 0, paired(arm.config, 0, i), {}, {"val_accuracy": 1 - loss, "val_loss": loss}
+        )
+        for i, loss in enumerate(losses)
+    ]
+    return confirm_arm(arm, runs, "val_loss")
 
+
+def test_the_pick_is_compared_with_every_other_arm_seed_by_seed() -> None:
     rows = [
         confirmed([0.1, 0.2], "top 1"),
         confirmed([0.5, 0.4], TUTORIAL, lr=0.5),
-        confirmed([1, 1], "x", lr=0.1),
+        confirmed([1, 1], lr=0.1),
     ]
-    runs = {row.arm.config: made for row, made in rows}
-    best, baseline, other = compare_with_pick([row for row, _ in rows], runs)
-    assert (best.difference, other.difference) == (None, None)
+    assert rows[1].losses == (0.5, 0.4)
+    assert rows[1].accuracies == (0.5, 0.6)
+    best, baseline, other = compare_with_pick(rows)
+    assert best.difference is None
+    assert other.difference is not None
+    assert other.difference.val_loss == estimate([-0.9, -0.8])
     assert baseline.difference is not None
     assert baseline.difference.val_loss.mean == pytest.approx(-0.3)
     assert baseline.difference.val_accuracy.mean == pytest.approx(0.3)
+    assert (baseline.difference.p_loss, baseline.difference.p_accuracy) == (None, None)  # of two seeds
+    assert compare_with_pick(rows[:1]) == rows[:1]
+
+
+def test_all_arms_are_one_family() -> None:
+    draws = np.random.default_rng(0).normal(1, 0.01, (3, 8))
+    rows = [confirmed((draws[k] + k / 20).tolist(), str(k), lr=0.1 + k) for k in range(3)]
+    _, *others = compare_with_pick(rows)
+    p = [row.difference.p_loss for row in others if row.difference]
+    assert p == pytest.approx(flip_p(np.array([draws[0] - draws[k] - k / 20 for k in (1, 2)]).T))
+
+
+def test_what_an_earlier_version_stored_is_read() -> None:
+    row = compare_with_pick([confirmed([0.1, 0.2], "top 1"), confirmed([0.5, 0.4], TUTORIAL, lr=0.5)])[1]
+    stored = row.model_dump(
+        mode="json", exclude={"losses": True, "accuracies": True, "difference": {"p_loss"}}
+    )
+    assert confirmed_of(StudyRecord("x/confirm", SPEC, [], {"confirmed": [stored]}))[0].difference

@@ -54,12 +54,13 @@ def test_where_runs_ended_and_what_was_saved() -> None:
 
 
 def test_wrong_stops_are_told_with_interval_and_number() -> None:
-    through = [record(10 + i, "COMPLETE", 0.90 + i / 1000) for i in range(11)]  # median 0.905
+    through = [record(60 + i, "COMPLETE", 0.90 + i / 1000) for i in range(11)]  # median 0.905
     audited = [
-        record(30 + i, "COMPLETE", value, attributes={"would_prune_at": 1})
+        record(80 + i, "COMPLETE", value, attributes={"would_prune_at": 1})
         for i, value in enumerate((0.95, 0.8, 0.7, 0.6))
     ]
-    book = record(0, "COMPLETE", 0.999)  # the textbook's are judged by nobody
+    recipe = {"activation": "relu", "norm": "none", "init": "kaiming_normal", "lr": 1e-3}
+    book = record(0, "COMPLETE", 0.999, **recipe)  # the textbook's are judged by nobody
     study = study_with(book, *through, *audited)
     rows = PLOTS["audit"].rows(study)
     said = PLOTS["audit"].say(rows, study.spec)
@@ -72,7 +73,7 @@ def test_wrong_stops_are_told_with_interval_and_number() -> None:
 
 
 def test_stopping_what_diverges_is_right() -> None:
-    through = [record(10 + i, "COMPLETE", 0.90 + i / 1000) for i in range(11)]
+    through = [record(60 + i, "COMPLETE", 0.90 + i / 1000) for i in range(11)]
     diverged = [
         record(30, "PRUNED", 0.1, attributes={"would_prune_at": 1, "ended": "diverged"}),
         record(31, "PRUNED", 0.1, attributes={"ended": "diverged"}),  # the pruner would have let it go on
@@ -81,7 +82,7 @@ def test_stopping_what_diverges_is_right() -> None:
     better = record(40, "COMPLETE", 0.95, attributes={"would_prune_at": 1})
     study = study_with(*through, *diverged, better)
     rows = PLOTS["audit"].rows(study)
-    assert {row["trial"] for row in rows} == {*range(10, 21), 30, 40}
+    assert {row["trial"] for row in rows} == {*range(60, 71), 30, 40}
     said = PLOTS["audit"].say(rows, study.spec)
     assert "Of 2 such runs, 1 of them diverged, 1 ended better than the median of the 11" in said
     assert "wrong in 50%" in said

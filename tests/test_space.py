@@ -8,9 +8,10 @@ import pytest
 from slopesearch.config import ResolvedSpec, TrialConfig
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
+from slopesearch.search.cover import first_trials
 from slopesearch.search.sampler import SAMPLERS, SeededSampler
 from slopesearch.search.space import check, resolve, sample
-from slopesearch.search.textbook import TEXTBOOK, first_trials, textbook
+from slopesearch.search.textbook import TEXTBOOK, textbook
 
 
 def spec_of(**fields: Any) -> ResolvedSpec:
@@ -57,19 +58,6 @@ def test_every_trial_of_a_study_shares_its_luck_and_seeds_differ() -> None:
     seeds = {(config.init_seed, config.order_seed) for config, _ in draw(spec_of(), 5)}
     assert len(seeds) == 1
     assert seeds != {(config.init_seed, config.order_seed) for config, _ in draw(spec_of(seed=1), 5)}
-
-
-def test_the_first_trials_are_the_textbooks_then_a_cover() -> None:
-    spec = spec_of()
-    assert list(textbook(spec)) == list(TEXTBOOK)
-    drawn = draw(spec, 20, first=True)
-    for (config, params), recipe in zip(drawn, TEXTBOOK.values(), strict=False):
-        assert params == recipe
-        assert config.slope_max == (0.1 if config.slope_mode == "learnable" else None)
-    cover = [config for config, _ in drawn[len(TEXTBOOK) :]]
-    assert {config.activation for config in cover} == set(ACTIVATIONS)
-    assert {config.norm for config in cover} == {"none", "before", "after"}
-    assert len({config.lr for config in cover}) == len(cover)
 
 
 @pytest.mark.parametrize(

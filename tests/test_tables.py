@@ -16,7 +16,9 @@ from slopesearch.config import Diagnostics, Report, ResolvedSpec, TrialConfig
 from slopesearch.report.summary import NOT_COMPARABLE, textbook_rows
 from slopesearch.search.records import StudyRecord, StudySummary, TrialRecord
 from slopesearch.search.space import check, resolve
+from slopesearch.search.textbook import TEXTBOOK
 from tests.conftest import make_config
+from tests.synthetic import as_recipe
 
 SPEC: ResolvedSpec = resolve(check({"dataset": "digits"}), "float32")
 LONGEST = make_config(slope_mode="learnable", negative_slope=0.012345, norm="before", init="kaiming_uniform")
@@ -35,15 +37,16 @@ def render(draw: object, *arguments: object, width: int = 80) -> str:
     return text
 
 
+RECIPES = [as_recipe(make_config(), recipe) for recipe in TEXTBOOK.values()]
 STUDY = StudyRecord(
     "digits-cnn",
     SPEC,
     [
-        trial(0, "COMPLETE", 0.95),
-        trial(1, "COMPLETE", 0.97),
-        trial(2, "RUNNING", None),
-        trial(3, "FAIL", None),
-        trial(4, "PRUNED", 0.99),
+        trial(0, "COMPLETE", 0.95, RECIPES[0]),
+        trial(1, "COMPLETE", 0.97, RECIPES[1]),
+        trial(2, "RUNNING", None, RECIPES[2]),
+        trial(3, "FAIL", None, RECIPES[3]),
+        trial(4, "PRUNED", 0.99, RECIPES[4]),
         trial(5, "COMPLETE", 0.98, LONGEST),
         trial(6, "COMPLETE", 0.98),
     ],
@@ -85,8 +88,8 @@ def test_a_study_without_a_finished_trial_says_so(trials: list[TrialRecord]) -> 
 
 
 def test_names_are_data_not_markup() -> None:
-    name = "[red]x[/red] :smile: <script>"
-    assert name in render(summaries_table, [StudySummary(name, 1, 2, 0, 0, 0.5)])
+    name = "[b]x[/b] :smile: <i>"
+    assert name in render(summaries_table, [StudySummary(name, 1, 2, 0, 0, 0.5)], {})
     assert name in render(study_table, StudyRecord(name, SPEC, STUDY.trials))
 
 

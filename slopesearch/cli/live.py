@@ -31,6 +31,7 @@ class _Tally:
         self.counts = {"COMPLETE": 0, "PRUNED": 0, "FAIL": 0}
         self.target = 0
         self.best: tuple[float, int, TrialConfig] | None = None
+        self.stopped = ""  # the trial that the pruner stopped last, and why
         self._maximize = True
         self._started = time.monotonic()
         self._told = 0
@@ -48,6 +49,8 @@ class _Tally:
 
     def tell(self, event: Told) -> None:
         self._told += event.state != "FAIL"
+        if event.stop is not None:
+            self.stopped = f"stopped last: #{event.number} {event.stop.words}"
         self._count(event.number, event.state, event.value, event.config)
 
     def _count(self, number: int, state: str, value: float | None, config: TrialConfig | None) -> None:
@@ -112,7 +115,7 @@ class Lines:
                 say(
                     self._console,
                     f"[{self._tally.finished}/{self._tally.target}{best}] trial {event.number} {ended} "
-                    f"{value}  {describe(event.config)}",
+                    f"{value}  {describe(event.config)}{f'  {event.stop.words}' if event.stop else ''}",
                 )
 
 
@@ -210,7 +213,8 @@ class LiveDisplay:
         if tally.best is not None:
             value, number, config = tally.best
             best = f"best {value:.4f}, #{number}: {describe(config)}"
-        return Group(self._total, facts, Text(best, no_wrap=True, overflow="ellipsis"), self._workers)
+        lines = [Text(line, no_wrap=True, overflow="ellipsis") for line in (best, tally.stopped) if line]
+        return Group(self._total, facts, *lines, self._workers)
 
 
 def display_on(console: Console) -> LiveDisplay | Lines:

@@ -8,7 +8,13 @@ from collections.abc import Callable
 
 import typer
 
-from slopesearch.cli import doctor_command, model_commands, search_commands, study_commands
+from slopesearch.cli import (
+    compare_command,
+    doctor_command,
+    model_commands,
+    search_commands,
+    study_commands,
+)
 from slopesearch.cli.tables import LINES
 from slopesearch.wording import RequestError, StudyFailedError, printable
 
@@ -19,6 +25,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": study_commands.report_study,
     "dashboard": study_commands.serve_dashboard,
     "confirm": search_commands.confirm_study,
+    "compare": compare_command.compare_arms,
     "export": model_commands.export_config,
     "train": model_commands.train_config,
     "predict": model_commands.predict_digits,

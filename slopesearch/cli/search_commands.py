@@ -24,6 +24,7 @@ from slopesearch.cli.options import (
     parse_set,
 )
 from slopesearch.cli.tables import confirmation_json, confirmation_table, say, study_table
+from slopesearch.search.records import CONFIRM
 from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
 from slopesearch.wording import RequestError, read_toml
@@ -60,12 +61,23 @@ def optimize_study(
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field of a study file.")
     ] = None,
+    tries: Annotated[
+        list[Path] | None,
+        typer.Option("--try", metavar="FILE", help="A config to run next: exported, or the space's fields."),
+    ] = None,
+    begin_from: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="STUDY", help="Begin a new study with the trials of this one that fit."
+        ),
+    ] = None,
 ) -> None:
     """Run a study, or go on with it until it holds --trials finished trials."""
     from slopesearch.training.devices import checked_torch_pair
 
     with checked_torch_pair():
         from slopesearch.cli.live import display_on
+        from slopesearch.runs.export import read_given
         from slopesearch.search.optimize import optimize
         from slopesearch.search.settings import Settings
         from slopesearch.search.space import check
@@ -84,8 +96,18 @@ def optimize_study(
         hang_timeout=parse_seconds(hang_timeout, "hang-timeout"),
         deterministic=deterministic,
     )
+    given = [read_given(path) for path in tries or []]
     with display_on(console) as listen:
-        outcome = optimize(spec, trials=trials, name=name, store=store, settings=settings, listen=listen)
+        outcome = optimize(
+            spec,
+            trials=trials,
+            name=name,
+            given=given,
+            begin_from=begin_from,
+            store=store,
+            settings=settings,
+            listen=listen,
+        )
     _show_outcome(console, store, outcome)
     if outcome.interrupted:
         raise typer.Exit(130)
@@ -112,10 +134,16 @@ def _show_outcome(console: Console, store: Store, outcome: "Outcome") -> None:
     from slopesearch.report.dashboard import INSTALLED, annotate
 
     record = store.read(outcome.name, "page" if INSTALLED else "ranking")
-    study_table(console, record)
+    study_table(console, record, store.find(record.name + CONFIRM, "ranking"))
     with suppress(RequestError):  # another process has begun to write the study, and will annotate it
         annotate(store, record)
-    if outcome.finished < outcome.target:
+    if outcome.space is not None:
+        say(
+            console,
+            f"\nThe space is used up: it holds {outcome.space} configs, and each has a trial. A wider space "
+            f"is another study: change the space, and add --name {shlex.quote(outcome.name + '-2')}.",
+        )
+    elif outcome.finished < outcome.target:
         same = " ".join(map(shlex.quote, ["python", "-m", "slopesearch", *sys.argv[1:]]))
         say(console, f"\n{outcome.finished} of {outcome.target} trials are done; to go on: {same}")
     _print_next(console, store, outcome)
@@ -128,9 +156,10 @@ def _print_next(console: Console, store: Store, outcome: "Outcome") -> None:
         f"one trial         {command} show {name} --trial N{where}",
         f"as one page       {command} report {name}{where}",
         f"confirm           {command} confirm {name}{where}",
+        f"what mattered     {command} compare {name}{where}",
         f"in a browser      pip install optuna-dashboard && {command} dashboard{where}",
     ]
-    if outcome.finished >= outcome.target:
+    if outcome.finished >= outcome.target and outcome.space is None:
         lines.insert(2, f"more trials       the same command with --trials {2 * outcome.finished}")
     say(console, "\n  ".join(["\nNext:", *lines]))
 
@@ -173,6 +202,8 @@ def confirm_study(
         print(confirmation_json(found.confirmed, found.openings))
     elif found.confirmed:
         confirmation_table(Console(), found.confirmed, found.openings)
+        where = f"{shlex.quote(found.study.name)}{Store(storage).option}"
+        say(progress, f"\nNext:\n  what mattered     python -m slopesearch compare {where}")
     if found.interrupted:
         say(progress, "the confirmation is not done; the same command goes on with it")
         raise typer.Exit(130)

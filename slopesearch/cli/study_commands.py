@@ -2,27 +2,72 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from slopesearch.cli.answer_views import answers_json, answers_view
 from slopesearch.cli.options import Json, Storage, StudyName
 from slopesearch.cli.tables import say, study_json, study_table, summaries_table, trial_json, trial_view
+from slopesearch.evidence.answers import answers_of
+from slopesearch.evidence.pruning import why_stopped
+from slopesearch.evidence.results import confirmed_of, pick
 from slopesearch.report.summary import TOP
+from slopesearch.search.records import COMPARE, CONFIRM, VERDICTS, StudySummary
 from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
-from slopesearch.wording import RequestError
+from slopesearch.wording import RequestError, counted, printable
 
 
-def list_studies(storage: Storage = DEFAULT_URL, as_json: Json = False) -> None:
-    """List the studies of a storage."""
-    summaries = Store(storage).summaries()
+def list_studies(
+    storage: Storage = DEFAULT_URL,
+    as_json: Json = False,
+    delete: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Delete a study and its verdict, after a question.")
+    ] = None,
+    copy: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(metavar="NAME FILE.db", help="Copy a study and its verdict to a new file."),
+    ] = None,
+) -> None:
+    """List the studies of a storage; or delete one, or copy one."""
+    if delete is not None and copy is not None:
+        raise RequestError("--delete and --copy are two things; name one of them")
+    if delete is not None:
+        _delete(Store(storage), delete)
+        return
+    if copy is not None:
+        copied = Store(storage).copy(*copy)
+        say(Console(), f"{copy[1]}: {', '.join(map(_counted, copied))}")
+        return
+    store = Store(storage)
+    summaries = store.summaries()
+    confirmed = {
+        summary.name.removesuffix(CONFIRM): pick(found).val_accuracy.mean
+        for summary in summaries
+        if summary.name.endswith(CONFIRM) and (found := confirmed_of(store.find(summary.name, "ranking")))
+    }
     if as_json:
-        print(json.dumps([vars(summary) for summary in summaries], indent=2))
+        rows = [{**vars(summary), "confirmed": confirmed.get(summary.name)} for summary in summaries]
+        print(json.dumps(rows, indent=2))
     else:
-        summaries_table(Console(), summaries)
+        summaries_table(Console(), summaries, confirmed)
+
+
+def _delete(store: Store, name: str) -> None:
+    def is_sure(parts: Sequence[StudySummary]) -> bool:
+        return typer.confirm(printable(f"delete {' and '.join(map(_counted, parts))} for good?"))
+
+    done = store.delete(name, is_sure)
+    say(Console(), f"{name} is deleted" if done else "nothing was deleted")
+
+
+def _counted(study: StudySummary) -> str:
+    trials = study.complete + study.pruned + study.running + study.failed
+    return f"{study.name} ({counted(trials, 'trial')})"
 
 
 def show_study(
@@ -34,13 +79,19 @@ def show_study(
     """Show a study, its best configs and their lead over the textbook; or one trial."""
     store = Store(storage)
     record = store.read(name, "ranking")
-    if trial is not None:
+    answers = answers_of(record).values()
+    if trial is None and answers:
+        print(answers_json(answers)) if as_json else answers_view(Console(), answers)
+    elif trial is not None:
         (whole,) = store.whole(record, [record.trial(trial)])
-        print(trial_json(whole)) if as_json else trial_view(Console(), whole)
+        why = why_stopped(record, whole)
+        print(trial_json(whole, why)) if as_json else trial_view(Console(), whole, why)
     elif as_json:
         print(study_json(record, store.whole(record, record.ranked()[:TOP])))
     else:
-        study_table(Console(), record)
+        is_search = not record.name.endswith(VERDICTS)
+        confirmation = store.find(record.name + CONFIRM, "ranking") if is_search else None
+        study_table(Console(), record, confirmation)
 
 
 def report_study(
@@ -54,21 +105,26 @@ def report_study(
     """Write what a study found as one HTML page that needs no network."""
     from slopesearch.report.page import tables_of, write_page
     from slopesearch.report.plots import write_tables
-    from slopesearch.search.records import CONFIRM, VERDICTS
+    from slopesearch.report.verdicts import contrast_rows, run_rows
 
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise RequestError(f"-o takes a file in a folder that exists, like report.html, given '{out}'")
     if data_out is not None and data_out.exists() and not data_out.is_dir():
         raise RequestError(f"--data-out takes a folder, which may be new, given the file '{data_out}'")
-    if name is not None and name.endswith(VERDICTS):
+    store = Store(storage)
+    search = name.rpartition("/")[0] if name is not None and name.endswith(VERDICTS) else None
+    declared = search is not None and str(name).endswith(COMPARE) and store.find(search, "ranking") is None
+    if search is not None and not declared:
         raise RequestError(
             f"'{name}' is the verdict of a search and stands on the search's page; name the search: "
-            f"python -m slopesearch report {shlex.quote(name.rpartition('/')[0])}"
+            f"python -m slopesearch report {shlex.quote(search)}"
         )
-    store = Store(storage)
     record = store.read(name, "page")
-    tables = tables_of(record)
-    write_page(record, tables, out, store.find(record.name + CONFIRM, "ranking"))
+    comparison = record if declared else store.find(record.name + COMPARE, "ranking")
+    tables = {} if declared else tables_of(record)  # the figures of a search
+    write_page(record, tables, out, store.find(record.name + CONFIRM, "ranking"), comparison)
+    answers = answers_of(comparison)
+    tables |= {"compare": contrast_rows(answers), "compare_runs": run_rows(answers)}
     console = Console()
     for sentence in record.left_out():
         say(console, f"left out: {sentence}")

@@ -1,20 +1,25 @@
 """Stored studies as tables for people and JSON for programs; without torch."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
+from textwrap import wrap
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from slopesearch.cli.verdict_tables import confirmed_sentences, mean_rows
 from slopesearch.config import Report, TrialConfig
+from slopesearch.evidence.health import health
 from slopesearch.evidence.results import ConfirmedArm, Opening, confirmed_of, openings_of, pick
+from slopesearch.evidence.selection import believed, sentences
 from slopesearch.evidence.statistics import Estimate
 from slopesearch.report.summary import NOT_COMPARABLE, TOP, textbook_rows
-from slopesearch.search.records import StudyRecord, StudySummary, TrialRecord
+from slopesearch.search.records import CONFIRM, TAKEN, VERDICTS, StudyRecord, StudySummary, TrialRecord
 from slopesearch.wording import describe, printable
 
 LINES = "\n\t"  # the control characters that a traceback needs
@@ -24,6 +29,15 @@ def say(console: Console, text: str) -> None:
     """Print text as data: no markup, emoji code or control character takes effect, no line is wrapped."""
     text = printable(text, keep=LINES)
     console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def wrapped(console: Console, text: str, indent: str = "") -> None:
+    """Print text as data, see `say`, wrapped to the width of the console, its later lines indented by two."""
+    later = indent + "  "
+    for line in wrap(
+        printable(text), console.width, initial_indent=indent, subsequent_indent=later, break_on_hyphens=False
+    ):
+        say(console, line)
 
 
 def _cell(value: object) -> Text:
@@ -38,19 +52,45 @@ def _table(*headers: str) -> Table:
     return table
 
 
-def summaries_table(console: Console, summaries: list[StudySummary]) -> None:
-    """Print a line per study."""
-    table = _table("study", "complete", "pruned", "running", "failed", "best")
+def summaries_table(
+    console: Console, summaries: Sequence[StudySummary], confirmed: Mapping[str, float]
+) -> None:
+    """Print a line per study; `confirmed` has the mean accuracy of a search's pick on fresh seeds."""
+    table = _table("study", "complete", "pruned", "running", "failed", "best", "confirmed")
     for row in summaries:
-        table.add_row(*map(_cell, asdict(row).values()))
+        table.add_row(*map(_cell, (*asdict(row).values(), confirmed.get(row.name))))
     console.print(table if summaries else "no studies yet; `python -m slopesearch optimize` makes one")
 
 
-def study_table(console: Console, study: StudyRecord) -> None:
-    """Print the best config, the top five, and the winner's lead over the textbook; or the confirmation."""
+def study_table(console: Console, study: StudyRecord, confirmation: StudyRecord | None = None) -> None:
+    """Print the best config, the top five, the lead over the textbook, and doubts; or the confirmation.
+
+    Of a search that was confirmed, see `confirmation`, the pick stands in the place of the best.
+    """
     if confirmed := confirmed_of(study):
         confirmation_table(console, confirmed, openings_of(study))
         return
+    if study.name.endswith(VERDICTS):
+        _means_table(console, study)
+        return
+    _found_table(console, study, confirmed_of(confirmation))
+    doubts = health(study)
+    if doubts:
+        console.print()
+    for doubt in doubts:
+        wrapped(console, f"{doubt.grade}: {doubt.text}")
+
+
+def _means_table(console: Console, study: StudyRecord) -> None:
+    rows = mean_rows(study)
+    say(console, f"\n{printable(study.name)}: {len(study.trials)} runs of {len(rows)} configs on seeds")
+    table = _table("config", "runs", f"mean {study.spec.objective}")
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    console.print(table)
+
+
+def _found_table(console: Console, study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -> None:
     complete, pruned, failed = (study.count(state) for state in ("COMPLETE", "PRUNED", "FAIL"))
     running = study.count("RUNNING")
     unfinished = f", {running} unfinished" if running else ""
@@ -65,8 +105,29 @@ def study_table(console: Console, study: StudyRecord) -> None:
     if not ranked or ranked[0].config is None or ranked[0].value is None:
         say(console, "no trial has run to its end yet")
         return
-    best, value = ranked[0].config, ranked[0].value
-    say(console, f"best: trial {ranked[0].number}, {study.spec.objective} {value:.4f}")
+    if confirmed:
+        first, *rest = confirmed_sentences(study, confirmed)
+        wrapped(console, first)
+        for sentence in rest:
+            wrapped(console, sentence, indent="  ")
+    else:
+        _best_view(console, study, ranked[0].config)
+    console.print()
+    top = _table("top", study.spec.objective, "config")
+    for trial in ranked[:TOP]:
+        top.add_row(_cell(trial.number), _cell(trial.value), _cell(trial.config and describe(trial.config)))
+    console.print(top)
+    if confirmed:
+        say(console, f"Every arm: python -m slopesearch show {shlex.quote(study.name + CONFIRM)}")
+    else:
+        _textbook_table(console, study)
+
+
+def _best_view(console: Console, study: StudyRecord, best: TrialConfig) -> None:
+    number, value = study.best().number, study.best().value
+    say(console, f"best: trial {number}, {study.spec.objective} {value:.4f}")
+    for sentence in sentences(believed(study)):
+        wrapped(console, sentence, indent="  ")
     for name in ("activation", "negative_slope", "slope_mode", "slope_max", "norm", "init", "lr"):
         chosen = getattr(best, name)
         if chosen is not None:
@@ -75,12 +136,8 @@ def study_table(console: Console, study: StudyRecord) -> None:
                 f"  {name:<15} {chosen:.4g}" if isinstance(chosen, float) else f"  {name:<15} {chosen}",
             )
 
-    console.print()
-    top = _table("top", study.spec.objective, "config")
-    for trial in ranked[:TOP]:
-        top.add_row(_cell(trial.number), _cell(trial.value), _cell(trial.config and describe(trial.config)))
-    console.print(top)
 
+def _textbook_table(console: Console, study: StudyRecord) -> None:
     rows = textbook_rows(study)
     if rows:
         console.print()
@@ -107,11 +164,7 @@ def confirmation_table(
         say(console, f"{diverged} runs diverged and count as chance.")
     say(console, "The intervals are over seeds, on the same validation images that chose the configs.")
     say(console, f"pick: {numbers[best.arm.config]}, the lowest mean loss")
-    for row in confirmed:
-        if row.difference is not None:
-            loss, accuracy = _cells(row.difference.val_loss)[0], _cells(row.difference.val_accuracy)[0]
-            number = numbers[row.arm.config]
-            say(console, f"pick minus {number}, seed by seed: val_loss {loss}, val_accuracy {accuracy}")
+    _differences_table(console, confirmed, numbers)
     if not openings:
         return
     opening = openings[-1]
@@ -136,6 +189,22 @@ def _confirmed_table(
     console.print(names)
     console.print()
     console.print(table)
+
+
+def _differences_table(
+    console: Console, confirmed: Sequence[ConfirmedArm], numbers: Mapping[TrialConfig, int]
+) -> None:
+    table = _table("pick minus", "val_loss", "p", "val_accuracy", "p")
+    for row in confirmed:
+        if row.difference is not None:
+            found = row.difference
+            cells = (_cells(found.val_loss)[0], found.p_loss, _cells(found.val_accuracy)[0], found.p_accuracy)
+            table.add_row(_cell(numbers[row.arm.config]), *map(_cell, cells))
+    if table.row_count:
+        console.print()
+        console.print(table)
+        say(console, "Seed by seed, ± 95 %; p is family-wise (max-T of sign flips), from six seeds on.")
+        say(console, "The pick was chosen by these runs, so its lead is a little flattered.")
 
 
 def _tested_table(console: Console, opening: Opening, numbers: Mapping[TrialConfig, int]) -> None:
@@ -189,6 +258,8 @@ def study_json(study: StudyRecord, top: Sequence[TrialRecord]) -> str:
             "failed": study.count("FAIL"),
             "top": [_trial_data(trial) for trial in top],
             "textbook": textbook_rows(study),
+            "believed": found.model_dump() if (found := believed(study)) else None,
+            "health": [asdict(doubt) for doubt in health(study)],
             "unreadable": study.unreadable,
         },
         indent=2,
@@ -196,18 +267,25 @@ def study_json(study: StudyRecord, top: Sequence[TrialRecord]) -> str:
 
 
 def _trial_data(trial: TrialRecord) -> dict[str, Any]:
-    return {"number": trial.number, "state": trial.state, "value": trial.value, **trial.attributes}
+    stored = trial.attributes | trial.bulk()
+    return {"number": trial.number, "state": trial.state, "value": trial.value, **stored}
 
 
-def trial_json(trial: TrialRecord) -> str:
-    """A trial for programs."""
-    return json.dumps(_trial_data(trial), indent=2)
+def trial_json(trial: TrialRecord, why: Sequence[str] = ()) -> str:
+    """A trial for programs; `why` it was stopped, in sentences."""
+    return json.dumps({**_trial_data(trial), "why": list(why)}, indent=2)
 
 
-def trial_view(console: Console, trial: TrialRecord) -> None:
-    """Print a stored trial: its config, its cost, its diagnostics in short, its curve, its traceback."""
+def trial_view(console: Console, trial: TrialRecord, why: Sequence[str] = ()) -> None:
+    """Print a stored trial: why it was stopped, its config, cost, diagnostics in short, curve, traceback."""
     value = "" if trial.value is None else f", {trial.value:.4f}"
     say(console, f"trial {trial.number}: {trial.ended}{value}")
+    if trial.is_given:
+        say(console, "given by hand; comparisons leave it out")
+    if TAKEN in trial.attributes:
+        say(console, f"taken over from {trial.attributes[TAKEN]}")
+    for sentence in why:
+        wrapped(console, sentence)
     if trial.config is not None:
         for name, chosen in trial.config:
             if chosen is not None:

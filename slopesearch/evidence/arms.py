@@ -1,6 +1,6 @@
 """Which configs of a search are run again, and on which fresh seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from slopesearch.config import Noun, TrialConfig
 from slopesearch.search.records import StudyRecord, TrialRecord
@@ -9,6 +9,7 @@ from slopesearch.seeds import derive
 
 EARLIER = "confirmed before"
 TUTORIAL, HE = "the tutorial's recipe", "ReLU with He init"  # baselines, as TEXTBOOK names them
+TUNED = {name: f"{name}, its lr tuned" for name in (TUTORIAL, HE)}  # the same, fairly
 
 
 class Arm(Noun):
@@ -26,23 +27,33 @@ class Arm(Noun):
     @property
     def is_baseline(self) -> bool:
         """Whether it is a baseline, which the pick has to beat."""
-        return bool({TUTORIAL, HE} & set(self.roles))
+        return bool({TUTORIAL, HE, *TUNED.values()} & set(self.roles))
 
 
-def choose_arms(study: StudyRecord, top: int) -> list[Arm]:
-    """The best few configs of a search, the best of each activation, and the two baselines; none twice.
+def baselines(study: StudyRecord) -> dict[str, TrialConfig]:
+    """The recipes that people use, by name, with the data, model and budget of a search.
 
     Raises RequestError where no trial has run to its end.
     """
     anywhere = study.best().config
+    assert anywhere is not None
+    return {name: _recipe(anywhere, TEXTBOOK[name]) for name in (TUTORIAL, HE)}
+
+
+def choose_arms(study: StudyRecord, top: int, tuned: Mapping[str, TrialConfig] | None = None) -> list[Arm]:
+    """The best few configs of a search, the best of each activation, and the baselines; none twice.
+
+    `tuned` holds the baselines with a learning rate of their own, by name. Raises RequestError where no trial
+    has run to its end.
+    """
+    as_used = baselines(study)
     chosen = [(f"top {place}", trial.config) for place, trial in enumerate(study.ranked()[:top], start=1)]
     for activation in study.spec.space.activation or ():
         best = _best_of(study, activation)
         if best is not None:
             chosen.append((f"best {activation}", best.config))
-    assert anywhere is not None
-    chosen.append((TUTORIAL, _recipe(anywhere, TEXTBOOK[TUTORIAL])))
-    chosen.append((HE, _recipe(anywhere, {**TEXTBOOK[HE], "lr": _best_he_lr(study)})))
+    chosen += as_used.items()
+    chosen += [(TUNED[name], config) for name, config in (tuned or {}).items()]
     roles: dict[TrialConfig, list[str]] = {}
     for role, config in chosen:
         assert config is not None
@@ -84,15 +95,6 @@ def _recipe(template: TrialConfig, recipe: Params) -> TrialConfig:
     return template.model_copy(update={**without, **recipe})
 
 
-def _best_he_lr(study: StudyRecord) -> float:
-    """The learning rate of the best trial with ReLU, He init and no BatchNorm; else the recipe's own."""
-    for trial in study.ranked():
-        config = trial.config
-        if config and config.activation == "relu" and config.norm == "none" and "kaiming" in config.init:
-            return config.lr
-    return float(TEXTBOOK[HE]["lr"])
-
-
 def _arm(study: StudyRecord, config: TrialConfig, roles: tuple[str, ...]) -> Arm:
     trials = [trial for trial in study.trials if trial.config == config]
     complete = [trial for trial in trials if trial.state == "COMPLETE"]
@@ -104,11 +106,7 @@ def _arm(study: StudyRecord, config: TrialConfig, roles: tuple[str, ...]) -> Arm
     )
 
 
-def paired(config: TrialConfig, study_seed: int, run: int) -> TrialConfig:
+def paired(config: TrialConfig, study_seed: int, run: int, purpose: str = "confirm") -> TrialConfig:
     """The config on fresh seed number `run`: the same init draws and batch order for every config."""
-    return config.model_copy(
-        update={
-            "init_seed": derive(study_seed, "confirm", run, "init"),
-            "order_seed": derive(study_seed, "confirm", run, "order"),
-        }
-    )
+    seeds = {f"{part}_seed": derive(study_seed, purpose, run, part) for part in ("init", "order")}
+    return config.model_copy(update=seeds)

@@ -1,14 +1,15 @@
 """The results of a confirmation: made from its runs, stored with its study, read back."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
+import numpy as np
 from pydantic import TypeAdapter
 
-from slopesearch.config import Noun, TrialConfig
+from slopesearch.config import Noun
 from slopesearch.evidence.arms import Arm
-from slopesearch.evidence.statistics import Estimate, estimate, estimate_difference
+from slopesearch.evidence.statistics import FEWEST, Estimate, estimate, flip_p
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.wording import RequestError
 
@@ -16,18 +17,24 @@ Stored = TypeVar("Stored", bound=Noun)
 
 
 class Difference(Noun):
-    """The pick minus a baseline, seed by seed; the loss in nats."""
+    """The pick minus another arm, seed by seed; the loss in nats.
+
+    The p are family-wise over all arms (max-T of sign flips), None below FEWEST seeds. The pick was chosen by
+    the same runs, which flatters it.
+    """
 
     val_accuracy: Estimate
     val_loss: Estimate
+    p_accuracy: float | None = None  # the defaults here and below are for what was stored before the fields
+    p_loss: float | None = None
 
 
 class ConfirmedArm(Noun):
     """The results of an arm on fresh seeds, on the validation images; a run that diverged counts as chance.
 
     `runs` and `diverged` count runs. `shrinkage` is how much better the search's value was than the confirmed
-    mean of the objective, None where the search has no value. `difference` belongs to a baseline that is not
-    the pick itself.
+    mean of the objective, None where the search has no value. `difference` is that of the pick, None for the
+    pick itself. `losses` and `accuracies` go by seed.
     """
 
     arm: Arm
@@ -37,6 +44,8 @@ class ConfirmedArm(Noun):
     val_loss: Estimate
     shrinkage: float | None
     difference: Difference | None = None
+    losses: tuple[float, ...] = ()
+    accuracies: tuple[float, ...] = ()
 
 
 class TestedArm(Noun):
@@ -69,7 +78,7 @@ def estimate_runs(runs: Sequence[TrialRecord]) -> tuple[Estimate, Estimate]:
 
 
 def confirm_arm(arm: Arm, runs: Sequence[TrialRecord], objective: str) -> ConfirmedArm:
-    """The results of an arm over its finished runs, two at least."""
+    """The results of an arm over its finished runs, seed by seed, two at least."""
     accuracy, loss = estimate_runs(runs)
     mean, sign = (accuracy.mean, 1) if objective == "val_accuracy" else (loss.mean, -1)
     return ConfirmedArm(
@@ -79,6 +88,8 @@ def confirm_arm(arm: Arm, runs: Sequence[TrialRecord], objective: str) -> Confir
         val_accuracy=accuracy,
         val_loss=loss,
         shrinkage=None if arm.searched is None else sign * (arm.searched - mean),
+        losses=tuple(float(run.attributes["val_loss"]) for run in runs),
+        accuracies=tuple(float(run.attributes["val_accuracy"]) for run in runs),
     )
 
 
@@ -87,31 +98,25 @@ def pick(confirmed: Sequence[ConfirmedArm]) -> ConfirmedArm:
     return min(confirmed, key=lambda row: row.val_loss.mean)
 
 
-def compare_with_pick(
-    confirmed: Sequence[ConfirmedArm], runs: Mapping[TrialConfig, Sequence[TrialRecord]]
-) -> list[ConfirmedArm]:
-    """The same arms, each baseline with the pick's difference from it; `runs` by the config of their arm."""
+def compare_with_pick(confirmed: Sequence[ConfirmedArm]) -> list[ConfirmedArm]:
+    """The same arms, of as many seeds each, with the pick's difference from every other one."""
     best = pick(confirmed)
-    rows = []
-    for row in confirmed:
-        if row.arm.is_baseline and row.arm != best.arm:
-            found = {
-                name: estimate_difference(
-                    _by_seed(runs[best.arm.config], name), _by_seed(runs[row.arm.config], name)
-                )
-                for name in ("val_accuracy", "val_loss")
-            }
-            row = row.model_copy(update={"difference": Difference(**found)})
-        rows.append(row)
-    return rows
-
-
-def _by_seed(runs: Sequence[TrialRecord], name: str) -> dict[tuple[int, int], float]:
-    return {
-        (run.config.init_seed, run.config.order_seed): float(run.attributes[name])
-        for run in runs
-        if run.config
+    others = [row for row in confirmed if row is not best]
+    if not others:
+        return list(confirmed)
+    losses = np.array([np.subtract(best.losses, row.losses) for row in others]).T
+    accuracies = np.array([np.subtract(best.accuracies, row.accuracies) for row in others]).T
+    enough = len(losses) >= FEWEST
+    found = {
+        row.arm.config: Difference(
+            val_accuracy=estimate(accuracies[:, k].tolist()),
+            val_loss=estimate(losses[:, k].tolist()),
+            p_accuracy=float(flip_p(accuracies)[k]) if enough else None,
+            p_loss=float(flip_p(losses)[k]) if enough else None,
+        )
+        for k, row in enumerate(others)
     }
+    return [row.model_copy(update={"difference": found.get(row.arm.config)}) for row in confirmed]
 
 
 def confirmed_of(confirmation: StudyRecord | None) -> list[ConfirmedArm]:

@@ -4,18 +4,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
-from scipy.stats import binomtest
 
 from slopesearch.config import Range, StudySpec
+from slopesearch.evidence.answers import answers_of
+from slopesearch.evidence.health import health
 from slopesearch.evidence.results import confirmed_of, openings_of, pick
+from slopesearch.evidence.selection import believed, sentences
 from slopesearch.evidence.statistics import Estimate
 from slopesearch.files import write_aside
-from slopesearch.report.plots import PLOTS
-from slopesearch.report.style import Rows, completed, few, objective_name
+from slopesearch.report.forest import remarks, section
+from slopesearch.report.plots import COMPARING, PLOTS
+from slopesearch.report.style import Rows, completed, few, for_script, objective_name
 from slopesearch.report.summary import TOP, textbook_rows
 from slopesearch.search.records import StudyRecord
 from slopesearch.search.rows import collector_at_rest
@@ -23,40 +25,51 @@ from slopesearch.wording import counted, describe
 
 
 def tables_of(study: StudyRecord, names: Iterable[str] = PLOTS) -> dict[str, Rows]:
-    """The rows behind figures, by name."""
+    """The rows behind figures, by name; those that compare know nothing of what a person gave."""
+    sampled = study.sampled()
     with collector_at_rest():
-        return {name: PLOTS[name].rows(study) for name in names}
+        return {name: PLOTS[name].rows(sampled if name in COMPARING else study) for name in names}
 
 
 def write_page(
-    study: StudyRecord, tables: dict[str, Rows], path: Path, confirmation: StudyRecord | None = None
+    study: StudyRecord,
+    tables: dict[str, Rows],
+    path: Path,
+    confirmation: StudyRecord | None = None,
+    comparison: StudyRecord | None = None,
 ) -> None:
     """Write the page in one step. Raises OSError where the folder cannot be written to."""
-    write_aside(path, page(study, tables, confirmation).encode())
+    write_aside(path, page(study, tables, confirmation, comparison).encode())
 
 
-def page(study: StudyRecord, tables: dict[str, Rows], confirmation: StudyRecord | None = None) -> str:
-    """The page as HTML; `confirmation` is the study that `confirm` made of it.
+def page(
+    study: StudyRecord,
+    tables: dict[str, Rows],
+    confirmation: StudyRecord | None = None,
+    comparison: StudyRecord | None = None,
+) -> str:
+    """The page as HTML; `confirmation` and `comparison` are the studies that the commands made of it.
 
-    All text of the study is escaped, on the page and inside its scripts.
+    A comparison of declared arms has no search: it is the study itself, without tables. All text of the
+    study is escaped, on the page and inside its scripts.
     """
     with collector_at_rest():
-        figures = [_figure(name, tables[name], study.spec) for name in PLOTS]
+        figures = [_figure(name, tables[name], study.spec) for name in PLOTS if name in tables]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    found = [
-        _confirmed_table(confirmation),
-        _tested_table(confirmation),
-        _top_table(study),
-        _textbook_table(study),
-    ]
+    found = [_confirmed_table(confirmation), _tested_table(confirmation)]
+    if study is not comparison:
+        found += [_top_table(study), _textbook_table(study)]
     return environment.get_template("page.html").render(
         study=study,
         counts=counts(study),
         left_out=study.left_out(),
         asked=asked(study),
-        belief=[*_picked(confirmation), *belief(study)],
+        belief=[] if study is comparison else [*_picked(confirmation), *belief(study)],
+        answers=[section(answer) for answer in answers_of(comparison).values()],
+        remarks=remarks(answers_of(comparison)),
+        doubts=[] if study is comparison else health(study),
         tables=[table for table in found if table["rows"]],
         figures=figures,
         plotly=Markup(get_plotlyjs()),
@@ -71,14 +84,8 @@ def _figure(name: str, rows: Rows, spec: StudySpec) -> dict[str, Any]:
         "id": name,
         "title": plot.title,
         "sentence": plot.say(rows, spec),
-        "json": _for_script(plot.draw(rows, spec)),
+        "json": for_script(plot.draw(rows, spec)),
     }
-
-
-def _for_script(figure: go.Figure) -> Markup:
-    """A figure as JSON that cannot end the script element around it."""
-    json: str = figure.to_json()
-    return Markup(json.replace("<", "\\u003c"))
 
 
 def counts(study: StudyRecord) -> str:
@@ -86,7 +93,9 @@ def counts(study: StudyRecord) -> str:
     names = {"COMPLETE": "completed", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "unfinished"}
     found = {state: study.count(state) for state in names}
     told = ", ".join(f"{found[state]} {name}" for state, name in names.items() if found[state])
-    return f"{len(study.trials)} trials: {told}." if told else "This study holds no trial yet."
+    given = sum(trial.is_given for trial in study.trials)
+    apart = f" {given} of them given by hand, and left out where groups are compared." if given else ""
+    return f"{len(study.trials)} trials: {told}.{apart}" if told else "This study holds no trial yet."
 
 
 def asked(study: StudyRecord) -> list[tuple[str, str]]:
@@ -133,19 +142,10 @@ def belief(study: StudyRecord) -> list[str]:
     told = [
         f"Trial {best.number}: {describe(best.config)}. {objective_name(spec).capitalize()} {best.value:.4f}."
     ]
-    accuracy, images = best.attributes.get("val_accuracy"), spec.val_size or 0
-    if accuracy is not None and images:
-        low, high = binomtest(round(accuracy * images), images).proportion_ci(method="wilson")
-        others = [t.attributes.get("val_accuracy") or 0 for t in ranked if t.number != best.number]
-        near = sum(low <= other <= high for other in others)
-        told.append(
-            f"On {images:,} validation images an accuracy of {accuracy:.4f} is known to {low:.4f}–{high:.4f} "
-            f"(95 %, Wilson), and {near} of the other {len(others)} completed trials lie in that "
-            "interval."
-        )
+    told += sentences(believed(study))
     told.append(
-        f"It is the best of {len(ranked)} single runs that were chosen and ranked by the same images, so it "
-        f"is also the luckiest: expect less of it on fresh seeds, which `confirm` runs.{few(len(ranked), 10)}"
+        f"It is the best of {len(ranked)} single runs that were chosen and ranked by the same images; "
+        f"`confirm` runs it on fresh seeds.{few(len(ranked), 10)}"
     )
     return told
 

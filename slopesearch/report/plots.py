@@ -14,6 +14,11 @@ _ORDER = (
     *("slope_mode", "slope_paths", "dead", "gradients", "curves", "expected_best", "speed", "audit"),
     *("shapes", "slope_shapes"),
 )
+# What these say of groups, or of the search, holds of its own draws.
+COMPARING = (
+    *("importances", "slope", "lr_slope", "activations", "norm", "slope_mode", "dead", "gradients"),
+    "expected_best",
+)
 # A figure that the order does not name stands at the end, so that none is lost.
 PLOTS: dict[str, Plot] = {name: _ALL[name] for name in dict.fromkeys((*_ORDER, *_ALL))}
 
@@ -23,7 +28,7 @@ def trial_rows(study: StudyRecord) -> Rows:
     parameters = ("activation", "slope_mode", "negative_slope", "slope_max", "norm", "init", "lr")
     results = (
         *("val_accuracy", "val_loss", "train_loss", "seconds", "images_per_second", "device"),
-        *("dead_fraction", "grad_attenuation", "would_prune_at"),
+        *("dead_fraction", "grad_attenuation", "would_prune_at", "given_by_hand"),
     )
     return [
         {

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from scipy.stats import binomtest, spearmanr
 
 from slopesearch.config import REPORTS, Range, StudySpec
+from slopesearch.evidence.pruning import was_judged
 from slopesearch.report.style import (
     ACCENT,
     FADED,
@@ -31,16 +32,16 @@ from slopesearch.report.style import (
     sampled,
     thinned,
 )
+from slopesearch.report.summary import recipe_trials
 from slopesearch.search.ledger import Over
 from slopesearch.search.records import StudyRecord
-from slopesearch.search.textbook import textbook
 
 # --- history
 
 
 def history_rows(study: StudyRecord) -> Rows:
     """A row per finished trial: its value, the best value so far, the name of its textbook recipe if any."""
-    recipes = list(textbook(study.spec))
+    recipes = {trial.number: recipe for recipe, trial in recipe_trials(study).items()}
     better = max if study.spec.maximize else min
     best, rows = None, []
     for trial in study.trials:
@@ -48,14 +49,13 @@ def history_rows(study: StudyRecord) -> Rows:
             continue
         if trial.state == "COMPLETE":
             best = trial.value if best is None else better(best, trial.value)
-        recipe = recipes[trial.number] if trial.number < len(recipes) else ""
         rows.append(
             {
                 "trial": trial.number,
                 "ended": trial.ended,
                 "value": trial.value,
                 "best": best,
-                "recipe": recipe,
+                "recipe": recipes.get(trial.number, ""),
             }
         )
     return rows
@@ -173,7 +173,6 @@ def audit_rows(study: StudyRecord) -> Rows:
 
     A run that diverged counts where the pruner would have stopped it, since that was right.
     """
-    recipes = len(textbook(study.spec))
     return [
         {
             "trial": trial.number,
@@ -182,7 +181,7 @@ def audit_rows(study: StudyRecord) -> Rows:
             "final": trial.value,
             "ended": trial.ended,
             "would_prune_at": trial.attributes.get("would_prune_at"),
-            "textbook": trial.number < recipes,  # the pruner is not asked about recipes
+            "exempt": not was_judged(study, trial),
         }
         for trial in study.trials
         if trial.value is not None and 1 in trial.reports
@@ -217,7 +216,7 @@ def say_audit(rows: Rows, spec: StudySpec) -> str:
     ranks = [_correlation(rows, step, name) for step, name in ((1, "first"), (3, "third"))]
     if spec.pruner == "none":
         return "This study has no pruner, so no run was stopped." + "".join(ranks) + sampled(rows)
-    judged = [row for row in rows if not row["textbook"]]
+    judged = [row for row in rows if not row["exempt"]]
     audited = [row for row in judged if row["would_prune_at"] is not None]
     passed = [row["final"] for row in judged if row["would_prune_at"] is None]
     told = "One in twenty runs that the pruner would stop goes on to its end. "

@@ -7,6 +7,7 @@ from math import log10
 from typing import Any
 
 import plotly.graph_objects as go
+from markupsafe import Markup
 
 from slopesearch.config import StudySpec
 from slopesearch.search.records import StudyRecord, TrialRecord
@@ -102,6 +103,12 @@ def figure(x_title: str, y_title: str, height: int = 380) -> go.Figure:
             "hovermode": "closest",
         }
     )
+
+
+def for_script(drawn: go.Figure) -> Markup:
+    """A figure as JSON that cannot end the script element around it."""
+    json: str = drawn.to_json()
+    return Markup(json.replace("<", "\\u003c"))
 
 
 def better_up(spec: StudySpec, values: Iterable[float]) -> dict[str, Any]:

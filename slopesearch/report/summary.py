@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from slopesearch.search.records import VERDICTS, StudyRecord
-from slopesearch.search.textbook import textbook
+from slopesearch.search.records import VERDICTS, StudyRecord, TrialRecord
+from slopesearch.search.textbook import follows, textbook
 
 TOP = 5  # how many of the completed trials are shown
 
@@ -13,16 +13,28 @@ NOT_COMPARABLE = "made by an earlier version, which looked behind the pool: not 
 
 def textbook_rows(study: StudyRecord) -> list[dict[str, Any]]:
     """For each textbook recipe that has run: its trial, its value, and the winner's lead on it (above 0)."""
-    if study.name.endswith(VERDICTS):  # whose first trials are others
+    if study.name.endswith(VERDICTS):  # which run a recipe on many seeds
         return []
     ranked = study.ranked()
     rows = []
-    for number, recipe in enumerate(textbook(study.spec)):
-        trial = study.find(number)
-        if trial is None or trial.value is None or not ranked:
+    for recipe, trial in recipe_trials(study).items():
+        if trial.value is None or not ranked:
             continue
         value, best = trial.value, ranked[0].value
         assert best is not None
         lead = best - value if study.spec.maximize else value - best
-        rows.append({"recipe": recipe, "trial": number, "value": value, "lead": lead})
+        rows.append({"recipe": recipe, "trial": trial.number, "value": value, "lead": lead})
     return rows
+
+
+def recipe_trials(study: StudyRecord) -> dict[str, TrialRecord]:
+    """The first trial of each recipe, in the textbook's order."""
+    recipes = textbook(study.spec)
+    found: dict[str, TrialRecord] = {}
+    for trial in study.trials:
+        for name, recipe in recipes.items():
+            if name not in found and trial.config is not None and follows(trial.config, recipe):
+                found[name] = trial
+        if len(found) == len(recipes):
+            break
+    return {name: found[name] for name in recipes if name in found}

@@ -12,6 +12,7 @@ from slopesearch.files import refuse_special, write_aside
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
 from slopesearch.nets.models import MODELS, count_parameters
+from slopesearch.search.given import OTHERS, Given, choices_of
 from slopesearch.search.records import StudyRecord
 from slopesearch.evidence.results import confirmed_of, pick
 from slopesearch.evidence.statistics import Estimate
@@ -128,6 +129,18 @@ def read_config_file(path: Path) -> ConfigFile:
     if found:
         raise RequestError(f"'{path}' is no config that can be trained:", *(f"  {line}" for line in found))
     return content
+
+
+def read_given(path: Path) -> Given:
+    """A config to try: a config file, or one with the fields of the space alone.
+
+    Raises RequestError where it is neither; whether it fits into a study shows when there is one.
+    """
+    data = read_toml(path, "config file")
+    if "config" not in data:
+        return Given(f"'{path}'", data)
+    config = read_config_file(path).config
+    return Given(f"'{path}'", choices_of(config), {name: getattr(config, name) for name in OTHERS})
 
 
 def load_config(path: str | Path) -> TrialConfig:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from slopesearch.config import Report, TrialConfig, TrialResult
-from slopesearch.search.records import StudyRecord
+from slopesearch.search.records import Stop, StudyRecord
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,10 @@ class Progressed:
 
 @dataclass(frozen=True)
 class Told:
-    """A trial is over. `state` is COMPLETE, PRUNED or FAIL; `value` the objective, None after a fault."""
+    """A trial is over. `state` is COMPLETE, PRUNED or FAIL; `value` the objective, None after a fault.
+
+    `stop` is why the pruner stopped it.
+    """
 
     slot: int
     number: int
@@ -45,6 +48,7 @@ class Told:
     value: float | None
     config: TrialConfig
     result: TrialResult | None
+    stop: Stop | None = None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,15 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sqlalchemy import Connection, Executable, bindparam, delete, func, insert, select, update
 
 from slopesearch.config import ResolvedSpec, TrialConfig, TrialResult
-from slopesearch.search.records import AUDITED, StudyRecord, TrialRecord, attributes_of
+from slopesearch.search.records import (
+    AUDITED,
+    GIVEN,
+    STOPPED,
+    Stop,
+    StudyRecord,
+    TrialRecord,
+    attributes_of,
+)
 from slopesearch.search.rows import (
     TrialRows,
     collector_at_rest,
@@ -62,18 +70,28 @@ class Job:
     """A trial to run.
 
     `reported` is the highest report step that the study holds of it, `audited` whether it notes that the
-    pruner would have stopped it.
+    pruner would have stopped it; `stop` is why the pruner has stopped it.
     """
 
     trial: Trial
     config: TrialConfig
     reported: int = 0
     audited: bool = False
+    stop: Stop | None = None
 
     @property
     def number(self) -> int:
         """The number of the trial in its study."""
         return self.trial.number
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A point of a study's space: its config, and its parameters as the sampler would have drawn them."""
+
+    config: TrialConfig
+    params: dict[str, Any]
+    distributions: dict[str, BaseDistribution]
 
 
 class Over(FrozenTrial):
@@ -131,11 +149,11 @@ class Ledger:
         self._last: tuple[int, int] | None = None  # id and number of the newest trial
         self._writes: list[tuple[Executable, list[dict[str, Any]]]] = []
 
-    def load(self) -> StudyRecord:
+    def load(self, see: Callable[[TrialRecord], None] = lambda trial: None) -> StudyRecord:
         """Take over what is stored; the study as it was, with the state and the value of each trial.
 
-        It has the configs of complete trials alone: a config takes 4 kB. Raises RequestError where what is
-        stored was edited.
+        `see` is told of each trial, with its config. The study has the configs of complete trials alone: a
+        config takes 4 kB. Raises RequestError where what is stored was edited.
         """
         records: list[TrialRecord] = []
         with self._storage.engine.connect() as connection, collector_at_rest():
@@ -151,6 +169,7 @@ class Ledger:
                     record = record_of(rows, self.spec, "loop")
                     trial = _in_memory(rows, record)
                     self.study.add_trial(trial)
+                    see(record)
                 except ValueError as error:
                     raise RequestError(
                         f"trial {rows.number} was changed: {error}; put a copy of the storage in its place, "
@@ -188,14 +207,17 @@ class Ledger:
         """A trial as the study holds it now."""
         return self.study.get_trials(deepcopy=False)[job.number]
 
-    def ask(self, configure: Configure) -> Job:
-        """Draw the next trial, or take one that another program has enqueued, and store it in one commit.
+    def ask(self, configure: Configure, given: Placed | None = None) -> Job:
+        """Draw the next trial, take what is given or another program has enqueued; store it in one commit.
 
         Raises StudyFailedError where another program has added trials to the study or deleted it.
         """
-        trial = self.study.ask()
-        job, waiting = Job(trial, configure(trial)), self._waiting.pop(trial.number, None)
-        begun = {"state": "RUNNING", "datetime_start": _now()}
+        if given is None:
+            trial = self.study.ask()
+            job, waiting = Job(trial, configure(trial)), self._waiting.pop(trial.number, None)
+        else:
+            job, waiting = Job(self._attach(given), given.config), None
+        begun = {"state": "RUNNING", "datetime_start": now()}
         with self._storage.engine.begin() as connection:
             if waiting is not None:
                 self._change_trial(job, begun)
@@ -208,8 +230,18 @@ class Ledger:
                 if connection.execute(COUNT, {"study": self._study_id}).scalar() != job.number + 1:
                     raise self._was_changed()
             self._write_draw(job, waiting)
+            if given is not None:
+                self._note(job, {GIVEN: True})
             self._flush(connection)
         return job
+
+    def _attach(self, given: Placed) -> Trial:
+        """A new trial in memory that runs with the given parameters."""
+        running = create_trial(
+            state=TrialState.RUNNING, params=given.params, distributions=given.distributions
+        )
+        self.study.add_trial(running)
+        return Trial(self.study, self.study.get_trials(deepcopy=False)[-1]._trial_id)
 
     def report(self, job: Job, value: float, step: int) -> None:
         """Take down the objective at a report, unless the trial runs again and this one is there already."""
@@ -220,16 +252,18 @@ class Ledger:
         row = {"step": step, "intermediate_value": value, "intermediate_value_type": FINITE}
         self._write(insert(STEPS), [{"trial_id": self._ids[job.number], **row}])
 
-    def audit(self, job: Job, step: int) -> None:
-        """Take down the first report step at which the pruner would have stopped a trial that goes on."""
+    def audit(self, job: Job, stop: Stop) -> None:
+        """Take down where, and why, the pruner would first have stopped a trial that goes on."""
         if not job.audited:
             job.audited = True
-            job.trial.set_user_attr(AUDITED, step)
-            self._note(job, {AUDITED: step})
+            job.trial.set_user_attr(AUDITED, stop.report)
+            self._note(job, {AUDITED: stop.report, STOPPED: stop.model_dump()})
 
     def tell(self, job: Job, result: TrialResult) -> FrozenTrial:
-        """Take down how a run ended; a run that did not come to its end is told as PRUNED."""
+        """Take down how a run ended, and why; a run that did not come to its end is told as PRUNED."""
         self._note(job, attributes_of(result))
+        if job.stop is not None and result.ended == "pruned":
+            self._note(job, {STOPPED: job.stop.model_dump()})
         if result.ended == "completed":
             return self._end(job, TrialState.COMPLETE, getattr(result.final, self.spec.objective))
         return self._end(job, TrialState.PRUNED, None)
@@ -245,7 +279,7 @@ class Ledger:
         trial_id = self._ids[job.number]
         rows = [{"of": trial_id, "named": name} for name in attributes]
         self._write(FORGET, rows)
-        self._write(insert(ATTRIBUTES), _attributes(trial_id, attributes))
+        self._write(insert(ATTRIBUTES), attribute_rows(trial_id, attributes))
 
     def _end(self, job: Job, state: TrialState, value: float | None) -> FrozenTrial:
         told = self.study.tell(job.trial, value, state)  # a PRUNED trial takes the value of its last step
@@ -253,7 +287,7 @@ class Ledger:
         if told.value is not None:
             row = {"trial_id": trial_id, "objective": 0, "value": told.value, "value_type": FINITE}
             self._write(insert(VALUES), [row])
-        self._change_trial(job, {"state": state.name, "datetime_complete": _now()})
+        self._change_trial(job, {"state": state.name, "datetime_complete": now()})
         del self._ids[job.number]
         return told
 
@@ -300,17 +334,18 @@ class Ledger:
         notes = drawn.system_attrs
         if stored is not None:
             notes = {name: value for name, value in notes.items() if name not in stored.system_attrs}
-        self._write(insert(SYSTEM), _attributes(trial_id, notes))
+        self._write(insert(SYSTEM), attribute_rows(trial_id, notes))
         self._note(job, {"config": job.config.model_dump(mode="json"), "seed": self.spec.seed})
 
 
-def _attributes(trial_id: int, values: dict[str, Any]) -> list[dict[str, Any]]:
+def attribute_rows(trial_id: int, values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Attributes of a trial as rows of a table."""
     return [
         {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in values.items()
     ]
 
 
-def _now() -> datetime:
+def now() -> datetime:
     """As Optuna stores times: UTC, naive."""
     return datetime.now(UTC).replace(tzinfo=None)
 

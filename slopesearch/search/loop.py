@@ -1,8 +1,10 @@
 """The one loop: ask, pack, launch, receive, tell."""
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from optuna.trial import TrialState
 
@@ -10,11 +12,11 @@ from slopesearch.config import Report, TrialResult
 from slopesearch.search.events import Event, Listener, Noted, Progressed, Started, Told
 from slopesearch.search.faults import Faults
 from slopesearch.search.launchers import Launcher
-from slopesearch.search.ledger import Configure, Job, Ledger
+from slopesearch.search.ledger import Configure, Job, Ledger, Placed
 from slopesearch.search.messages import Failed, Finished, Message, Reported, Said
 from slopesearch.search.pruner import Referee
+from slopesearch.search.schedule import Schedule
 from slopesearch.search.settings import Settings
-from slopesearch.search.textbook import textbook
 from slopesearch.wording import StudyFailedError
 
 POLL = 0.2  # s between looks at the clock and at Ctrl-C
@@ -48,6 +50,9 @@ class Loop:
     target: int
     listen: Listener
     interrupts: Interrupts
+    schedule: Schedule
+    given: deque[Placed]  # to be asked for before the sampler is
+    most: float = inf  # trials that the space has configs for
     referee: Referee = field(init=False)
     faults: Faults = field(init=False)
     finished: int = field(init=False)  # trials of the study: complete or pruned
@@ -62,7 +67,7 @@ class Loop:
     def __post_init__(self) -> None:
         settings, study, spec = self.settings, self.ledger.study, self.ledger.spec
         batch = BATCH if settings.deterministic else None
-        self.referee = Referee(study.pruner, spec.seed, exempt=len(textbook(spec)), batch=batch)
+        self.referee = Referee(study.pruner, spec.seed, exempt=self.schedule.is_exempt, batch=batch)
         devices = self.launcher.devices
         self.faults = Faults(len(devices), settings.pack_for(devices, self.target))
         states = [trial.state for trial in study.get_trials(deepcopy=False)]
@@ -98,7 +103,7 @@ class Loop:
 
     def _wants_trial(self) -> bool:
         """Whether to ask the sampler for one more trial."""
-        if not self._may_begin() or self.finished + len(self._jobs) >= self.target:
+        if not self._may_begin() or self.finished + len(self._jobs) >= self.target or self.asked >= self.most:
             return False
         if self.settings.deterministic:
             return not self._jobs or (self.asked % BATCH != 0 and not self.running)
@@ -110,7 +115,10 @@ class Loop:
         return len(self.queue) < len(slots) * self.faults.pack
 
     def _ask(self) -> None:
-        job = self.ledger.ask(self.configure)
+        given = self.given.popleft() if self.given else None
+        job = self.ledger.ask(self.configure, given)
+        if given is not None:
+            self.schedule.leave_out(job.number, job.config)
         self.asked += 1
         self.queue.append(job)
         self._jobs[job.number] = job
@@ -198,11 +206,12 @@ class Loop:
         stopped = []
         for i, report in reports.items():
             job = self.running[slot][i]
-            call = self.referee.call(self.ledger.study, self.ledger.trial(job), report)
+            call, why = self.referee.call(self.ledger.study, self.ledger.trial(job), report)
             if call == "stop":
                 stopped.append(i)
-            elif call == "audit":
-                self.ledger.audit(job, report.step)
+                job.stop = why
+            elif why is not None:
+                self.ledger.audit(job, why)
             news.append(Progressed(slot, job.number, report))
         return stopped
 
@@ -213,7 +222,7 @@ class Loop:
             told = self.ledger.tell(job, result)
             del self._jobs[job.number]
             self.finished += 1
-            news.append(Told(slot, job.number, told.state.name, told.value, job.config, result))
+            news.append(Told(slot, job.number, told.state.name, told.value, job.config, result, job.stop))
         return news
 
     def _fail(self, slot: int, failure: Failed, stops: list[str]) -> list[Event]:

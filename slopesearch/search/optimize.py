@@ -3,22 +3,34 @@
 import shlex
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
+from typing import Any
 
-from slopesearch.config import Precision, ResolvedSpec, StudySpec
+from slopesearch.config import Precision, Range, ResolvedSpec, StudySpec
+from slopesearch.search.cover import size
 from slopesearch.search.events import Began, Listener, Noted
+from slopesearch.search.given import KEPT, Backlog, Given, joined, kept, refuse_misfits
+from slopesearch.search.inherit import Heritage, has_begun_from, inheritance, take_over, widened
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.ledger import Configure, Ledger
 from slopesearch.search.loop import Interrupts, Loop
 from slopesearch.search.pruner import PRUNERS
+from slopesearch.search.records import StudyRecord
 from slopesearch.search.sampler import SAMPLERS, SeededSampler
+from slopesearch.search.schedule import Schedule
 from slopesearch.search.settings import Settings
 from slopesearch.search.space import check, resolve, sample
-from slopesearch.search.store import Store, check_name, create_or_resume, refuse_mixing
-from slopesearch.search.textbook import first_trials
+from slopesearch.search.store import (
+    Store,
+    check_name,
+    create_or_resume,
+    refuse_mixing,
+    refuse_other_images,
+)
 from slopesearch.training.data import content_hash, find
 from slopesearch.training.devices import best_precision
 from slopesearch.training.parity import why_no_packs
@@ -27,12 +39,16 @@ from slopesearch.wording import RequestError
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call of `optimize` ended: `finished` counts complete and pruned trials of the whole study."""
+    """How a call of `optimize` ended: `finished` counts complete and pruned trials of the whole study.
+
+    `space`: how many configs the space holds, where each of them has a trial, so that there is none left.
+    """
 
     name: str
     finished: int
     target: int
     interrupted: bool
+    space: int | None = None
 
 
 def optimize(
@@ -40,6 +56,8 @@ def optimize(
     *,
     trials: int,
     name: str | None = None,
+    given: Sequence[Given] = (),
+    begin_from: str | None = None,
     store: Store | None = None,
     settings: Settings | None = None,
     listen: Listener = lambda event: None,
@@ -47,6 +65,8 @@ def optimize(
     """Run a study, or go on with it, until it holds `trials` finished ones.
 
     The study is called DATASET-MODEL unless it has a `name`; `store` is the default storage unless given.
+    Configs that a person has `given` run next, once each, over the total where need be. `begin_from` names a
+    study whose trials a new one begins with, see `inheritance`; the total counts them.
     The first Ctrl-C or SIGTERM lets the running trials finish; the second leaves them, and the next call runs
     them again. Raises RequestError, before anything is written, where the request is wrong;
     StudyFailedError where trial after trial fails, or the storage cannot be written.
@@ -59,7 +79,19 @@ def optimize(
     devices = settings.slots()
     spec = check(spec.model_dump(exclude_unset=True))
     store.check_writable()
-    name, full = _study(store, spec, name, settings, devices, lambda text: listen(Noted(text)))
+
+    def note(text: str) -> None:
+        listen(Noted(text))
+
+    old = None if begin_from is None else store.read_search(begin_from)
+    if old is None:
+        name, full = _study(store, spec, name, settings, devices, note)
+    else:
+        name, full = _successor(store, spec, name, old, settings, note)
+    refuse_misfits(name, full, given)
+    data_hash = content_hash(full.dataset, settings.folder)
+    if old is not None:
+        refuse_other_images(old.name, old.spec, old.attributes, data_hash)
     return run_study(
         name,
         full,
@@ -67,9 +99,17 @@ def optimize(
         trials=trials,
         store=store,
         settings=settings,
-        data_hash=content_hash(full.dataset, settings.folder),
+        data_hash=data_hash,
         listen=listen,
+        given=given,
+        heritage=None if old is None else inheritance(old, full),
+        size=partial(size, full.space) if _may_repeat(full) else None,
     )
+
+
+def _may_repeat(spec: ResolvedSpec) -> bool:
+    """Whether a config may come twice; version 0.1.0 did not mind, and its studies go on so."""
+    return spec.plan == "cover" and not isinstance(spec.space.lr, Range)
 
 
 def _study(
@@ -91,6 +131,29 @@ def _study(
         name = f"{full.dataset}-{full.model}"
         if (stored := store.spec_of(name)) is not None:
             return name, _resumed(name, stored, spec, settings, note)
+    return name, full
+
+
+def _successor(
+    store: Store,
+    spec: StudySpec,
+    name: str | None,
+    old: StudyRecord,
+    settings: Settings,
+    note: Callable[[str], None],
+) -> tuple[str, ResolvedSpec]:
+    """The name and the spec of a study that begins from another, now or in an earlier call."""
+    full = resolve(check(widened(old, spec)), old.spec.precision)
+    name = name or f"{full.dataset}-{full.model}"
+    stored = store.find(name, "ranking")
+    if stored is not None and stored.trials and not has_begun_from(stored, old):
+        raise RequestError(
+            f"--from begins a new study, and '{name}' is there already; name another: "
+            f"--name {shlex.quote(name + '-2')}"
+        )
+    if stored is not None:
+        return name, _resumed(name, stored.spec, full, settings, note)
+    find(full.dataset, settings.folder, note)
     return name, full
 
 
@@ -121,33 +184,57 @@ def run_study(
     settings: Settings,
     data_hash: str,
     listen: Listener,
+    given: Sequence[Given] = (),
+    heritage: Heritage | None = None,
+    size: Callable[[Mapping[str, Any]], float] | None = None,
 ) -> Outcome:
     """Run what `configure` makes of each trial until the study holds `trials` finished ones.
 
-    The request has been found right, and the images are in the data folder.
+    Before that it takes over what it has inherited, and runs what is given, over the total where need be. The
+    request has been found right, and the images are in the data folder. `size`: see SeededSampler; a space
+    that is used up ends the study.
     """
+    most = inf if size is None else size({})
     devices = settings.slots()
     with store.writing(name) as storage, _interrupts() as interrupts:
         study_id = create_or_resume(storage, name, spec, data_hash, settings.deterministic)
-        sampler = SeededSampler(SAMPLERS[spec.sampler], spec.seed, first_trials(spec))
+        if heritage is not None and take_over(storage, study_id, heritage):
+            listen(Noted(f"{name} {heritage.sentence}"))
+        schedule = Schedule(spec)
+        known = kept(storage, study_id, spec)
+        backlog = Backlog(spec, wanted := joined(known, given), schedule)
+        sampler = SeededSampler(SAMPLERS[spec.sampler], spec.seed, schedule, size)
         ledger = Ledger(storage, study_id, spec, sampler, PRUNERS[spec.pruner]())
-        before = ledger.load()
+        before = ledger.load(backlog.see)
+        if wanted != known:  # before any of it runs, and behind the last reason to refuse
+            storage.set_study_user_attr(study_id, KEPT, wanted)
+        for sentence in backlog.explain(spec, given):
+            listen(Noted(sentence))
         finished = before.count("COMPLETE") + before.count("PRUNED")
+        trials = backlog.target(trials, finished)
         devices = devices[: max(0, trials - finished)]
-        if not devices:
+        used_up = _used_up(ledger, most)
+        if not devices or used_up is not None:
             listen(Began(before, [], trials, store.path))
-            return Outcome(name, finished, trials, interrupted=False)
+            return Outcome(name, finished, trials, False, used_up)
         settings = _with_sound_packs(settings, devices, trials, spec.precision, listen)
         launcher = LAUNCHERS[settings.launcher](devices, settings.folder)
         try:
             listen(Began(before, launcher.devices, trials, store.path))
             del before  # 4 kB a trial
-            loop = Loop(ledger, configure, launcher, settings, trials, listen, interrupts)
+            waiting = backlog.rest(), most
+            loop = Loop(ledger, configure, launcher, settings, trials, listen, interrupts, schedule, *waiting)
             loop.run()
         finally:
             launcher.close()
         interrupted = interrupts.count > 0 and loop.finished < trials
-        return Outcome(name, loop.finished, trials, interrupted)
+        return Outcome(name, loop.finished, trials, interrupted, _used_up(ledger, most))
+
+
+def _used_up(ledger: Ledger, most: float) -> int | None:
+    """How many configs the space holds, where each of them has a trial that is over."""
+    trials = ledger.study.get_trials(deepcopy=False)
+    return int(most) if sum(trial.state.is_finished() for trial in trials) >= most else None
 
 
 def _with_sound_packs(

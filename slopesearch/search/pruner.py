@@ -4,17 +4,47 @@ import copy
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from slopesearch.config import REPORTS, Report
-from slopesearch.search.records import AUDITED
+from slopesearch.search.records import AUDITED, Stop
 from slopesearch.seeds import derive
 
 AUDIT = 20  # one in 20 of the trials that the pruner would stop runs on, which tells how often it is wrong
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """A pruner that says why."""
+
+    def why(self, study: Study, trial: FrozenTrial) -> Stop | None:
+        """Why the trial is stopped at its last report; None where it goes on."""
+
+
+def reason(pruner: BasePruner, study: Study, trial: FrozenTrial) -> Stop | None:
+    """Why a pruner stops a trial at its last report; None where it goes on. Optuna's own name no cut."""
+    if isinstance(pruner, Rule):
+        return pruner.why(study, trial)
+    return standing(study, trial)[0] if pruner.prune(study, trial) else None
+
+
+def standing(study: Study, trial: FrozenTrial) -> tuple[Stop, list[float]]:
+    """A trial's place among all that have come to its last report, and the others' values, best first."""
+    step, upwards = trial.last_step, study.direction.name == "MAXIMIZE"
+    assert step is not None
+    value = trial.intermediate_values[step]
+    rivals = [
+        other.intermediate_values[step]
+        for other in study.get_trials(deepcopy=False)
+        if step in other.intermediate_values and other.number != trial.number
+    ]
+    rivals.sort(reverse=upwards)
+    better = sum(rival > value if upwards else rival < value for rival in rivals)
+    return Stop(report=step, value=value, place=better + 1, of=len(rivals) + 1), rivals
 
 
 class HalvingPruner(BasePruner):
@@ -28,22 +58,17 @@ class HalvingPruner(BasePruner):
     factor = 3
     rungs = (1, 3)  # report steps; the next would be the last report, at which there is nothing to save
 
+    def why(self, study: Study, trial: FrozenTrial) -> Stop | None:
+        """Why it is stopped, where it is outside the best third of all that reached the rung."""
+        if trial.last_step not in self.rungs:
+            return None
+        found, rivals = standing(study, trial)
+        kept = max(1, found.of // self.factor)
+        return found.model_copy(update={"cut": rivals[kept - 1]}) if found.place > kept else None
+
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Whether the trial, at its last report, is outside the best third of all that reached that rung."""
-        step = trial.last_step
-        if step not in self.rungs:
-            return False
-        rivals = [
-            other.intermediate_values[step]
-            for other in study.get_trials(deepcopy=False)
-            if step in other.intermediate_values and other.number != trial.number
-        ]
-        value = trial.intermediate_values[step]
-        if study.direction.name == "MAXIMIZE":
-            better = sum(rival > value for rival in rivals)
-        else:
-            better = sum(rival < value for rival in rivals)
-        return better >= max(1, (len(rivals) + 1) // self.factor)
+        """Whether the trial is stopped at its last report."""
+        return self.why(study, trial) is not None
 
 
 PRUNERS: dict[str, Callable[[], BasePruner]] = {
@@ -59,7 +84,7 @@ Call = Literal["go on", "stop", "audit"]
 class Referee:
     """What becomes of a trial at a report: the pruner's rule, and when it does not hold.
 
-    The first `exempt` trials, the textbook's, run to their end: the summary compares with them. One trial in
+    Trials that are `exempt`, such as the textbook's, run to their end, see `Schedule`. One trial in
     AUDIT that the pruner would stop goes on too, and takes no part in the race from then on. `batch`, of a
     deterministic study, is the number of trials that are asked for at a time: a trial is judged against those
     of earlier batches alone.
@@ -67,22 +92,23 @@ class Referee:
 
     pruner: BasePruner
     seed: int
-    exempt: int
+    exempt: Callable[[int], bool]
     batch: int | None = None
 
-    def call(self, study: Study, trial: FrozenTrial, report: Report) -> Call:
-        """Whether a trial goes on after a report, which the study holds by now.
+    def call(self, study: Study, trial: FrozenTrial, report: Report) -> tuple[Call, Stop | None]:
+        """Whether a trial goes on after a report, which the study holds by now; and why not.
 
         "audit" is for a trial that goes on although the pruner would have stopped it.
         """
-        if report.step == REPORTS or report.diverged or trial.number < self.exempt:
-            return "go on"
+        if report.step == REPORTS or report.diverged or self.exempt(trial.number):
+            return "go on", None
         if report.step != trial.last_step:  # it runs again, and the pruner would judge the last step
-            return "go on"
+            return "go on", None
         before = None if self.batch is None else trial.number - trial.number % self.batch
-        if not self.pruner.prune(_without_audits(study, report.step, before), trial):
-            return "go on"
-        return "audit" if derive(self.seed, "audit", trial.number) % AUDIT == 0 else "stop"
+        found = reason(self.pruner, _without_audits(study, report.step, before), trial)
+        if found is None:
+            return "go on", None
+        return ("audit" if derive(self.seed, "audit", trial.number) % AUDIT == 0 else "stop"), found
 
 
 def _without_audits(study: Study, step: int, before: int | None) -> Study:

@@ -4,18 +4,27 @@ import json
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf, isfinite
 from typing import Any
 
-from slopesearch.config import REPORTS, Diagnostics, Report, ResolvedSpec, TrialConfig, TrialResult
+from pydantic import Field
+
+from slopesearch.config import REPORTS, Diagnostics, Noun, Report, ResolvedSpec, TrialConfig, TrialResult
 from slopesearch.wording import RequestError, short
 
 MOST_NAMED = 5  # trials that cannot be read, in a message
-CONFIRM, TEST = "/confirm", "/test"  # behind the name of a search: the studies of its verdict
-VERDICTS = (CONFIRM, TEST)
+# Behind the name of a search: the studies of its verdict, and those in which its choices are compared.
+CONFIRM, TEST, TUNE, COMPARE = "/confirm", "/test", "/tune", "/compare"
+VERDICTS = (CONFIRM, TEST, TUNE, COMPARE)
 AUDITED = "would_prune_at"  # the first report step at which a trial that ran on would have been stopped
+STOPPED = "pruned_by"  # why the pruner stopped a trial, or would have stopped one that ran on: a Stop
+GIVEN = "given_by_hand"  # true of a trial whose config a person gave: no sample, so no part of a comparison
+BEGUN = (
+    "begun_from"  # of a study: the study that its first trials were taken from, how many, and what was not
+)
+TAKEN = "taken_from"  # the study and the trial that a trial was taken over from
 BULKY = ("curves", "layers")  # 5 of the 13 kB that a trial takes in memory; few readers need them
 
 # What a number may be among the attributes of a trial: both ends included, not infinite.
@@ -29,12 +38,32 @@ _NUMBERS = {
     "grad_attenuation": (-inf, inf),
     AUDITED: (1, REPORTS),
 }
-_TEXTS = ("device", "arithmetic", "ended", "traceback")
+_TEXTS = ("device", "arithmetic", "ended", "traceback", TAKEN)
 _ALWAYS = ("ended", "val_accuracy", "val_loss", "seconds", "images_per_second", "device")
 
 
 class UnreadableError(ValueError):
     """A trial is not as it was written: what is wrong with it."""
+
+
+class Stop(Noun):
+    """Why a pruner stops a trial: the report, its value there, its place among how many, and the cut.
+
+    Place 1 is the best of the `of` trials that had come as far, itself among them. A trial at the `cut` or
+    better would have gone on; None where the rule draws no such line.
+    """
+
+    report: int = Field(ge=1, le=REPORTS)
+    value: float
+    place: int = Field(ge=1)
+    of: int = Field(ge=1)
+    cut: float | None = None
+
+    @property
+    def words(self) -> str:
+        """The record as a part of a sentence."""
+        cut = "" if self.cut is None else f", cut {self.cut:.4f}"
+        return f"at report {self.report}: {self.value:.4f}, place {self.place} of {self.of}{cut}"
 
 
 def attributes_of(result: TrialResult) -> dict[str, Any]:
@@ -70,6 +99,11 @@ def check_attribute(name: Any, value: Any) -> None:
         wrong = type(value) not in (int, float) or not isfinite(value) or not low <= value <= high
     elif name in _TEXTS:
         wrong = not isinstance(value, str)
+    elif name == GIVEN:
+        wrong = value is not True
+    elif name == STOPPED:
+        with _as_written(name):
+            Stop.model_validate(value)
     if wrong:
         raise UnreadableError(f"its {name} is {short(value)}")
 
@@ -110,6 +144,17 @@ class TrialRecord:
         """Why its run ended: completed, pruned, diverged or failed: …; "running" while it has not ended."""
         return str(self.attributes.get("ended", "running"))
 
+    def bulk(self) -> dict[str, Any]:
+        """The BULKY attributes as they were stored; a record that was read has them as nouns alone."""
+        curves = [json.loads(report.model_dump_json()) for report in self.curve]
+        layers = self.diagnostics and json.loads(self.diagnostics.model_dump_json())
+        return ({"curves": curves} if curves else {}) | ({"layers": layers} if layers else {})
+
+    @property
+    def is_given(self) -> bool:
+        """Whether a person gave its config."""
+        return GIVEN in self.attributes
+
     # Lists are taken for tuples, and the rest is checked.
 
     @cached_property
@@ -119,6 +164,12 @@ class TrialRecord:
             return tuple(
                 Report.model_validate(row, strict=False) for row in self.attributes.get("curves", [])
             )
+
+    @cached_property
+    def stop(self) -> Stop | None:
+        """Why the pruner stopped it, or would have; None where it did neither, or did not store it yet."""
+        stored = self.attributes.get(STOPPED)
+        return None if stored is None else Stop.model_validate(stored)
 
     @cached_property
     def diagnostics(self) -> Diagnostics | None:
@@ -203,6 +254,10 @@ class StudyRecord:
         sign = -1 if self.spec.maximize else 1
         complete = [trial for trial in self.trials if trial.state == "COMPLETE"]
         return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+
+    def sampled(self) -> "StudyRecord":
+        """The study without the trials that a person gave: what may be compared."""
+        return replace(self, trials=[trial for trial in self.trials if not trial.is_given])
 
     def count(self, state: str) -> int:
         """How many trials are in a state."""

@@ -21,6 +21,9 @@ from slopesearch.config import REPORTS, ResolvedSpec, TrialConfig
 from slopesearch.search.records import (
     AUDITED,
     BULKY,
+    GIVEN,
+    STOPPED,
+    TAKEN,
     TrialRecord,
     UnreadableError,
     check_attribute,
@@ -30,16 +33,16 @@ from slopesearch.wording import mistakes, short
 
 AT_ONCE = 500  # trials that are read at a time
 
-# How much of each trial is read: what ranks it (number, state, value, config); also its reports and AUDITED,
-# and all of a trial that is not over; the reports and the flat attributes; also the bulky attributes that a
-# page draws; all.
+# How much of each trial is read: what ranks it (number, state, value, config, why it ended and was stopped,
+# whether it was given); the reports, config, AUDITED and where it comes from, and all of a trial that is not
+# over; the reports and the flat attributes; also the bulky attributes that a page draws; all.
 Extent = Literal["ranking", "loop", "flat", "page", "whole"]
 
 _RUNS = "state IN ('RUNNING', 'WAITING')"
 _FLAT = f"key NOT IN {BULKY}"
 _KEYS: dict[Extent, str] = {
-    "ranking": "key = 'config'",
-    "loop": f"(key IN ('config', '{AUDITED}') OR {_RUNS})",
+    "ranking": f"key IN ('config', 'ended', '{AUDITED}', '{STOPPED}', '{GIVEN}')",
+    "loop": f"(key IN ('config', '{AUDITED}', '{GIVEN}', '{TAKEN}') OR {_RUNS})",
     "flat": _FLAT,
     "page": f"({_FLAT} OR key = 'layers' OR (key = 'curves' AND state = 'COMPLETE'))",
     "whole": "TRUE",

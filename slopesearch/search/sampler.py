@@ -1,10 +1,11 @@
 """SAMPLERS by name, every draw seeded by (study seed, trial number, parameter)."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import Any, Protocol
 
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
@@ -19,7 +20,11 @@ def _tpe(seed: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return TPESampler(
-            seed=seed, n_startup_trials=N_STARTUP, multivariate=True, group=True, constant_liar=True
+            seed=seed,
+            n_startup_trials=N_STARTUP,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
         )
 
 
@@ -29,6 +34,13 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 }
 
 
+class First(Protocol):
+    """What is fixed of the trials 0 to len - 1: a list, or a `Schedule`."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, number: int, /) -> Mapping[str, Any]: ...
+
+
 class SeededSampler(BaseSampler):
     """A sampler whose draws depend on (seed, trial number, parameter) and the trials of the study alone.
 
@@ -36,13 +48,19 @@ class SeededSampler(BaseSampler):
     repeats its start-up draws; and after a kill between two suggestions the stored parameters are not drawn
     again, which shifts the stream. Here each draw gets a sampler of its own, made from its own seed.
 
-    `first[n]` fixes parameters of trial n: the textbook's trials and the start-up cover.
+    `first[n]` fixes parameters of trial n: the textbook's trials and the start-up cover. `size`, of a
+    space in which a config may come twice, says how many configs hold some choices: where all of them have
+    run, a choice gives way to another. Each parameter is then drawn by itself.
     """
 
     def __init__(
-        self, make: Callable[[int], BaseSampler], seed: int, first: Sequence[Mapping[str, Any]]
+        self,
+        make: Callable[[int], BaseSampler],
+        seed: int,
+        first: First,
+        size: Callable[[Mapping[str, Any]], float] | None = None,
     ) -> None:
-        self._make, self._seed, self._first = make, seed, first
+        self._make, self._seed, self._first, self._size = make, seed, first, size
         self._relative = make(seed)
 
     def _fixed(self, trial: FrozenTrial) -> Mapping[str, Any]:
@@ -50,6 +68,8 @@ class SeededSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The parameters that are drawn together; called once per trial, before `sample_relative`."""
+        if self._size is not None:
+            return {}
         self._relative = self._make(derive(self._seed, "sampler", trial.number, "relative"))
         space = self._relative.infer_relative_search_space(study, trial)
         return {name: dist for name, dist in space.items() if name not in self._fixed(trial)}
@@ -58,7 +78,7 @@ class SeededSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Draw them."""
-        return self._relative.sample_relative(study, trial, search_space)
+        return self._relative.sample_relative(study, trial, search_space) if search_space else {}
 
     def sample_independent(
         self,
@@ -71,4 +91,20 @@ class SeededSampler(BaseSampler):
         if param_name in self._fixed(trial):
             return self._fixed(trial)[param_name]
         sampler = self._make(derive(self._seed, "sampler", trial.number, param_name))
-        return sampler.sample_independent(study, trial, param_name, param_distribution)
+        value = sampler.sample_independent(study, trial, param_name, param_distribution)
+        if not self._is_spent(study, trial, {**trial.params, param_name: value}):
+            return value
+        assert isinstance(param_distribution, CategoricalDistribution)  # of a range nothing is ever spent
+        left = [
+            choice
+            for choice in param_distribution.choices
+            if not self._is_spent(study, trial, {**trial.params, param_name: choice})
+        ]
+        return left[derive(self._seed, "sampler", trial.number, param_name, "left") % len(left)]
+
+    def _is_spent(self, study: Study, trial: FrozenTrial, chosen: Mapping[str, Any]) -> bool:
+        """Whether every config that holds these choices is another trial's already."""
+        if self._size is None or (size := self._size(chosen)) == inf:
+            return False
+        others = (other for other in study.get_trials(deepcopy=False) if other.number != trial.number)
+        return sum(chosen.items() <= other.params.items() for other in others) >= size

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optuna.trial import Trial
+from optuna.trial import BaseTrial
 from pydantic import ValidationError
 
 from slopesearch.checks import size_misfits, unknown_names
@@ -103,14 +103,14 @@ def _misfits(spec: ResolvedSpec) -> list[str]:
     return found
 
 
-def _suggest(trial: Trial, name: str, axis: Range | Sequence[Any]) -> Any:
+def _suggest(trial: BaseTrial, name: str, axis: Range | Sequence[Any]) -> Any:
     """One draw, or the only value of a fixed parameter, which the study need not know of."""
     if isinstance(axis, Range):
         return trial.suggest_float(name, axis.low, axis.high, log=axis.log)
     return axis[0] if len(axis) == 1 else trial.suggest_categorical(name, axis)
 
 
-def sample(spec: ResolvedSpec, trial: Trial) -> TrialConfig:
+def sample(spec: ResolvedSpec, trial: BaseTrial) -> TrialConfig:
     """Draw every parameter of a trial, the conditional ones only where their condition holds."""
     space = spec.space
     activation = _suggest(trial, "activation", space.activation)

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from slopesearch.search.records import StudySummary
+from slopesearch.search.records import VERDICTS, StudySummary
 from slopesearch.search.rescue import Place, refuse_leftovers
 from slopesearch.wording import RequestError, StudyFailedError, short
 
@@ -255,7 +255,10 @@ class SqliteFile:
             lock.release()
 
     def summaries(self) -> list[StudySummary]:
-        """Every study of the file, by name; one with two objectives, which is not ours, has no best value.
+        """Every study of the file, by name.
+
+        One with two objectives, which is not ours, has no best value, nor has a study of a verdict, whose
+        trials are seeds.
 
         In SQL on Optuna's tables: its own API reads every trial whole, which takes over 2 s for 2,000 trials.
         """
@@ -276,9 +279,12 @@ class SqliteFile:
         self.check_there()
         with self.reading() as connection:
             rows = connection.execute(query).fetchall()
-        return [
-            StudySummary(row[0], row[1] or 0, row[2] or 0, row[3] or 0, row[4] or 0, row[5]) for row in rows
-        ]
+        found = []
+        for name, complete, pruned, running, failed, best in rows:
+            value = None if name.endswith(VERDICTS) else best
+            counts = complete or 0, pruned or 0, running or 0, failed or 0
+            found.append(StudySummary(name, *counts, value))
+        return found
 
 
 def _path_of(url: str) -> Path:

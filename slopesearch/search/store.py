@@ -5,13 +5,22 @@ import json
 import platform
 import shlex
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slopesearch.config import ResolvedSpec, StudySpec
-from slopesearch.search.records import VERDICTS, StudyRecord, StudySummary, TrialRecord, UnreadableError
+from slopesearch.search.records import (
+    CONFIRM,
+    TEST,
+    VERDICTS,
+    StudyRecord,
+    StudySummary,
+    TrialRecord,
+    UnreadableError,
+)
 from slopesearch.search.rows import Extent, collector_at_rest, parsed, read_rows, record_of
 from slopesearch.search.sqlite import DEFAULT_URL, SqliteFile
 from slopesearch.wording import RequestError, differences, printable, short
@@ -79,6 +88,8 @@ class Store:
 
     def find(self, name: str, extent: Extent = "whole") -> StudyRecord | None:
         """A study, see `read`, or None where there is none of the name, or nothing in it yet."""
+        if self._is_empty():
+            return None
         self._file.check_there()
         with self._file.reading() as connection:
             return _record_of(connection, name, extent)
@@ -94,11 +105,14 @@ class Store:
 
     def spec_of(self, name: str) -> ResolvedSpec | None:
         """The spec of a study, or None where there is no such study yet, or no storage."""
-        if not self._file.path.exists() or not self._file.path.stat().st_size:
+        if self._is_empty():
             return None
         with self._file.reading() as connection:
             found = _begun(connection, name)
         return found[1].spec if found else None
+
+    def _is_empty(self) -> bool:
+        return not self._file.path.exists() or not self._file.path.stat().st_size
 
     def check_writable(self) -> None:
         """Raise RequestError unless studies can be written here. Writes nothing."""
@@ -125,13 +139,48 @@ class Store:
             yield storage
 
     @contextmanager
-    def confirming(self, name: str) -> Iterator[None]:
-        """Hold a search for its confirmation, which is more than one study.
+    def holding(self, name: str, doing: str) -> Iterator[None]:
+        """Hold a name while it is being "confirmed" or "compared", which takes more than one study.
 
-        Raises RequestError, naming the holder, where another process is confirming it.
+        Raises RequestError, naming the holder, where another process is doing the same.
         """
-        with self._file.lock(name, "confirmed"):
+        with self._file.lock(name, doing):
             yield
+
+    def parts(self, name: str) -> list[StudySummary]:
+        """A study and those of its verdict. Raises RequestError where there is no study of the name."""
+        found = {summary.name: summary for summary in self.summaries()}
+        if name not in found:
+            holds = ", ".join(found) or "none yet"
+            raise RequestError(f"there is no study '{name}'; the storage '{self.url}' holds {holds}")
+        return [found[part] for part in (name, *(name + end for end in VERDICTS)) if part in found]
+
+    def delete(self, name: str, is_sure: Callable[[Sequence[StudySummary]], bool]) -> bool:
+        """Delete a study and those of its verdict, where `is_sure` says so of them; whether it was done.
+
+        Nobody can begin to write them meanwhile. Raises RequestError, naming the holder, where another
+        process is writing or confirming one of them.
+        """
+        from slopesearch.search.copies import delete_studies
+
+        parts = self.parts(name)
+        with ExitStack() as held:
+            held.enter_context(self._file.lock(name, "confirmed"))
+            for part in parts:
+                held.enter_context(self._file.lock(part.name))
+            if not is_sure(parts):
+                return False
+            with self._file.writing() as storage:
+                delete_studies(storage, [part.name for part in parts])
+            return True
+
+    def copy(self, name: str, path: Path) -> list[StudySummary]:
+        """Copy a study and those of its verdict to a new SQLite file, see `copy_studies`; what was copied."""
+        from slopesearch.search.copies import copy_studies
+
+        parts = self.parts(name)
+        copy_studies(self._file, [part.name for part in parts], path)
+        return parts
 
     def set_attributes(self, name: str, attributes: Mapping[str, Any]) -> None:
         """Store attributes of a study. Raises RequestError where it is gone, or another process writes it."""
@@ -157,7 +206,8 @@ def check_name(name: str) -> None:
     if printable(name) != name:
         raise RequestError(f"name: control characters cannot be part of one, given '{printable(name)}'")
     if name.endswith(VERDICTS):
-        raise RequestError(f"name: '{name}' is what `confirm` would call its own study; choose another")
+        command = "confirm" if name.endswith((CONFIRM, TEST)) else "compare"
+        raise RequestError(f"name: '{name}' is what `{command}` would call its own study; choose another")
     if name.startswith("-"):
         raise RequestError(f"name: a leading '-' would be read as an option, given '{name}'")
 

@@ -1,13 +1,14 @@
-"""The first trials of a study: the recipes that people use, then a cover of activations and norms."""
+"""The recipes that people use, which every study begins with."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from slopesearch.config import Range, ResolvedSpec
+from slopesearch.config import Range, ResolvedSpec, TrialConfig
 
 Params = dict[str, str | float]
 
 N_STARTUP = 20  # finished trials before the sampler takes over
+MOST = 50  # runs of the recipes and the cover behind them, whatever the space asks for
 
 _TUTORIAL: Params = {
     "activation": "leaky_relu",
@@ -18,7 +19,7 @@ _TUTORIAL: Params = {
     "lr": 1e-3,
 }
 
-# Each a point of the space, run to its end whatever the pruner says: the winner is compared with them.
+# Each a point of the space: the winner is compared with them.
 TEXTBOOK: dict[str, Params] = {
     "the tutorial's recipe": _TUTORIAL,
     "the same, BatchNorm before": {**_TUTORIAL, "norm": "before"},
@@ -37,22 +38,12 @@ def textbook(spec: ResolvedSpec) -> dict[str, Params]:
     }
 
 
+def follows(config: TrialConfig, recipe: Params) -> bool:
+    """Whether a config is a recipe, on whatever data and budget."""
+    return all(getattr(config, name) == value for name, value in recipe.items())
+
+
 def _holds(axis: Range | Sequence[Any], value: str | float) -> bool:
     if isinstance(axis, Range):
         return isinstance(value, float) and axis.low <= value <= axis.high
     return value in axis
-
-
-def first_trials(spec: ResolvedSpec) -> list[Params]:
-    """What is fixed of the first trials: the textbook's recipes whole, then a cover.
-
-    The cover walks through the activations and the BatchNorm placements side by side, so that each comes
-    up before the sampler takes over; the other parameters are drawn at random.
-    """
-    recipes = list(textbook(spec).values())
-    activations, norms = spec.space.activation, spec.space.norm
-    cover: list[Params] = [
-        {"activation": activations[i % len(activations)], "norm": norms[i % len(norms)]}
-        for i in range(max(N_STARTUP - len(recipes), len(activations), len(norms)))
-    ]
-    return recipes + cover

@@ -147,13 +147,15 @@ def load(
 ) -> Data:
     """The training and validation images of a data set, normalised, on the CPU.
 
-    Evaluated on "test", the test set stands in the place of the validation images. Raises RequestError where
-    the folder lacks the data set, or a file of it is damaged.
+    Evaluated on "rest", the held-out images that `val_size` leaves stand in the place of the validation
+    images; on "test", the test set does. Raises RequestError where the folder lacks the data set, or a file
+    of it is damaged.
     """
     entry = DATASETS[name]
     images, labels = _read(entry, name, folder)
     order = torch.from_numpy(stratified_permutation(labels.numpy(), split_seed))
-    train, val = order[:train_size], order[len(order) - entry.val_max :][:val_size]
+    train, kept = order[:train_size], order[len(order) - entry.val_max :]
+    val = kept[val_size:] if evaluated_on == "rest" else kept[:val_size]
     held_out = _normalised(images[val], entry), labels[val]
     if evaluated_on == "test":
         held_out = load_test(name, folder)

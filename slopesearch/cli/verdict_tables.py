@@ -1,0 +1,47 @@
+"""What a search comes to once it was confirmed, and the studies of a verdict, whose trials are seeds."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean
+
+from slopesearch.config import TrialConfig
+from slopesearch.evidence.results import ConfirmedArm, pick
+from slopesearch.evidence.statistics import Estimate
+from slopesearch.search.records import StudyRecord
+from slopesearch.wording import counted, describe
+
+
+def confirmed_sentences(study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -> list[str]:
+    """The pick of a search's confirmation, what the search had seen, and its lead over the baselines."""
+    best, searched = pick(confirmed), study.ranked()[0]
+    told = [
+        f"confirmed: {describe(best.arm.config)}",
+        f"val_accuracy {_interval(best.val_accuracy)}, val_loss {_interval(best.val_loss)}: mean of "
+        f"{counted(best.runs, 'fresh seed')} (95 %).",
+    ]
+    if best.arm.trial == searched.number:
+        told.append(f"The search saw {study.spec.objective} {searched.value:.4f} of it, in one run.")
+    else:
+        told.append(
+            f"The search's best, trial {searched.number} with {study.spec.objective} {searched.value:.4f}, "
+            "was one lucky run, and is not the pick."
+        )
+    for row in confirmed:
+        if row.arm.is_baseline and row.difference is not None:
+            lead = row.difference.val_accuracy
+            told.append(f"Ahead of {', '.join(row.arm.roles)}: val_accuracy {_interval(lead, '+')}.")
+    return told
+
+
+def _interval(found: Estimate, sign: str = "") -> str:
+    return f"{found.mean:{sign}.4f} ({found.low:{sign}.4f} to {found.high:{sign}.4f})"
+
+
+def mean_rows(study: StudyRecord) -> list[tuple[str, int, float]]:
+    """Each config of a study whose trials are seeds: how many ran to their end, their mean; best first."""
+    values: dict[TrialConfig, list[float]] = defaultdict(list)
+    for trial in study.ranked():
+        if trial.config is not None and trial.value is not None:
+            values[trial.config.model_copy(update={"init_seed": 0, "order_seed": 0})].append(trial.value)
+    rows = [(describe(config), len(found), fmean(found)) for config, found in values.items()]
+    return sorted(rows, key=lambda row: row[2], reverse=study.spec.maximize)

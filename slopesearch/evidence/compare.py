@@ -1,0 +1,222 @@
+"""compare(): what in a winner mattered, or declared arms, on paired fresh seeds; a question at a time."""
+
+import shlex
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from slopesearch.config import TrialConfig
+from slopesearch.evidence.answers import Answer, answer, answers_of, families_of, runs_of
+from slopesearch.evidence.arms import paired
+from slopesearch.evidence.declared import declared
+from slopesearch.evidence.families import Family, changes
+from slopesearch.evidence.planned import Display, Planned, finished
+from slopesearch.evidence.questions import QUESTIONS, around, seeds_for
+from slopesearch.evidence.results import confirmed_of, pick
+from slopesearch.evidence.tuning import Tuned, plan_of, tune, tuning_spec
+from slopesearch.search.records import COMPARE, CONFIRM, TUNE, StudyRecord
+from slopesearch.search.settings import Settings
+from slopesearch.search.store import Store, check_name, refuse_other_images
+from slopesearch.training.data import content_hash, find
+from slopesearch.wording import RequestError, counted, unknown
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What `compare` found: the name of its study, and the answers it came to, in order."""
+
+    name: str
+    answers: list[Answer]
+    interrupted: bool
+
+
+def compare(
+    asked: str | Path | None,
+    *,
+    store: Store | None = None,
+    settings: Settings | None = None,
+    seeds: int = 10,
+    only: Sequence[str] = (),
+    name: str | None = None,
+    note: Callable[[str], None] = lambda text: None,
+    display: Display = lambda: nullcontext(lambda event: None),
+    tell: Callable[[Answer], None] = lambda answer: None,
+) -> Compared:
+    """Answer the questions around the winner of a search, or that of a study file with arms.
+
+    `asked` is the name of a search, which may be left out where there is one, or the path of a file; `only`
+    some of QUESTIONS. Each arm's learning rate is tuned (NAME/tune), then all arms of a question run on the
+    same fresh seeds (NAME/compare), and `tell` gets the answer; asked again it goes on with what is there.
+    NAME is that of the search or of the file, unless there is a `name`. `note` is told what it will cost.
+    Raises RequestError where the request is wrong, before anything is written, and StudyFailedError where run
+    after run fails, or the storage cannot be written.
+    """
+    store, settings = store or Store(), settings or Settings()
+    found = [f"seeds: at least 2, given {seeds}"] if seeds < 2 else []
+    found += [unknown("question", one, list(QUESTIONS)) for one in only if one not in QUESTIONS]
+    if isinstance(asked, Path) and only:
+        found.append("only: a study file with arms asks one question of its own; leave --only out")
+    if found:
+        raise RequestError(*found)
+    settings.slots()
+    if name is not None:
+        check_name(name)
+    if isinstance(asked, Path):
+        name, spec, families = declared(asked, name, settings, store, note)
+        each, where = None, ""
+    else:
+        search = store.read_search(asked, "flat")
+        search.refuse_unreadable()
+        name, spec, each = name or search.name, search.spec, _seconds(search)
+        winner, where = _winner(search, store)
+        find(spec.dataset, settings.folder, note)
+        families = around(winner, spec, only or list(QUESTIONS))
+    store.check_writable()
+    data_hash = content_hash(spec.dataset, settings.folder)
+    if not isinstance(asked, Path):
+        refuse_other_images(search.name, search.spec, search.attributes, data_hash)
+    planned = Planned(name, tuning_spec(spec), store, settings, data_hash, display)
+    comparison = _Comparison(planned, families, seeds, note, each)
+    with store.holding(name, "compared"):
+        comparison.refuse_changed()
+        note(
+            f"{name}: {where}{counted(len(families), 'question')}" if where else f"{name}: {families[0].asks}"
+        )
+        return comparison.run(tell)
+
+
+def _winner(search: StudyRecord, store: Store) -> tuple[TrialConfig, str]:
+    """The confirmed pick of a search, or its best trial, and which of them it is.
+
+    Raises RequestError where no trial has run to its end.
+    """
+    best = search.best()
+    confirmed = confirmed_of(store.find(search.name + CONFIRM, "ranking"))
+    if confirmed:
+        return pick(confirmed).arm.config, "around the confirmed pick, "
+    assert best.config is not None
+    return best.config, f"around trial {best.number}, the best of the search, "
+
+
+def _seconds(record: StudyRecord | None) -> float | None:
+    """What a run takes, the median of those that ran to their end; None without one."""
+    times = [
+        float(t.attributes["seconds"]) for t in (record.trials if record else []) if t.state == "COMPLETE"
+    ]
+    return median(times) if times else None
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """One call of `compare`, when its request has been found right."""
+
+    planned: Planned
+    families: Sequence[Family]
+    seeds: int
+    note: Callable[[str], None]
+    each: float | None  # s a run takes, where that is known
+
+    def refuse_changed(self) -> None:
+        """Raise RequestError where what is asked is not what the stored comparison began with."""
+        for part in (TUNE, COMPARE):
+            self.planned.refuse_another(part)
+        stored = families_of(self.planned.record(COMPARE))
+        found = [
+            f"  {family.question}: {line}"
+            for family in self.families
+            if family.question in stored
+            for line in changes(stored[family.question], family)
+        ]
+        if found:
+            name = shlex.quote(f"{self.planned.name}-2")
+            raise RequestError(
+                f"the comparison '{self.planned.name}{COMPARE}' was begun with another family, and its rules "
+                "were fixed before its runs:",
+                *found,
+                f"another family is another comparison: add --name {name}",
+            )
+
+    def run(self, tell: Callable[[Answer], None]) -> Compared:
+        seeds = {family.question: self._seeds(family) for family in self.families}
+        for family in self.families:
+            self._say_cost(family, seeds[family.question])
+        self.planned.begin(COMPARE)
+        stored = families_of(self.planned.record(COMPARE))
+        stored |= {family.question: family for family in self.families}
+        self._keep(families={name: family.model_dump(mode="json") for name, family in stored.items()})
+        answers: list[Answer] = []
+        for family in self.families:
+            found = self._answer(family, seeds[family.question])
+            if found is None:
+                return Compared(self.planned.name + COMPARE, answers, interrupted=True)
+            answers.append(found)
+            tell(found)
+        return Compared(self.planned.name + COMPARE, answers, interrupted=False)
+
+    def _seeds(self, family: Family) -> int:
+        """At least as many as the question was answered with before."""
+        before = answers_of(self.planned.record(COMPARE)).get(family.question)
+        return max(seeds_for(family.question, self.seeds), before.seeds if before else 0)
+
+    def _answer(self, family: Family, seeds: int) -> Answer | None:
+        """The answer to one question, stored; None where its runs were interrupted."""
+        tuned = tune(family.sides, self.planned, family.metric)
+        if tuned is None:
+            return None
+        if self.each is None:
+            each = _seconds(self.planned.record(TUNE)) or 0.0
+            self.note(f"tuned; to compare takes about {self._minutes(len(tuned) * seeds, each):.1f} min")
+        plan = self._plan(tuned, seeds)
+        if not self.planned.run(COMPARE, list(dict.fromkeys(plan))):
+            return None
+        record = self.planned.record(COMPARE)
+        sides = [
+            runs_of(
+                one.side.name,
+                one.side.config,
+                one.rates,
+                one.at_edge,
+                finished(record, self._plan([one], seeds)),
+            )
+            for one in tuned
+        ]
+        stored = answers_of(record)
+        looks = stored[family.question].looks if family.question in stored else ()
+        found = answer(family, sides, looks if seeds in looks else (*looks, seeds))
+        stored[family.question] = found
+        self._keep(answers={name: one.model_dump(mode="json") for name, one in stored.items()})
+        return found
+
+    def _plan(self, tuned: Sequence[Tuned], seeds: int) -> list[TrialConfig]:
+        """Every run, seed by seed, so that the arms of one seed can share a pack; the same arm twice, too."""
+        judged = {"evaluated_on": "rest", "val_size": self.planned.spec.val_size}
+        return [
+            paired(one.side.config, self.planned.spec.seed, seed, "compare").model_copy(update=judged)
+            for seed in range(seeds)
+            for one in tuned
+        ]
+
+    def _keep(self, **attributes: object) -> None:
+        self.planned.store.set_attributes(self.planned.name + COMPARE, attributes)
+
+    def _say_cost(self, family: Family, seeds: int) -> None:
+        """Say what is left to do, if no best rate lies at an edge; runs that questions share count twice."""
+        before = answers_of(self.planned.record(COMPARE)).get(family.question)
+        runs = len(family.sides) * (seeds - (before.seeds if before else 0))
+        tuning = 0
+        if before is None:  # else the rates are there
+            later = [side for side in family.sides if side.mean_of is not None]
+            plans = [plan_of(side, side.rates, self.planned) for side in family.sides if side not in later]
+            plan = list({config for plan in plans for config in plan})
+            tuning = len(plan) - len(finished(self.planned.record(TUNE), plan))
+            tuning += sum(len(side.rates) for side in later)
+        spent = "" if self.each is None else f", about {self._minutes(tuning + runs, self.each):.1f} min"
+        self.note(
+            f"  {family.question}: {counted(len(family.sides), 'arm')} on {counted(seeds, 'seed')}: "
+            f"{tuning} runs to tune and {runs} to compare{spent}"
+        )
+
+    def _minutes(self, runs: int, each: float) -> float:
+        return runs * each / len(self.planned.settings.slots()) / 60

@@ -1,0 +1,254 @@
+"""health(study): what is doubtful about a study, each a sentence with what to do; without torch."""
+
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import comb, log, log10, sqrt
+from statistics import fmean, median
+from typing import Any, Literal
+
+from slopesearch.config import Range, Space
+from slopesearch.evidence.pruning import audit, first_judged
+from slopesearch.evidence.selection import seed_noise
+from slopesearch.search.records import VERDICTS, StudyRecord, TrialRecord
+from slopesearch.search.textbook import N_STARTUP, follows, textbook
+from slopesearch.wording import counted
+
+PER_PARAMETER = 10  # finished trials for each parameter that is searched
+COMPLETED = 3  # runs of a choice
+EDGE = 0.05  # of a range, at either end
+AUDITED_LEAST, BY_CHANCE = 8, 0.2  # audited runs; a pruner without skill does as well in so many cases
+DIVERGED_LEAST, DIVERGED_NOTED, DIVERGED_MANY = 5, 0.1, 0.25  # runs, and shares of them
+FAILED_MANY = 0.05  # of all trials
+WINDOW = 100  # trials that should have found something
+TOP = 10  # runs whose spread says what more of them would bring
+
+
+@dataclass(frozen=True)
+class Health:
+    """Something doubtful about a study, and what to do about it; a warning may change its answer."""
+
+    grade: Literal["note", "warning"]
+    text: str
+
+
+def health(study: StudyRecord) -> list[Health]:
+    """What every check finds, warnings first; nothing for the studies of a verdict, which search nothing.
+
+    The study is read for its ranking at least.
+    """
+    if study.name.endswith(VERDICTS):
+        return []
+    found = [one for check in CHECKS for one in check(study)]
+    return sorted(found, key=lambda one: one.grade == "note")
+
+
+def luck(study: StudyRecord) -> float:
+    """How much the objectives of two runs like the best differ by their seeds alone, a standard deviation."""
+    return sqrt(2) * seed_noise(study, study.best().value or 0.0)
+
+
+def _finished(study: StudyRecord) -> list[TrialRecord]:
+    return [trial for trial in study.trials if trial.state in ("COMPLETE", "PRUNED")]
+
+
+def _lead(study: StudyRecord, one: float, other: float) -> float:
+    """How much better a value of the objective is than another."""
+    return one - other if study.spec.maximize else other - one
+
+
+def _needed(study: StudyRecord) -> tuple[int, int]:
+    """How many parameters are searched, and how many finished trials that takes."""
+    axes = {name: getattr(study.spec.space, name) for name in Space.model_fields}
+    met = {
+        name for trial in study.trials if trial.config for name, value in trial.config if value is not None
+    }
+    searched = sum(isinstance(axis, Range) or len(axis) > 1 for name, axis in axes.items() if name in met)
+    return searched, PER_PARAMETER * searched
+
+
+def _is_long_enough(study: StudyRecord) -> bool:
+    return bool(study.ranked()) and len(_finished(study)) >= _needed(study)[1]
+
+
+def _anew(study: StudyRecord, change: str) -> str:
+    """What to type for a new study that begins with the trials of this one."""
+    name = shlex.quote(study.name)
+    return f"--from {name} --name {shlex.quote(study.name + '-2')} --set {shlex.quote(change)}"
+
+
+def _too_few(study: StudyRecord) -> Iterator[Health]:
+    finished, (searched, needed) = len(_finished(study)), _needed(study)
+    if 0 < finished < needed:
+        begun = "has hardly begun" if finished > N_STARTUP else "has not begun: all draws are random so far"
+        yield Health(
+            "note" if finished > N_STARTUP else "warning",
+            f"{counted(finished, 'finished trial')} for {searched} searched parameters, so the sampler "
+            f"{begun}; go on to {PER_PARAMETER} for each: --trials {needed}.",
+        )
+
+
+def _edges(study: StudyRecord) -> Iterator[Health]:
+    """The best learning rate or fixed slope at an end of its range that could be moved."""
+    best = study.best().config if _is_long_enough(study) else None
+    names = {"lr": "learning rate", "negative_slope": "slope"}
+    for field, name in names.items():
+        axis, value = getattr(study.spec.space, field), getattr(best, field, None)
+        learned = field == "negative_slope" and best is not None and best.slope_mode == "learnable"
+        if value is None or learned or not isinstance(axis, Range):
+            continue
+        wider = _wider(axis, value, 1.0 if field == "negative_slope" else None)
+        if wider is not None:
+            end = "lower" if wider.low < axis.low else "upper"
+            table = f"{{low = {wider.low:.3g}, high = {wider.high:.3g}, log = {str(axis.log).lower()}}}"
+            yield Health(
+                "warning",
+                f"The best {name}, {value:.3g}, lies at the {end} end of its range, {axis.low:g} to "
+                f"{axis.high:g}: better ones may lie beyond. Search there: "
+                f"{_anew(study, f'space.{field}={table}')}.",
+            )
+
+
+def _wider(axis: Range, value: float, most: float | None) -> Range | None:
+    """The range moved out tenfold, or by its width, where the value is at an end; at most to `most`."""
+    scale: Callable[[float], float] = log10 if axis.log else float
+    width = scale(axis.high) - scale(axis.low)
+    place = (scale(value) - scale(axis.low)) / width
+    if place > 1 - EDGE:
+        high = axis.high * 10 if axis.log else axis.high + width
+        high = high if most is None else min(high, most)
+        return Range(low=axis.low, high=high, log=axis.log) if high > axis.high else None
+    if place < EDGE:
+        low = axis.low / 10 if axis.log else max(axis.low - width, axis.low / 10)
+        return Range(low=low, high=axis.high, log=axis.log) if low < axis.low else None
+    return None
+
+
+def _unanswered(study: StudyRecord) -> Iterator[Health]:
+    """The choices with too few completed runs; of a conditional one, where its condition held at all."""
+    if not _is_long_enough(study):
+        return
+    lacking, least = [], COMPLETED
+    for name in ("activation", "slope_mode", "slope_max", "norm", "init"):
+        axis: Any = getattr(study.spec.space, name)
+        drawn = Counter(getattr(trial.config, name, None) for trial in study.trials)
+        ran = Counter(getattr(trial.config, name, None) for trial in study.ranked())
+        choices = () if isinstance(axis, Range) or drawn.total() == drawn[None] else axis
+        few = [f"{choice} ({ran[choice]})" for choice in choices if ran[choice] < COMPLETED]
+        least = min([least, *(ran[choice] for choice in choices)])
+        if few:
+            lacking.append(f"{name} {', '.join(few)}")
+    if lacking:
+        yield Health(
+            "note" if least else "warning",
+            f"Fewer than {COMPLETED} completed runs, so the study says nothing of: {'; '.join(lacking)}. "
+            "Give it configs with them: --try FILE.",
+        )
+
+
+def _pruner(study: StudyRecord) -> Iterator[Health]:
+    """A pruner whose audited runs, behind the first trials, ended like those that it let through."""
+    first = first_judged(study.spec)
+    found = audit(study, first)
+    runs, good = len(found.audited), sum(map(found.good, found.audited))
+    if runs < AUDITED_LEAST or len(found.passed) < AUDITED_LEAST:
+        return
+    chance = sum(
+        comb(runs, k) * found.no_skill**k * (1 - found.no_skill) ** (runs - k) for k in range(good + 1)
+    )
+    if chance > BY_CHANCE:
+        yield Health(
+            "warning",
+            f"The pruner cannot be told from chance since trial {first}: of {runs} runs that it would "
+            f"have stopped and that went to their end, {good} ({good / runs:.0%}) ended better than the "
+            f"median of the {len(found.passed)} it let through; no skill would read {found.no_skill:.0%}. "
+            f"Search without it: {_anew(study, 'pruner=none')}.",
+        )
+
+
+def _textbook(study: StudyRecord) -> Iterator[Health]:
+    """A best trial that is a recipe of the textbook, or ahead of the best recipe by no more than luck."""
+    recipes = textbook(study.spec)
+    named = [
+        (trial, name)
+        for trial in study.ranked()
+        for name, recipe in recipes.items()
+        if trial.config is not None and follows(trial.config, recipe)
+    ]
+    if not named or not _is_long_enough(study):
+        return
+    trial, name = named[0]
+    best = study.best()
+    lead = _lead(study, best.value or 0.0, trial.value or 0.0)
+    recipe = f"the textbook's best, {name} (trial {trial.number}, {trial.value:.4f})"
+    if lead <= 0:
+        yield Health("warning", f"Nothing is better than {recipe}; take that, or widen the space.")
+    elif lead <= luck(study):
+        yield Health(
+            "warning",
+            f"The best trial is ahead of {recipe}, by {lead:.4f}, no more than luck, about "
+            f"{luck(study):.4f}; `confirm` compares both on fresh seeds.",
+        )
+
+
+def _failures(study: StudyRecord) -> Iterator[Health]:
+    failed = [trial for trial in study.trials if trial.state == "FAIL"]
+    if failed:
+        last = failed[-1]
+        yield Health(
+            "warning" if len(failed) > FAILED_MANY * len(study.trials) else "note",
+            f"{len(failed)} of {counted(len(study.trials), 'trial')} failed, the last {last.number} "
+            f"({last.ended.removeprefix('failed: ')}); `show {shlex.quote(study.name)} --trial "
+            f"{last.number}` prints its traceback.",
+        )
+
+
+def _diverged(study: StudyRecord) -> Iterator[Health]:
+    finished = _finished(study)
+    diverged = [trial for trial in finished if trial.ended == "diverged"]
+    if len(diverged) < DIVERGED_LEAST or len(diverged) < DIVERGED_NOTED * len(finished):
+        return
+    share = len(diverged) / len(finished)
+    typical = median(trial.config.lr for trial in diverged if trial.config is not None)
+    yield Health(
+        "warning" if share >= DIVERGED_MANY else "note",
+        f"{len(diverged)} of {len(finished)} runs ({share:.0%}) diverged, half of them at learning rates "
+        f"from {typical:.2g} on: end the range of space.lr below it.",
+    )
+
+
+def _found_nothing(study: StudyRecord) -> Iterator[Health]:
+    """The last WINDOW finished trials are ahead of those before them by no more than luck."""
+    finished = _finished(study)
+    last = {trial.number for trial in finished[-WINDOW:]}
+    ranked = study.ranked()
+    before = [trial for trial in ranked if trial.number not in last]
+    if len(finished) < WINDOW + N_STARTUP or not before:
+        return
+    old, new = before[0].value or 0.0, ranked[0].value or 0.0
+    if _lead(study, new, old) <= luck(study):
+        yield Health(
+            "note",
+            f"The last {WINDOW} trials found nothing that luck, about {luck(study):.4f}, does not explain: "
+            f"the best was {old:.4f} before them and is {new:.4f}. {WINDOW} more would be expected to gain "
+            f"{_expected_gain(study, len(finished)):.4f}; run `confirm` instead.",
+        )
+
+
+def _expected_gain(study: StudyRecord, trials: int) -> float:
+    """What WINDOW more trials add to the best of so many, were they drawn alike with an exponential tail.
+
+    The best of n such draws grows as s log(n), where s is by how much the TOP draws exceed the next one. An
+    objective has an end that this tail has not, so it is an upper guess.
+    """
+    values = [trial.value or 0.0 for trial in study.ranked()[: TOP + 1]]
+    if len(values) < 2:
+        return 0.0
+    scale = _lead(study, fmean(values[:-1]), values[-1])
+    return scale * log((trials + WINDOW) / trials)
+
+
+CHECKS: tuple[Callable[[StudyRecord], Iterator[Health]], ...] = (
+    *(_too_few, _edges, _unanswered, _pruner, _textbook, _failures, _diverged, _found_nothing),
+)
