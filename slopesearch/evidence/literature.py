@@ -32,4 +32,4 @@ def _line(answer: Answer, ahead: str, behind: str, finding: str) -> str:
     found = estimate([log(one) - log(other) for one, other in pairs])
     agrees = "agrees" if found.high < 0 else "disagrees" if found.low > 0 else "neither agrees nor disagrees"
     measured = f"log loss {found.mean:+.3f} ± {found.half:.3f} on {answer.seeds} seeds"
-    return f"{MISHKIN}: {finding}; this {agrees} ({ahead} minus {behind}: {measured})."
+    return f"{MISHKIN}: {finding}; the 95 % interval here {agrees} ({ahead} minus {behind}: {measured})."
