@@ -119,7 +119,7 @@ def test_a_screen_has_eighty_columns(told: Answer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("factor", "word"), [(0.8, "this agrees"), (1.3, "this disagrees"), (1.0, "neither agrees nor disagrees")]
+    ("factor", "word"), [(0.8, "interval here agrees"), (1.3, "interval here disagrees"), (1.0, "neither agrees nor disagrees")]
 )
 def test_the_literature_is_one_line_where_the_arms_allow_it(factor: float, word: str) -> None:
     cnn: dict[str, Any] = {"model": "cnn", "depth": None, "width": None}
@@ -165,9 +165,7 @@ def test_rows_for_csv(told: Answer) -> None:
 
 def test_the_forest_has_an_interval_per_contrast_and_the_band_of_the_smallest_effect(told: Answer) -> None:
     drawn = json.loads(forest(told).to_json())
-    assert [trace["y"] for trace in drawn["data"]] == [
-        *([f"{name} instead of base"] for name in ("worse", "same", "edgy"))
-    ]
+    assert [trace["y"] for trace in drawn["data"]] == [*([name] for name in ("worse", "same", "edgy"))]
     mean = told.contrasts[0].val_loss.difference
     (x,) = drawn["data"][0]["x"]
     assert x == pytest.approx(100 * (np.exp(mean.mean) - 1))

@@ -36,8 +36,10 @@ def forest(answer: Answer) -> go.Figure:
     """The difference of each contrast with its 95 % interval; the band of the smallest effect behind them."""
     metric = answer.family.metric
     smallest = answer.family.smallest(metric)
-    title = "validation loss, difference in %" if metric == "val_loss" else "error, difference in points"
-    drawn = figure(title, "", height=120 + 34 * len(answer.contrasts))
+    baselines = {contrast.other for contrast in answer.contrasts}
+    title = "loss, %" if metric == "val_loss" else "error, points"
+    title += f", minus {text(label(answer, *baselines))}" if len(baselines) == 1 else ", difference"
+    drawn = figure(title, "", height=120 + 38 * len(answer.contrasts))
     drawn.add_vrect(
         in_unit(-smallest, metric), in_unit(smallest, metric), fillcolor=FADED, line_width=0, layer="below"
     )
@@ -48,10 +50,12 @@ def forest(answer: Answer) -> go.Figure:
             in_unit(end, metric)
             for end in (found.difference.mean, found.difference.low, found.difference.high)
         )
-        name = f"{label(answer, contrast.one)} instead of {label(answer, contrast.other)}"
+        name = text(label(answer, contrast.one))
+        if len(baselines) > 1:
+            name += f"<br>minus {text(label(answer, contrast.other))}"
         drawn.add_scatter(
             x=[mean],
-            y=[text(name)],
+            y=[name],
             error_x={"type": "data", "symmetric": False, "array": [high - mean], "arrayminus": [mean - low]},
             marker={"color": _COLOURS.get(found.verdict, "#888888"), "size": 10},
             hovertext=[text(found.verdict.lower())],
