@@ -356,7 +356,7 @@ def test_another_winner_is_another_comparison(comparison: Comparison) -> None:
     assert "'digits-mlp/compare' was begun with another family" in text
     assert "  norm: " in text
     assert "of an arm: stored " in text
-    assert "add --name digits-mlp-2" in text
+    assert "add --name digits-mlp-again" in text
     assert [summary.name for summary in comparison.store.summaries()] == before
     assert comparison(name="digits-mlp-2").name == "digits-mlp-2/compare"
     assert not comparison(only=["init"], name="digits-mlp-2").interrupted

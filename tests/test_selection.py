@@ -13,7 +13,7 @@ from tests import synthetic
 
 Array = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], Array]
-SEARCHES = 150
+SEARCHES = 80
 TRUTHS: dict[str, Draw] = {
     "spread": lambda g, n: 0.975 + 0.003 * g.standard_normal(n),
     "skewed": lambda g, n: 0.987 - 0.006 * g.exponential(size=n),

@@ -57,11 +57,15 @@ def confirmation() -> StudyRecord:
 
 
 def test_the_pick_stands_in_the_place_of_the_luckiest_trial() -> None:
-    told = confirmed_sentences(SEARCH, confirmed_arms())
+    arms = confirmed_arms()
+    lucky = arms[0].arm.model_copy(update={"config": SEARCH.trials[1].config, "trial": 1})
+    told = confirmed_sentences(SEARCH, [*arms, arms[0].model_copy(update={"arm": lucky})])
     assert told[0].startswith("confirmed: leaky_relu")
     assert "val_accuracy 0.9725 (0.9715 to 0.9735), val_loss 0.1000 (0.0990 to 0.1010)" in told[1]
     assert "trial 1 with val_accuracy 0.9800, was one lucky run, and is not the pick" in told[2]
     assert told[3] == f"Ahead of {TUTORIAL}: val_accuracy +0.0125 (+0.0115 to +0.0135)."
+    later = confirmed_sentences(SEARCH, arms)[2]
+    assert "is trial 1 by now, with val_accuracy 0.9800 in one run: confirm again" in later
     text = render(study_table, SEARCH, confirmation())
     assert "confirmed: leaky_relu" in text
     assert "best: trial" not in text

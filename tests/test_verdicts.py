@@ -119,7 +119,8 @@ def test_a_screen_has_eighty_columns(told: Answer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("factor", "word"), [(0.8, "interval here agrees"), (1.3, "interval here disagrees"), (1.0, "neither agrees nor disagrees")]
+    ("factor", "word"),
+    [(0.8, "interval here agrees"), (1.3, "interval here disagrees"), (1.0, "neither agrees nor disagrees")],
 )
 def test_the_literature_is_one_line_where_the_arms_allow_it(factor: float, word: str) -> None:
     cnn: dict[str, Any] = {"model": "cnn", "depth": None, "width": None}

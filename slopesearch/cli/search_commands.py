@@ -24,7 +24,7 @@ from slopesearch.cli.options import (
     parse_set,
 )
 from slopesearch.cli.tables import confirmation_json, confirmation_table, say, study_table
-from slopesearch.search.records import CONFIRM
+from slopesearch.cli.verdict_tables import confirmation_of
 from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
 from slopesearch.wording import RequestError, read_toml
@@ -134,7 +134,7 @@ def _show_outcome(console: Console, store: Store, outcome: "Outcome") -> None:
     from slopesearch.report.dashboard import INSTALLED, annotate
 
     record = store.read(outcome.name, "page" if INSTALLED else "ranking")
-    study_table(console, record, store.find(record.name + CONFIRM, "ranking"))
+    study_table(console, record, confirmation_of(store, record.name), store.option)
     with suppress(RequestError):  # another process has begun to write the study, and will annotate it
         annotate(store, record)
     if outcome.space is not None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from slopesearch.cli.answer_views import answers_json, answers_view
 from slopesearch.cli.options import Json, Storage, StudyName
 from slopesearch.cli.tables import say, study_json, study_table, summaries_table, trial_json, trial_view
+from slopesearch.cli.verdict_tables import confirmation_of
 from slopesearch.evidence.answers import answers_of
 from slopesearch.evidence.pruning import why_stopped
 from slopesearch.evidence.results import confirmed_of, pick
@@ -45,11 +46,14 @@ def list_studies(
         return
     store = Store(storage)
     summaries = store.summaries()
-    confirmed = {
-        summary.name.removesuffix(CONFIRM): pick(found).val_accuracy.mean
-        for summary in summaries
-        if summary.name.endswith(CONFIRM) and (found := confirmed_of(store.find(summary.name, "ranking")))
-    }
+    confirmed = {}
+    for name in (
+        summary.name.removesuffix(CONFIRM) for summary in summaries if summary.name.endswith(CONFIRM)
+    ):
+        found = confirmation_of(store, name)
+        if found is not None and (arms := confirmed_of(found)):
+            best = pick(arms)
+            confirmed[name] = (best.val_accuracy if found.spec.maximize else best.val_loss).mean
     if as_json:
         rows = [{**vars(summary), "confirmed": confirmed.get(summary.name)} for summary in summaries]
         print(json.dumps(rows, indent=2))
@@ -90,8 +94,8 @@ def show_study(
         print(study_json(record, store.whole(record, record.ranked()[:TOP])))
     else:
         is_search = not record.name.endswith(VERDICTS)
-        confirmation = store.find(record.name + CONFIRM, "ranking") if is_search else None
-        study_table(Console(), record, confirmation)
+        confirmation = confirmation_of(store, record.name) if is_search else None
+        study_table(Console(), record, confirmation, store.option)
 
 
 def report_study(
@@ -117,7 +121,7 @@ def report_study(
     if search is not None and not declared:
         raise RequestError(
             f"'{name}' is the verdict of a search and stands on the search's page; name the search: "
-            f"python -m slopesearch report {shlex.quote(search)}"
+            f"python -m slopesearch report {shlex.quote(search)}{store.option}"
         )
     record = store.read(name, "page")
     comparison = record if declared else store.find(record.name + COMPARE, "ranking")

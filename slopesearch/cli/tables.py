@@ -62,10 +62,13 @@ def summaries_table(
     console.print(table if summaries else "no studies yet; `python -m slopesearch optimize` makes one")
 
 
-def study_table(console: Console, study: StudyRecord, confirmation: StudyRecord | None = None) -> None:
+def study_table(
+    console: Console, study: StudyRecord, confirmation: StudyRecord | None = None, where: str = ""
+) -> None:
     """Print the best config, the top five, the lead over the textbook, and doubts; or the confirmation.
 
-    Of a search that was confirmed, see `confirmation`, the pick stands in the place of the best.
+    Of a search that was confirmed, see `confirmation`, the pick stands in the place of the best. `where`: the
+    option that names the storage on a command line.
     """
     if confirmed := confirmed_of(study):
         confirmation_table(console, confirmed, openings_of(study))
@@ -74,6 +77,8 @@ def study_table(console: Console, study: StudyRecord, confirmation: StudyRecord 
         _means_table(console, study)
         return
     _found_table(console, study, confirmed_of(confirmation))
+    if confirmed_of(confirmation):
+        say(console, f"Every arm: python -m slopesearch show {shlex.quote(study.name + CONFIRM)}{where}")
     doubts = health(study)
     if doubts:
         console.print()
@@ -117,9 +122,7 @@ def _found_table(console: Console, study: StudyRecord, confirmed: Sequence[Confi
     for trial in ranked[:TOP]:
         top.add_row(_cell(trial.number), _cell(trial.value), _cell(trial.config and describe(trial.config)))
     console.print(top)
-    if confirmed:
-        say(console, f"Every arm: python -m slopesearch show {shlex.quote(study.name + CONFIRM)}")
-    else:
+    if not confirmed:
         _textbook_table(console, study)
 
 

@@ -5,10 +5,21 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from slopesearch.config import TrialConfig
-from slopesearch.evidence.results import ConfirmedArm, pick
+from slopesearch.evidence.results import ConfirmedArm, confirmed_of, pick
 from slopesearch.evidence.statistics import Estimate
-from slopesearch.search.records import StudyRecord
-from slopesearch.wording import counted, describe
+from slopesearch.search.records import CONFIRM, StudyRecord
+from slopesearch.search.store import Store
+from slopesearch.wording import RequestError, counted, describe
+
+
+def confirmation_of(store: Store, search: str) -> StudyRecord | None:
+    """The confirmation of a search; None where there is none, or none that can be read."""
+    try:
+        found = store.find(search + CONFIRM, "ranking")
+        confirmed_of(found)
+    except RequestError:  # its own `show` says why
+        return None
+    return found
 
 
 def confirmed_sentences(study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -> list[str]:
@@ -21,6 +32,11 @@ def confirmed_sentences(study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -
     ]
     if best.arm.trial == searched.number:
         told.append(f"The search saw {study.spec.objective} {searched.value:.4f} of it, in one run.")
+    elif searched.config not in [row.arm.config for row in confirmed]:
+        told.append(
+            f"The search's best is trial {searched.number} by now, with {study.spec.objective} "
+            f"{searched.value:.4f} in one run: confirm again."
+        )
     else:
         told.append(
             f"The search's best, trial {searched.number} with {study.spec.objective} {searched.value:.4f}, "
@@ -29,7 +45,8 @@ def confirmed_sentences(study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -
     for row in confirmed:
         if row.arm.is_baseline and row.difference is not None:
             lead = row.difference.val_accuracy
-            told.append(f"Ahead of {', '.join(row.arm.roles)}: val_accuracy {_interval(lead, '+')}.")
+            where = "Ahead of" if lead.mean > 0 else "Not ahead of"
+            told.append(f"{where} {', '.join(row.arm.roles)}: val_accuracy {_interval(lead, '+')}.")
     return told
 
 
@@ -38,10 +55,13 @@ def _interval(found: Estimate, sign: str = "") -> str:
 
 
 def mean_rows(study: StudyRecord) -> list[tuple[str, int, float]]:
-    """Each config of a study whose trials are seeds: how many ran to their end, their mean; best first."""
+    """Each config of a study whose trials are seeds: how many runs ended, their mean; the best first.
+
+    Nothing is pruned there, so a pruned one diverged, at chance.
+    """
     values: dict[TrialConfig, list[float]] = defaultdict(list)
-    for trial in study.ranked():
-        if trial.config is not None and trial.value is not None:
+    for trial in study.trials:
+        if trial.state in ("COMPLETE", "PRUNED") and trial.config is not None and trial.value is not None:
             values[trial.config.model_copy(update={"init_seed": 0, "order_seed": 0})].append(trial.value)
     rows = [(describe(config), len(found), fmean(found)) for config, found in values.items()]
     return sorted(rows, key=lambda row: row[2], reverse=study.spec.maximize)

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from slopesearch.config import Noun, TrialConfig
 from slopesearch.evidence.families import Family, Metric
-from slopesearch.evidence.statistics import Array, Estimate, Judgement, estimate, judge
+from slopesearch.evidence.statistics import FEWEST, Array, Estimate, Judgement, estimate, judge
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.wording import RequestError
 
@@ -67,9 +67,19 @@ class Answer(Noun):
         """How many runs each side has."""
         return self.looks[-1]
 
+    @property
+    def look(self) -> int:
+        """Which look the last one is; one at fewer seeds than a verdict takes tested nothing."""
+        return look_of(self.looks)
+
     def side(self, name: str) -> SideRuns:
         """The runs of a side."""
         return next(side for side in self.sides if side.name == name)
+
+
+def look_of(looks: Sequence[int]) -> int:
+    """The number of the last look, of those at these numbers of seeds."""
+    return max(1, sum(seeds >= FEWEST for seeds in looks))
 
 
 def runs_of(
@@ -99,7 +109,7 @@ def answer(family: Family, sides: Sequence[SideRuns], looks: Sequence[int]) -> A
         "val_error": {name: list(side.errors) for name, side in found.items()},
     }
     judged = {
-        metric: judge(_differences(of, family.contrasts), family.smallest(metric), len(looks))
+        metric: judge(_differences(of, family.contrasts), family.smallest(metric), look_of(looks))
         for metric, of in values.items()
     }
     rows = zip(family.contrasts, judged["val_loss"], judged["val_error"], strict=True)

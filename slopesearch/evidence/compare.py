@@ -70,6 +70,11 @@ def compare(
         search = store.read_search(asked, "flat")
         search.refuse_unreadable()
         name, spec, each = name or search.name, search.spec, _seconds(search)
+        if name != search.name and store.find(name, "ranking") is not None:
+            raise RequestError(
+                f"name: '{name}' is another study of this storage, whose page and copies would take the "
+                "comparison for theirs; choose a name that no study has"
+            )
         winner, where = _winner(search, store)
         find(spec.dataset, settings.folder, note)
         families = around(winner, spec, only or list(QUESTIONS))
@@ -130,7 +135,7 @@ class _Comparison:
             for line in changes(stored[family.question], family)
         ]
         if found:
-            name = shlex.quote(f"{self.planned.name}-2")
+            name = shlex.quote(f"{self.planned.name}-again")
             raise RequestError(
                 f"the comparison '{self.planned.name}{COMPARE}' was begun with another family, and its rules "
                 "were fixed before its runs:",

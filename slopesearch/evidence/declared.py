@@ -49,7 +49,7 @@ def declared(
     arms = list(_arms(own, space if isinstance(space, Mapping) else {}))
     found += _mistakes(own) + list(dict.fromkeys(line for arm in arms for line in _arm_mistakes(*arm)))
     if not found:
-        found += _equals(own, arms)
+        found += _clashes(own, arms, resolve(spec, "float32"))
     if found:
         raise RequestError(f"'{path}' is no comparison that can be made:", *(f"  {line}" for line in found))
     dataset = find(spec.dataset, settings.folder, note)
@@ -152,14 +152,23 @@ def _needed(space: Space) -> list[str]:
     return needed
 
 
-def _equals(own: Table, arms: list[tuple[str, tuple[str, ...], Table]]) -> list[str]:
-    """A sentence for each arm that is the baseline under another name."""
-    spaces = {(name, levels): check({"space": fields}).space for name, levels, fields in arms}
+def _clashes(own: Table, arms: list[tuple[str, tuple[str, ...], Table]], spec: ResolvedSpec) -> list[str]:
+    """A sentence for each arm that is the baseline under another name, or learns within no range."""
+    sides = {
+        (name, levels): _side(name, fields, spec).model_copy(update={"name": ""})
+        for name, levels, fields in arms
+    }
+    found = [
+        f"arms.{name}.slope_max: must lie above slope_min, which is {spec.slope_min}, given {top}"
+        for (name, _), side in sides.items()
+        if (top := side.config.slope_max) is not None and top <= spec.slope_min
+    ]
     return list(
-        dict.fromkeys(
+        dict.fromkeys(found)
+        | dict.fromkeys(
             f"arms.{name}: equals the baseline '{own['baseline']}'; change a field or leave it out"
-            for (name, levels), space in spaces.items()
-            if name != own["baseline"] and space == spaces[own["baseline"], levels]
+            for (name, levels), side in sides.items()
+            if name != own["baseline"] and side == sides[own["baseline"], levels]
         )
     )
 

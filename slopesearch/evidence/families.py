@@ -67,4 +67,5 @@ def changes(stored: Family, now: Family) -> list[str]:
         if value != getattr(new.config, name)
     }
     found += [f"{name} of an arm: stored {old}, now {new}" for name, old, new in sorted(differing)]
-    return found if found or stored == now else ["the learning rates to try differ"]
+    same = stored == now.model_copy(update={"asks": stored.asks})  # a question may be put in other words
+    return found if found or same else ["the learning rates to try differ"]

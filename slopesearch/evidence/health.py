@@ -152,7 +152,7 @@ def _pruner(study: StudyRecord) -> Iterator[Health]:
     first = first_judged(study.spec)
     found = audit(study, first)
     runs, good = len(found.audited), sum(map(found.good, found.audited))
-    if runs < AUDITED_LEAST or len(found.passed) < AUDITED_LEAST:
+    if study.spec.pruner == "none" or runs < AUDITED_LEAST or len(found.passed) < AUDITED_LEAST:
         return
     chance = sum(
         comb(runs, k) * found.no_skill**k * (1 - found.no_skill) ** (runs - k) for k in range(good + 1)

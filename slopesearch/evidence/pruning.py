@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from slopesearch.config import ResolvedSpec
-from slopesearch.search.records import AUDITED, StudyRecord, TrialRecord
+from slopesearch.search.records import AUDITED, TAKEN, StudyRecord, TrialRecord
 from slopesearch.search.textbook import MOST, N_STARTUP, follows, textbook
 
 NEAR = 0.15  # of all places: what counts as a place like another
@@ -48,6 +48,8 @@ def first_judged(spec: ResolvedSpec) -> int:
 
 def was_judged(study: StudyRecord, trial: TrialRecord) -> bool:
     """Whether the pruner was asked about a trial, as far as is known: not a first one, nor one given."""
+    if TAKEN in trial.attributes:  # another study's pruner was
+        return False
     if AUDITED in trial.attributes:
         return True
     recipes = textbook(study.spec).values()
@@ -73,11 +75,13 @@ def why_stopped(study: StudyRecord, trial: TrialRecord) -> list[str]:
 
     And how the audited trials of such a place fared. The study is read for its ranking at least.
     """
+    taken_from = trial.attributes.get(TAKEN)  # its study, and its number there
+    pruner = f"The pruner of {taken_from}" if taken_from else f"The pruner '{study.spec.pruner}'"
     if trial.ended == "diverged" and AUDITED not in trial.attributes:
         return ["It ended by itself: its loss diverged."]
     if AUDITED in trial.attributes:
         where = trial.stop.words if trial.stop else f"at report {trial.attributes[AUDITED]}"
-        told = f"The pruner '{study.spec.pruner}' would have stopped it {where}."
+        told = f"{pruner} would have stopped it {where}."
         return [
             f"{told} It ran on, as one in twenty such runs does, to show how often the pruner is wrong.",
             *_how_it_fared(audit(study), trial),
@@ -86,11 +90,8 @@ def why_stopped(study: StudyRecord, trial: TrialRecord) -> list[str]:
         return []
     if trial.stop is None:
         last = f" at report {max(trial.reports)}" if trial.reports else ""
-        return [
-            f"The pruner '{study.spec.pruner}' stopped it{last}; the version that ran it did not store its "
-            "place or the cut."
-        ]
-    told = f"The pruner '{study.spec.pruner}' stopped it {trial.stop.words}."
+        return [f"{pruner} stopped it{last}; the version that ran it did not store its place or the cut."]
+    told = f"{pruner} stopped it {trial.stop.words}."
     return [told, _how_such_fared(audit(study), trial)]
 
 

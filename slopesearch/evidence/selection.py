@@ -12,6 +12,7 @@ from slopesearch.search.records import StudyRecord
 OF_BINOMIAL = 0.5
 OF_LOG_LOSS = 0.06
 DRAWS = 4000
+FAR, MOST = 8, 500  # standard deviations behind the best, and trials, beyond which none is drawn
 Z = 1.96  # of a normal distribution, 95 %
 
 
@@ -44,9 +45,11 @@ def believed(study: StudyRecord) -> Believed | None:
     seen = np.array([float(trial.value or 0.0) for trial in ranked])
     noise = np.array([seed_noise(study, float(value)) for value in seen])
     better = seen if study.spec.maximize else -seen  # larger is better
-    drawn = better + noise * np.random.default_rng(0).standard_normal((DRAWS, len(seen)))
+    near = (better >= better[0] - FAR * noise.max())[:MOST]  # the others are never seen as the best
+    close, their_noise = better[:MOST][near], noise[:MOST][near]
+    drawn = close + their_noise * np.random.default_rng(0).standard_normal((DRAWS, len(close)))
     chosen = drawn.argmax(axis=1)
-    optimism = drawn.max(axis=1) - better[chosen]
+    optimism = drawn.max(axis=1) - close[chosen]
     shrunk, half = better[0] - optimism.mean(), Z * optimism.std()
     ends = sorted(_within(study, x if study.spec.maximize else -x) for x in (shrunk - half, shrunk + half))
     apart = Z * np.sqrt(noise[0] ** 2 + noise[1:] ** 2)

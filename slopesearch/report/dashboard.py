@@ -10,9 +10,9 @@ import optuna
 from optuna.trial import Trial
 
 from slopesearch.report.network_plots import caution
-from slopesearch.report.page import belief, counts, tables_of
+from slopesearch.report.page import belief, counts, picked, tables_of
 from slopesearch.report.plots import PLOTS
-from slopesearch.search.records import VERDICTS, StudyRecord
+from slopesearch.search.records import CONFIRM, VERDICTS, StudyRecord
 from slopesearch.search.store import Store
 from slopesearch.wording import RequestError, counted
 
@@ -62,6 +62,7 @@ def study_note(store: Store, study: StudyRecord) -> str:
     command = "    python -m slopesearch"  # the indent makes it code: no part of a name is read as markup
     return "\n".join(
         [
+            *picked(store.find(study.name + CONFIRM, "ranking")),
             f"A search over activation, slope, BatchNorm, init and learning rate: {spec.model} on "
             f"{spec.dataset}, {counted(spec.epochs, 'epoch')} of {spec.train_size:,} images, "
             f"{spec.precision}. "

@@ -66,7 +66,7 @@ def page(
         counts=counts(study),
         left_out=study.left_out(),
         asked=asked(study),
-        belief=[] if study is comparison else [*_picked(confirmation), *belief(study)],
+        belief=[] if study is comparison else [*picked(confirmation), *belief(study)],
         answers=[section(answer) for answer in answers_of(comparison).values()],
         remarks=remarks(answers_of(comparison)),
         doubts=[] if study is comparison else health(study),
@@ -145,12 +145,12 @@ def belief(study: StudyRecord) -> list[str]:
     told += sentences(believed(study))
     told.append(
         f"It is the best of {len(ranked)} single runs that were chosen and ranked by the same images; "
-        f"`confirm` runs it on fresh seeds.{few(len(ranked), 10)}"
+        f"fresh seeds are what `confirm` runs.{few(len(ranked), 10)}"
     )
     return told
 
 
-def _picked(confirmation: StudyRecord | None) -> list[str]:
+def picked(confirmation: StudyRecord | None) -> list[str]:
     """The pick of the confirmation in a sentence; nothing without one."""
     confirmed = confirmed_of(confirmation)
     if not confirmed:

@@ -31,7 +31,7 @@ def heading(answer: Answer) -> str:
     judged = f"the loss, smallest effect {smallest}"
     if family.metric == "val_error":
         judged = f"the error, smallest effect {family.smallest_error:g} points"
-    look = len(answer.looks)
+    look = answer.look
     return (
         f"{family.question}: {family.asks}\n{answer.seeds} paired seeds, look {look} at {ALPHA / 2**look:g}; "
         f"judged by {judged}"
@@ -171,7 +171,7 @@ def contrast_rows(answers: dict[str, Answer]) -> Rows:
             "against": contrast.other,
             "metric": metric,
             "seeds": answer.seeds,
-            "look": len(answer.looks),
+            "look": answer.look,
             "arm_lr": answer.side(contrast.one).config.lr,
             "against_lr": answer.side(contrast.other).config.lr,
             **contrast.by(metric).difference.model_dump(),

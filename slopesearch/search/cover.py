@@ -13,7 +13,8 @@ from slopesearch.search.textbook import MOST, N_STARTUP, Params, textbook
 from slopesearch.seeds import derive
 
 LEAST = 3  # runs of every choice
-GOLDEN = (sqrt(5) - 1) / 2
+# Steps of the evenly spread sequences, irrational each and to each other, or two numbers would lie on a line.
+STEPS = {"negative_slope": sqrt(2) - 1, "slope_max": sqrt(3) - 1, "lr": (sqrt(5) - 1) / 2}
 
 
 def first_trials(spec: ResolvedSpec) -> list[Params]:
@@ -41,12 +42,12 @@ def _cover(spec: ResolvedSpec, recipes: Sequence[Params]) -> list[Params]:
 
     The rarest branch comes next, and in it the rarest placement of BatchNorm and init. A branch is an
     activation, or of one with a slope the fixed one, and the learnable one with each `slope_max`. Numbers are
-    spread evenly over their ranges within a branch, by the golden ratio's sequence from a random start (Weyl
-    1916; its discrepancy is of order log n / n).
+    spread evenly over their ranges within a branch, each by a sequence of an irrational step from a random
+    start (Weyl 1916; the discrepancy of that of the golden ratio is of order log n / n).
     """
     draw = random.Random(derive(spec.seed, "cover"))
     branches = draw.sample(found := list(_branches(spec.space)), len(found))
-    starts = [[draw.random() for _ in range(3)] for _ in branches]
+    starts = [{name: draw.random() for name in STEPS} for _ in branches]
     norms, inits = (draw.sample(axis, len(axis)) for axis in (spec.space.norm, spec.space.init))
     there, runs = list(recipes), Counter[Any]()
     for recipe in recipes:
@@ -92,18 +93,18 @@ def _rows(
     space: ResolvedSpace,
     branch: Params,
     k: int,
-    starts: Sequence[float],
+    starts: Mapping[str, float],
     norms: Sequence[str],
     inits: Sequence[str],
     runs: Counter[Any],
 ) -> Iterator[Params]:
     """Configs of branch `k`, the one to run next first; all of them where the space has no range."""
-    evenly = [(start + runs[k] * GOLDEN) % 1 for start in starts]
+    evenly = {name: (starts[name] + runs[k] * step) % 1 for name, step in STEPS.items()}
     numbers = [*(name for name in _sloped(branch) if name not in branch), "lr"]
     axes: dict[str, list[Any]] = {
         "norm": sorted(norms, key=lambda norm: (runs[k, norm], runs[norm])),
         "init": sorted(inits, key=runs.__getitem__),
-        **{name: _values(getattr(space, name), u) for name, u in zip(numbers, evenly, strict=False)},
+        **{name: _values(getattr(space, name), evenly[name]) for name in numbers},
     }
     for values in product(*axes.values()):
         yield branch | dict(zip(axes, values, strict=True))

@@ -22,7 +22,8 @@ KEPT = "given"  # the attribute of a study that holds the choices of each config
 
 # What a config says of its run beside its choices; its seeds and its budget are those of the study.
 OTHERS = (
-    *("dataset", "model", "depth", "width", "batch_size", "weight_decay", "output_gain"),
+    *("dataset", "model", "depth", "width", "batch_size", "warmup", "weight_decay"),
+    "output_gain",
     *("slope_min", "slope_clamp"),
 )
 

@@ -159,15 +159,16 @@ class Store:
         """Delete a study and those of its verdict, where `is_sure` says so of them; whether it was done.
 
         Nobody can begin to write them meanwhile. Raises RequestError, naming the holder, where another
-        process is writing or confirming one of them.
+        process is writing, confirming or comparing one of them.
         """
         from slopesearch.search.copies import delete_studies
 
         parts = self.parts(name)
         with ExitStack() as held:
-            held.enter_context(self._file.lock(name, "confirmed"))
-            for part in parts:
-                held.enter_context(self._file.lock(part.name))
+            for doing in ("confirmed", "compared"):
+                held.enter_context(self._file.lock(name, doing))
+            for part in (name, *(name + end for end in VERDICTS)):
+                held.enter_context(self._file.lock(part))
             if not is_sure(parts):
                 return False
             with self._file.writing() as storage:
