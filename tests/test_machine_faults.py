@@ -89,7 +89,7 @@ def test_a_second_writer_is_refused_another_study_is_not_and_a_dead_one_does_not
     assert holder.stdout is not None
     next(line for line in holder.stdout if line.startswith("[1/"))
     with pytest.raises(RequestError, match=rf"'digits-mlp' is being written by process {holder.pid} on "):
-        harness(900, spec(epochs=2))
+        harness(900, spec(epochs=2, plan="cover"))
     assert harness(7, name="another").finished == 7
     told = next(line for line in holder.stdout if line.startswith("["))  # it has gone on meanwhile
     holder.kill()
@@ -97,7 +97,7 @@ def test_a_second_writer_is_refused_another_study_is_not_and_a_dead_one_does_not
     holder.stdout.close()
     done = harness.study("digits-mlp").count("COMPLETE") + harness.study("digits-mlp").count("PRUNED")
     assert done >= int(told[1 : told.index("/")])
-    assert harness(done + 1, spec(epochs=2), name="digits-mlp").finished == done + 1
+    assert harness(done + 1, spec(epochs=2, plan="cover"), name="digits-mlp").finished == done + 1
     assert harness.study("digits-mlp").count("RUNNING") == 0
 
 
@@ -184,7 +184,7 @@ def test_a_disk_that_takes_no_more_stops_the_study_with_a_sentence(tmp_path: Pat
     told = len(re.findall(r"^\[", done.stdout, re.MULTILINE))
     with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert harness(told + 3, spec(epochs=2)).finished == told + 3
+    assert harness(told + 3, spec(epochs=2, plan="cover")).finished == told + 3
     assert told > 0
 
 

@@ -24,7 +24,7 @@ FOLDER = Path("unused")
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Real trials, some of them pruned; inline, which gives a worker's numbers (see test_launchers)."""
     url = f"sqlite:///{tmp_path_factory.mktemp('studies')}/slopesearch.db"
-    spec = check({"dataset": "digits", "model": "mlp", "epochs": 2})
+    spec = check({"dataset": "digits", "model": "mlp", "epochs": 2, "plan": "walk"})
     optimize(spec, trials=12, store=Store(url), settings=Settings(FOLDER, "cpu", launcher="inline"))
     return url
 
