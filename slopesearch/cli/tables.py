@@ -55,7 +55,7 @@ def _table(*headers: str) -> Table:
 def summaries_table(
     console: Console, summaries: Sequence[StudySummary], confirmed: Mapping[str, float]
 ) -> None:
-    """Print a line per study; `confirmed` has the mean accuracy of a search's pick on fresh seeds."""
+    """Print a line per study; `confirmed` has the mean objective of a search's pick on fresh seeds."""
     table = _table("study", "complete", "pruned", "running", "failed", "best", "confirmed")
     for row in summaries:
         table.add_row(*map(_cell, (*asdict(row).values(), confirmed.get(row.name))))

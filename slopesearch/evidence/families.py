@@ -9,6 +9,8 @@ from slopesearch.config import Noun, TrialConfig
 
 Metric = Literal["val_loss", "val_error"]
 
+ACTIVATION_SEEDS = 3  # times as many: differences between activations spread twice as much as other ones
+
 
 class Side(Noun):
     """One side of a comparison: an arm whose learning rate is tuned over `rates`, unless there is but one.

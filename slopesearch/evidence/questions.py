@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from slopesearch.config import ResolvedSpec, TrialConfig, values_of
-from slopesearch.evidence.families import Family, Side
+from slopesearch.evidence.families import ACTIVATION_SEEDS, Family, Side
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
 
@@ -17,7 +17,6 @@ STEPS = (
     1,
     2,
 )  # doublings of the winner's learning rate: most arms want less than the rate that won
-ACTIVATION_SEEDS = 3  # times as many: differences between activations spread twice as much as other ones
 
 
 def rates_around(rate: float) -> tuple[float, ...]:

@@ -106,13 +106,16 @@ def compare_with_pick(confirmed: Sequence[ConfirmedArm]) -> list[ConfirmedArm]:
         return list(confirmed)
     losses = np.array([np.subtract(best.losses, row.losses) for row in others]).T
     accuracies = np.array([np.subtract(best.accuracies, row.accuracies) for row in others]).T
-    enough = len(losses) >= FEWEST
+    p_losses, p_accuracies = (
+        [*map(float, flip_p(of))] if len(of) >= FEWEST else [None] * len(others)
+        for of in (losses, accuracies)
+    )
     found = {
         row.arm.config: Difference(
             val_accuracy=estimate(accuracies[:, k].tolist()),
             val_loss=estimate(losses[:, k].tolist()),
-            p_accuracy=float(flip_p(accuracies)[k]) if enough else None,
-            p_loss=float(flip_p(losses)[k]) if enough else None,
+            p_accuracy=p_accuracies[k],
+            p_loss=p_losses[k],
         )
         for k, row in enumerate(others)
     }

@@ -8,7 +8,8 @@ from slopesearch.config import Noun
 from slopesearch.search.records import StudyRecord
 
 # How much the result of one run varies over seeds: of an accuracy the variance, as a share of the binomial
-# variance e (1 - e) / n of its error e on n images; of a loss the standard deviation of its logarithm.
+# variance e (1 - e) / n of its error e on n images; of a loss the standard deviation of its logarithm. 113
+# configs of the CNN that ran twice on MNIST: 0.62 by the mean, 0.50 by the median; 0.054 (2026-11-28).
 OF_BINOMIAL = 0.5
 OF_LOG_LOSS = 0.06
 DRAWS = 4000
@@ -35,7 +36,7 @@ def believed(study: StudyRecord) -> Believed | None:
     """The best of the completed trials, shrunk for having been chosen; None for fewer than two.
 
     The parametric bootstrap of the optimism of a maximum: were the observed values true, the best of runs as
-    noisy as these would be seen too good by as much on average (Efron and Tibshirani 1993, section 17.6, of a
+    noisy as these would be seen too good by as much on average (Efron and Tibshirani 1993, chapter 17, of a
     model's error; here of a choice). On simulated searches of 20 to 200 trials it leaves a fifth of the
     optimism, and its interval holds the truth in 85 to 95 of 100 (tests/test_selection.py).
     """

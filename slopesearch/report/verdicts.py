@@ -5,8 +5,8 @@ from math import ceil, exp
 from typing import Any
 
 from slopesearch.evidence.answers import Answer, Contrast, SideRuns
-from slopesearch.evidence.families import Metric
-from slopesearch.evidence.statistics import ALPHA, FEWEST, MOST_SEEDS, Estimate, Judgement
+from slopesearch.evidence.families import ACTIVATION_SEEDS, Metric
+from slopesearch.evidence.statistics import FEWEST, MOST_SEEDS, Estimate, Judgement, level_of
 
 Rows = list[dict[str, Any]]
 
@@ -31,10 +31,9 @@ def heading(answer: Answer) -> str:
     judged = f"the loss, smallest effect {smallest}"
     if family.metric == "val_error":
         judged = f"the error, smallest effect {family.smallest_error:g} points"
-    look = answer.look
     return (
-        f"{family.question}: {family.asks}\n{answer.seeds} paired seeds, look {look} at {ALPHA / 2**look:g}; "
-        f"judged by {judged}"
+        f"{family.question}: {family.asks}\n{answer.seeds} paired seeds, look {answer.look} at "
+        f"{level_of(answer.look):g}; judged by {judged}"
     )
 
 
@@ -159,7 +158,7 @@ def _open(answer: Answer) -> list[str]:
 
 def asked_for(answer: Answer, seeds: int) -> int:
     """What to type behind --seeds for so many seeds of the question."""
-    return ceil(seeds / (3 if answer.family.question == "activation" else 1))
+    return ceil(seeds / (ACTIVATION_SEEDS if answer.family.question == "activation" else 1))
 
 
 def contrast_rows(answers: dict[str, Answer]) -> Rows:
