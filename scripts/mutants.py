@@ -8,7 +8,8 @@ A fault is cosmic-ray's, one for each place that is drawn, or a statement left o
 copy, never into the tree of this script. The same command goes on where it was stopped. The faults of the
 rooms are shuffled, so that those tried so far are a fair sample. A limit is in CPU seconds of a process, so
 that a busy machine ends nothing. The tests must pass without a fault, or each would count as killed. Those
-that run the line of a fault go first; a fault that they let through faces the whole files.
+that run the line of a fault go first, the quickest of them before the others; a fault that they let through
+faces the rest of the files, where a line may run in a process of its own.
 """
 
 import argparse
@@ -136,7 +137,23 @@ def draw(tree: Path, size: int, seed: int) -> list[Fault]:
     return drawn
 
 
-def run_tests(tree: Path, tests: list[str], limit: int, seen: Path | None) -> None:
+class Watch:
+    """A plugin of pytest: leaves tests out by name, and keeps how many seconds each took, set-up included."""
+
+    def __init__(self, without: list[str]) -> None:
+        self.without = {SLOW, *without}
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Called by pytest."""
+        items[:] = [item for item in items if item.nodeid.split("[")[0] not in self.without]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Called by pytest."""
+        self.seconds[report.nodeid.split("[")[0]] += report.duration
+
+
+def run_tests(tree: Path, tests: list[str], without: list[str], limit: int, seen: Path | None) -> None:
     """Tests in this process, which ends with pytest's exit code; `seen`: which of them runs which line."""
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
     os.chdir(tree)
@@ -148,33 +165,38 @@ def run_tests(tree: Path, tests: list[str], limit: int, seen: Path | None) -> No
     # A worker that a test spawns would import the main module of this process, which is this script.
     del sys.modules["__main__"].__spec__, sys.modules["__main__"].__file__
     ignored = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    options = ["-x", *ignored, "-q", "-n0", "--timeout=0", "-p", "no:cacheprovider", "--deselect", SLOW]
+    options = ["-x", *ignored, "-q", "-n0", "--timeout=0", "-p", "no:cacheprovider"]
+    times = Watch(without)
     watch = coverage.Coverage(data_file=str(seen), source=["slopesearch"], config_file=False)
     watch.set_option("run:dynamic_context", "test_function")
     if seen is not None:
         watch.start()
-    code = pytest.main([*options, *tests])
+    code = pytest.main([*options, *tests], plugins=[times])
     if seen is not None:
         watch.stop()
         watch.save()
+        seen.with_suffix(".json").write_text(json.dumps(times.seconds))
     os._exit(code)  # what a test has left running does not matter
 
 
-def outcome_of(tree: Path, path: Path, tests: list[str], seen: Path | None = None) -> str:
+def outcome_of(
+    tree: Path, path: Path, tests: list[str], without: list[str] | None = None, seen: Path | None = None
+) -> str:
     """What tests say to a module as it is now."""
     limit = LIMIT_LOOPS if path.stem == "loops" else LIMIT
     limit = 4 * limit if seen else limit
     # Forked from a process that has imported all but the package: four seconds less for each fault.
     process = multiprocessing.get_context("forkserver").Process(
-        target=run_tests, args=(tree, tests, limit, seen)
+        target=run_tests, args=(tree, tests, without or [], limit, seen)
     )
     process.start()
-    process.join(10 * limit)
+    process.join(4 * limit)
     if process.exitcode is None:  # it hangs
         process.kill()
         return "timed out"
-    code = process.exitcode
-    return {0: "survived", 1: "killed", 2: "killed", -9: "timed out"}.get(code, f"ended with {code}")
+    code = process.exitcode  # 5: no test is left
+    ends = {0: "survived", 1: "killed", 2: "killed", 5: "survived", -9: "timed out"}
+    return ends.get(code, f"ended with {code}")
 
 
 def tests_of(path: Path) -> list[str]:
@@ -188,13 +210,17 @@ def tests_by_line(tree: Path, path: Path) -> dict[int, list[str]]:
     """The tests of a module that run each of its lines; leaves where they do not pass as the module is."""
     with tempfile.TemporaryDirectory() as folder:
         seen = Path(folder, "seen")
-        if (outcome := outcome_of(tree, path, tests_of(path), seen)) != "survived":
+        if (outcome := outcome_of(tree, path, tests_of(path), seen=seen)) != "survived":
             sys.exit(f"{path}: its tests without a fault: {outcome}; mend them first")
         data = coverage.CoverageData(str(seen))
         data.read()
         contexts = data.contexts_by_lineno(str(tree / path))
+        seconds = json.loads(seen.with_suffix(".json").read_text())
     return {
-        line: sorted({"/".join(n.split(".")[:2]) + ".py::" + n.split(".")[-1] for n in names if n})
+        line: sorted(
+            {"/".join(n.split(".")[:2]) + ".py::" + n.split(".")[-1] for n in names if n},
+            key=lambda test: seconds.get(test, 0.0),
+        )
         for line, names in contexts.items()
     }
 
@@ -223,7 +249,7 @@ def main() -> None:
             path.write_text(code)
             outcome = outcome_of(tree, module, first) if first else "survived"
             if outcome == "survived":
-                outcome = outcome_of(tree, module, tests_of(module))
+                outcome = outcome_of(tree, module, tests_of(module), without=first)
         finally:
             path.write_text(source)
         with given.out.open("a") as out:

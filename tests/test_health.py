@@ -143,6 +143,11 @@ def test_a_pruner_that_cannot_be_told_from_chance() -> None:
     assert found(early) == []
 
 
+def test_thousands_of_audited_runs_are_held_against_chance_too() -> None:
+    many = [made(number, attributes={"would_prune_at": 1}) for number in range(200, 4200)]
+    assert "of 4000 runs that it would have stopped" in only([*sound(), *many], "warning")
+
+
 def test_nothing_is_better_than_the_textbook() -> None:
     he = {"activation": "relu", "norm": "none", "lr": 1e-3}
     best = only([*sound(), made(160, value=0.99, **he)], "warning")

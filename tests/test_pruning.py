@@ -3,10 +3,12 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import pytest
 
 from slopesearch.cli.tables import trial_json, trial_view
+from slopesearch.evidence import pruning
 from slopesearch.evidence.pruning import audit, why_stopped
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.records import Stop, StudyRecord, TrialRecord
@@ -62,6 +64,21 @@ def test_the_recipes_take_no_part_and_ties_are_not_better() -> None:
     assert list(audit(old).passed) == [0.7]
     loss = study_with(*PASSED, *AUDITED, objective="val_loss")
     assert [audit(loss).good(trial) for trial in AUDITED] == [False, True, False, False, False]
+
+
+def test_the_median_is_taken_once_however_many_runs_are_held_against_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+
+    def counted(values: list[float]) -> float:
+        asked.append(len(values))
+        return median(values)
+
+    monkeypatch.setattr(pruning, "median", counted)
+    found = audit(study())
+    assert (found.no_skill, sum(map(found.good, found.audited))) == (0.25, 4)
+    assert asked == [4]
 
 
 def test_a_diverged_run_was_stopped_rightly() -> None:

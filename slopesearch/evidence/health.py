@@ -4,9 +4,11 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import comb, log, log10, sqrt
+from math import log, log10, sqrt
 from statistics import fmean, median
 from typing import Any, Literal
+
+from scipy.special import bdtr
 
 from slopesearch.config import Range, Space
 from slopesearch.evidence.pruning import audit, first_judged
@@ -61,10 +63,8 @@ def _lead(study: StudyRecord, one: float, other: float) -> float:
 def _needed(study: StudyRecord) -> tuple[int, int]:
     """How many parameters are searched, and how many finished trials that takes."""
     axes = {name: getattr(study.spec.space, name) for name in Space.model_fields}
-    met = {
-        name for trial in study.trials if trial.config for name, value in trial.config if value is not None
-    }
-    searched = sum(isinstance(axis, Range) or len(axis) > 1 for name, axis in axes.items() if name in met)
+    free = [name for name, axis in axes.items() if isinstance(axis, Range) or len(axis) > 1]
+    searched = sum(any(getattr(t.config, name, None) is not None for t in study.trials) for name in free)
     return searched, PER_PARAMETER * searched
 
 
@@ -154,10 +154,7 @@ def _pruner(study: StudyRecord) -> Iterator[Health]:
     runs, good = len(found.audited), sum(map(found.good, found.audited))
     if study.spec.pruner == "none" or runs < AUDITED_LEAST or len(found.passed) < AUDITED_LEAST:
         return
-    chance = sum(
-        comb(runs, k) * found.no_skill**k * (1 - found.no_skill) ** (runs - k) for k in range(good + 1)
-    )
-    if chance > BY_CHANCE:
+    if bdtr(good, runs, found.no_skill) > BY_CHANCE:  # at most so many, without skill
         yield Health(
             "warning",
             f"The pruner cannot be told from chance since trial {first}: of {runs} runs that it would "

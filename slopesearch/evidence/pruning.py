@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import median
 
 from slopesearch.config import ResolvedSpec
@@ -23,7 +24,7 @@ class Audit:
     passed: Sequence[float]  # the final values of the others
     maximize: bool
 
-    @property
+    @cached_property
     def typical(self) -> float:
         """The median of the runs that were let through."""
         return median(self.passed)
@@ -32,7 +33,7 @@ class Audit:
         """Whether a run ended better than the median of those let through."""
         return trial.ended != "diverged" and trial.value is not None and self._better(trial.value)
 
-    @property
+    @cached_property
     def no_skill(self) -> float:
         """The share of good runs among those let through: as large among the others, had it no skill."""
         return sum(map(self._better, self.passed)) / len(self.passed)
@@ -46,21 +47,26 @@ def first_judged(spec: ResolvedSpec) -> int:
     return MOST if spec.plan == "cover" else N_STARTUP
 
 
-def was_judged(study: StudyRecord, trial: TrialRecord) -> bool:
-    """Whether the pruner was asked about a trial, as far as is known: not a first one, nor one given."""
-    if TAKEN in trial.attributes:  # another study's pruner was
-        return False
-    if AUDITED in trial.attributes:
-        return True
-    recipes = textbook(study.spec).values()
-    is_recipe = any(trial.config and follows(trial.config, one) for one in recipes)
-    return trial.number >= first_judged(study.spec) and not trial.is_given and not is_recipe
+def judged(study: StudyRecord) -> list[TrialRecord]:
+    """The trials that the pruner was asked about, as far as is known: not the first ones, nor those given."""
+    recipes, first = list(textbook(study.spec).values()), first_judged(study.spec)
+
+    def was(trial: TrialRecord) -> bool:
+        if TAKEN in trial.attributes:  # another study's pruner was
+            return False
+        if AUDITED in trial.attributes:
+            return True
+        if trial.number < first or trial.is_given:
+            return False
+        return not any(trial.config and follows(trial.config, recipe) for recipe in recipes)
+
+    return [trial for trial in study.trials if was(trial)]
 
 
 def audit(study: StudyRecord, first: int = 0) -> Audit:
     """The audit of a study from a trial's number on."""
-    judged = [trial for trial in study.trials if trial.number >= first and was_judged(study, trial)]
-    ended = [t for t in judged if t.value is not None and (t.state == "COMPLETE" or t.ended == "diverged")]
+    asked = [trial for trial in judged(study) if trial.number >= first]
+    ended = [t for t in asked if t.value is not None and (t.state == "COMPLETE" or t.ended == "diverged")]
     audited = [trial for trial in ended if AUDITED in trial.attributes]
     passed = [
         t.value

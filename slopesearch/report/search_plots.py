@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from scipy.stats import binomtest, spearmanr
 
 from slopesearch.config import REPORTS, Range, StudySpec
-from slopesearch.evidence.pruning import was_judged
+from slopesearch.evidence.pruning import judged
 from slopesearch.report.style import (
     ACCENT,
     FADED,
@@ -173,6 +173,7 @@ def audit_rows(study: StudyRecord) -> Rows:
 
     A run that diverged counts where the pruner would have stopped it, since that was right.
     """
+    asked = {trial.number for trial in judged(study)}
     return [
         {
             "trial": trial.number,
@@ -181,7 +182,7 @@ def audit_rows(study: StudyRecord) -> Rows:
             "final": trial.value,
             "ended": trial.ended,
             "would_prune_at": trial.attributes.get("would_prune_at"),
-            "exempt": not was_judged(study, trial),
+            "exempt": trial.number not in asked,
         }
         for trial in study.trials
         if trial.value is not None and 1 in trial.reports
