@@ -21,6 +21,7 @@ import multiprocessing
 import os
 import random
 import resource
+import signal
 import sys
 import tempfile
 from collections import defaultdict
@@ -156,6 +157,7 @@ class Watch:
 def run_tests(tree: Path, tests: list[str], without: list[str], limit: int, seen: Path | None) -> None:
     """Tests in this process, which ends with pytest's exit code; `seen`: which of them runs which line."""
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
     os.chdir(tree)
     sys.path.insert(0, str(tree))
     sys.dont_write_bytecode = True
