@@ -49,7 +49,9 @@ NEAREST = {  # the tests of a module that has no file of its name
     **{"settings": ["optimize"], "textbook": ["space", "optimize"], "fit": ["train"]},
     **{name: ["launchers"] for name in ("inline", "process", "worker", "worker_main")},
     **{"optimizers": ["engine", "packed"], "plain": ["train", "cpu"], "plan": ["cpu"], "stem": ["cpu"]},
-    **{"steps": ["cpu_steps", "cpu"], "loops": ["cpu", "cpu_steps"]},
+    **{"steps": ["cpu_steps", "cpu"], "loops": ["cpu", "cpu_steps"], "validation": ["engine", "packed"]},
+    **{"answers": ["verdicts", "compare"], "families": ["verdicts", "declared"], "literature": ["verdicts"]},
+    **{name: ["compare", "declared"] for name in ("planned", "questions", "tuning")},
 }
 PRELOADED = [
     "hypothesis",

@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 import slopesearch
-from slopesearch.cli.main import app
 from slopesearch.evidence.declared import declared
 from slopesearch.search.settings import Settings
 from slopesearch.search.space import check, resolve
 from slopesearch.search.store import Store
-from tests.conftest import CommandLine
 
 PACKAGE = Path(slopesearch.__file__).parent
 ROOT = PACKAGE.parent
@@ -164,30 +162,3 @@ def test_the_default_study_file_is_the_default() -> None:
         resolve(asked.model_copy(update={"dataset": "mnist"}), "float32") for asked in (spec, check({}))
     )
     assert written == default
-
-
-def readme_commands() -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.partition("#")[0].strip() for line in lines if line.partition("#")[0].strip()]
-
-
-def test_the_readmes_commands_and_flags_exist(slopesearch: CommandLine) -> None:
-    import typer
-
-    known = typer.main.get_command(app)
-    used = [line for line in readme_commands() if "python -m slopesearch" in line]
-    assert used
-    for line in used:
-        words = line.partition("python -m slopesearch")[2].split()
-        command = known.commands[words[0]]  # type: ignore[attr-defined]
-        flags = {flag for parameter in command.params for flag in parameter.opts}
-        assert {word.partition("=")[0] for word in words if word.startswith("--")} <= flags, line
-
-
-def test_the_readmes_paths_exist() -> None:
-    text = (ROOT / "README.md").read_text()
-    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
-        assert (ROOT / picture).is_file(), picture
-    for path in re.findall(r"`((?:slopesearch|studies|scripts|tests)/[\w./-]+\.(?:py|toml|png|svg))`", text):
-        assert (ROOT / path).exists(), path

@@ -1,8 +1,5 @@
 """The library without the command line: the README's example, Objective in a study of one's own."""
 
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import optuna
@@ -10,10 +7,8 @@ import pytest
 
 import slopesearch
 from slopesearch import Objective, StudySpec
-from slopesearch.runs.export import ConfigFile, Origin, write_config_file
 from slopesearch.training.data import load_test
 from slopesearch.wording import RequestError
-from tests.conftest import make_config
 
 SPEC = StudySpec(dataset="digits", model="mlp", epochs=2)
 
@@ -74,28 +69,6 @@ def test_the_test_set_is_no_part_of_what_is_searched() -> None:
     }
     assert len(test) >= 398
     assert len(test & searched) <= 2  # twins among the 1,797 originals
-
-
-def test_the_readmes_example_runs(tmp_path: Path) -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    (block,) = (
-        code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "import optuna" in code
-    )
-    origin = Origin(study="digits-mlp", objective="val_accuracy")
-    write_config_file(
-        ConfigFile(config=make_config(), origin=origin, versions={}), tmp_path / "best.toml", force=False
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block + "print(model)"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "'lr': " in done.stdout
-    assert "(act1): LeakyReLU(negative_slope=0.01)" in done.stdout
-    assert (tmp_path / "studies" / "slopesearch.db").is_file()
 
 
 def test_public_names_are_all_there() -> None:
