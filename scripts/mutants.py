@@ -6,7 +6,8 @@
 
 A fault is cosmic-ray's, one for each place that is drawn, or a statement left out. It is written into the
 copy, never into the tree of this script. The same command goes on where it was stopped. The faults of the
-rooms are shuffled, so that those tried so far are a fair sample. A limit is in CPU seconds of a process, so
+rooms are shuffled, so that those tried so far are a fair sample; many tests wait, so several `--part`s run
+well beside each other, each with a copy and a file of its own. A limit is in CPU seconds of a process, so
 that a busy machine ends nothing. The tests must pass without a fault, or each would count as killed. Those
 that run the line of a fault go first, the quickest of them before the others; a fault that they let through
 faces the rest of the files, where a line may run in a process of its own.
@@ -235,13 +236,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=150, help="faults for each room")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="K N: every Nth fault from K on")
     given = parser.parse_args()
     lines = given.out.read_text().splitlines() if given.out.exists() else []
     known = {tuple(json.loads(line)["fault"]) for line in lines}
     tree = given.tree.resolve()
     os.environ |= {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     multiprocessing.set_forkserver_preload(PRELOADED)
-    for fault in draw(tree, given.size, given.seed):
+    first_fault, step = given.part
+    for fault in draw(tree, given.size, given.seed)[first_fault::step]:
         if astuple(fault) in known:
             continue
         path, module = tree / fault.path, Path(fault.path)
