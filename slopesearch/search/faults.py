@@ -58,6 +58,8 @@ class Faults:
 
     def take(self, slot: int) -> Sequence[int]:
         """The next trials that a slot shall run again, together; empty where there are none for it."""
+        if not self._again:
+            return ()
         alone = self.retired >= set(range(self.slots)) - {slot}
         for place, (pack, avoid) in enumerate(self._again):
             if alone or avoid != slot:

@@ -134,7 +134,7 @@ class Ledger:
 
     Optuna's RDBStorage reads the running trials again for every draw and verdict, and commits every value by
     itself: 105 to 116 statements and 20 to 21 commits a trial, where this makes 18 to 21 and 5 to 7
-    (scripts/benchmark_writer.py, 40 trials, most of them pruned, 2026-11-25).
+    (scripts/benchmark_scale.py, 40 trials, most of them pruned, 2026-11-25).
     """
 
     def __init__(

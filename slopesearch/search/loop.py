@@ -143,9 +143,11 @@ class Loop:
                     self.listen(Started(slot, job.number, job.config))
 
     def _next_pack(self) -> list[Job]:
+        if not self.queue:
+            return []
         begun = len(self._jobs) - len(self.queue)
         most = max(0, min(self.faults.pack, self.target - self.finished - begun))
-        key = self.queue[0].config.pack_key() if self.queue else None
+        key = self.queue[0].config.pack_key()
         pack = [job for job in self.queue if job.config.pack_key() == key][:most]
         if len(pack) < self.faults.pack and self._wants_trial():
             return []
