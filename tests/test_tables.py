@@ -53,8 +53,12 @@ STUDY = StudyRecord(
 )
 
 
-def test_ranking_counts_completed_trials_and_breaks_ties_by_number() -> None:
+def test_ranking_counts_completed_trials_and_breaks_ties_by_loss_and_number() -> None:
     assert [t.number for t in STUDY.ranked()] == [5, 6, 1, 0]
+    lower = replace(STUDY.trial(6), attributes={"val_loss": 0.04})
+    more = replace(STUDY.trial(1), number=7, attributes={"val_loss": 0.01})
+    equals = replace(STUDY, trials=[*STUDY.trials[:-1], lower, more])
+    assert [t.number for t in equals.ranked()] == [6, 5, 7, 1, 0]
     loss = StudyRecord("x", SPEC.model_copy(update={"objective": "val_loss"}), STUDY.trials)
     assert [t.number for t in loss.ranked()] == [0, 1, 5, 6]
 

@@ -180,10 +180,11 @@ class Ledger:
                     self._ids[record.number] = rows.id
                 if trial.state == TrialState.WAITING:
                     self._waiting[record.number] = trial
-                ranks = record.state == "COMPLETE"
-                records.append(
-                    replace(record, config=record.config if ranks else None, reports={}, attributes={})
-                )
+                if record.state == "COMPLETE":
+                    ranked_by = {"val_loss": record.val_loss}
+                    records.append(replace(record, reports={}, attributes=ranked_by))
+                else:
+                    records.append(replace(record, config=None, reports={}, attributes={}))
         return StudyRecord(self._name, self.spec, records)
 
     def interrupted(self, configure: Configure) -> list[Job]:

@@ -151,6 +151,11 @@ class TrialRecord:
         return ({"curves": curves} if curves else {}) | ({"layers": layers} if layers else {})
 
     @property
+    def val_loss(self) -> float:
+        """The final validation loss; infinite where none is stored."""
+        return float(self.attributes.get("val_loss", inf))
+
+    @property
     def is_given(self) -> bool:
         """Whether a person gave its config."""
         return GIVEN in self.attributes
@@ -246,14 +251,19 @@ class StudyRecord:
         return ranked[0]
 
     def ranked(self) -> list[TrialRecord]:
-        """The completed trials, best first; of equal trials the earlier first."""
+        """The completed trials, best first; of equal ones that of the lower loss, then the earlier.
+
+        Accuracies are counts of images, so that many are equal. On digits, 113 whole runs, the loss of the
+        first of the equals on a fresh seed is 0.0074 ± 0.0012 above that of the one with the lowest loss (of
+        0.0451); on MNIST hardly any are equal (docs/search.md).
+        """
         return list(self._ranking)
 
     @cached_property
     def _ranking(self) -> list[TrialRecord]:
         sign = -1 if self.spec.maximize else 1
         complete = [trial for trial in self.trials if trial.state == "COMPLETE"]
-        return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+        return sorted(complete, key=lambda t: (sign * (t.value or 0.0), t.val_loss, t.number))
 
     def sampled(self) -> "StudyRecord":
         """The study without the trials that a person gave: what may be compared."""

@@ -41,8 +41,8 @@ Extent = Literal["ranking", "loop", "flat", "page", "whole"]
 _RUNS = "state IN ('RUNNING', 'WAITING')"
 _FLAT = f"key NOT IN {BULKY}"
 _KEYS: dict[Extent, str] = {
-    "ranking": f"key IN ('config', 'ended', '{AUDITED}', '{STOPPED}', '{GIVEN}')",
-    "loop": f"(key IN ('config', '{AUDITED}', '{GIVEN}', '{TAKEN}') OR {_RUNS})",
+    "ranking": f"key IN ('config', 'ended', 'val_loss', '{AUDITED}', '{STOPPED}', '{GIVEN}')",
+    "loop": f"(key IN ('config', 'val_loss', '{AUDITED}', '{GIVEN}', '{TAKEN}') OR {_RUNS})",
     "flat": _FLAT,
     "page": f"({_FLAT} OR key = 'layers' OR (key = 'curves' AND state = 'COMPLETE'))",
     "whole": "TRUE",
