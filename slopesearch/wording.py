@@ -3,7 +3,7 @@
 import reprlib
 import tomllib
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -126,15 +126,30 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def describe(config: TrialConfig) -> str:
-    """A config in a few words: the searched parameters alone."""
-    words = [config.activation]
+def describe(config: TrialConfig, without: Collection[str] = ()) -> str:
+    """A config in a few words: the searched parameters alone, but for those to leave out.
+
+    A learnable slope starts at its upper bound where its start lies above it.
+    """
+    words = []
+    if "activation" not in without:
+        words.append(config.activation)
     if config.negative_slope is not None:
-        words.append(f"{config.negative_slope:.3g}")
-    if config.slope_mode == "learnable":
-        words.append(f"learned to {config.slope_max:g}")
-    words += [f"norm {config.norm}", config.init, f"lr {config.lr:.2g}"]
-    return " ".join(words)
+        start = min(config.negative_slope, config.slope_max or config.negative_slope)
+        learned = config.slope_mode == "learnable"
+        words += ["slope"] if "activation" in without else []
+        words.append(
+            f"learned from {start:.3g} (at most {config.slope_max:g})" if learned else f"{start:.3g}"
+        )
+    found = {"norm": f"norm {config.norm}", "init": config.init, "lr": f"lr {config.lr:.2g}"}
+    words += [text for name, text in found.items() if name not in without]
+    return " ".join(words) or "the only config"
+
+
+def fixed_choices(spec: StudySpec) -> set[str]:
+    """The parameters of which a space has one value, so that no table has to repeat it."""
+    axes = ((name, getattr(spec.space, name)) for name in ("activation", "norm", "init", "lr"))
+    return {name for name, axis in axes if isinstance(axis, tuple) and len(axis) == 1}
 
 
 def differences(stored: StudySpec, given: StudySpec) -> list[str]:

@@ -74,7 +74,10 @@ def test_a_study_is_listed_shown_and_reported(command_line: InProcess, tmp_path:
         "digits-mlp/test": (6, 0),
         "digits-cnn": (2, 0),
     }
-    assert "confirmed: leaky_relu 0.186 learned to 1" in command_line("show", "digits-mlp", *HERE).out
+    assert (
+        "confirmed: leaky_relu learned from 0.186 (at most 1)"
+        in command_line("show", "digits-mlp", *HERE).out
+    )
     assert "opened once, on 2026-11-24" in command_line("show", "digits-mlp/confirm", *HERE).out
     learned = command_line("show", "digits-mlp", "--trial", "4", *HERE)
     assert learned.code == 0, learned.err

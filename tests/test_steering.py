@@ -39,7 +39,10 @@ def test_exported_configs_and_files_with_the_fields_of_the_space_are_tried(
     done = command_line("optimize", *FAKE, "--trials", "5", *files, "--try", "learned.toml")
     assert done.code == 0, done.err
     assert f"'{tmp_path / 'a.toml'}' runs next: relu norm none orthogonal lr 0.002" in done.out
-    assert "'learned.toml' runs next: leaky_relu 0.01 learned to 0.1 norm none default lr 0.001" in done.out
+    assert (
+        "'learned.toml' runs next: leaky_relu learned from 0.01 (at most 0.1) norm none default lr 0.001"
+        in done.out
+    )
     harness = Harness(tmp_path / "studies" / "slopesearch.db")
     study = harness.study("digits-mlp")
     assert given_of(harness, "digits-mlp") == [(0, 0.002), (1, 0.004), (2, 0.001)]

@@ -80,7 +80,7 @@ def test_a_study_reads_well_at_80_columns() -> None:
         "0.9800",
     ):
         assert words in text
-    assert "learned to 0.1 norm before kaiming_uniform" in text
+    assert "learned from 0.0123 (at most 0.1)" in text
     assert max(map(len, text.splitlines())) <= 82
 
 

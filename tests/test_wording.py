@@ -43,7 +43,10 @@ def test_one_thing_is_no_plural() -> None:
 
 
 def test_describe_names_what_was_searched() -> None:
-    assert describe(LONGEST) == "leaky_relu 0.0123 learned to 0.1 norm before kaiming_uniform lr 0.001"
+    assert (
+        describe(LONGEST)
+        == "leaky_relu learned from 0.0123 (at most 0.1) norm before kaiming_uniform lr 0.001"
+    )
     assert describe(make_config(activation="elu")) == "elu norm none kaiming_normal lr 0.001"
 
 

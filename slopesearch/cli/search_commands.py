@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from slopesearch.cli.ending import ending
 from slopesearch.cli.options import (
     DataFolder,
     Devices,
@@ -23,8 +24,7 @@ from slopesearch.cli.options import (
     parse_seconds,
     parse_set,
 )
-from slopesearch.cli.tables import confirmation_json, confirmation_table, say, study_table
-from slopesearch.cli.verdict_tables import confirmation_of
+from slopesearch.cli.tables import confirmation_json, confirmation_table, say
 from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
 from slopesearch.wording import RequestError, read_toml
@@ -130,38 +130,25 @@ def _asked(file: Path | None, flags: Mapping[str, object], sets: Sequence[str]) 
 
 
 def _show_outcome(console: Console, store: Store, outcome: "Outcome") -> None:
-    """Print the study as it is now, annotate it for the dashboard, and name the next commands."""
+    """Annotate the study for the dashboard, and print it as it is now, with the next commands."""
     from slopesearch.report.dashboard import INSTALLED, annotate
 
     record = store.read(outcome.name, "page" if INSTALLED else "ranking")
-    study_table(console, record, confirmation_of(store, record.name), store.option)
     with suppress(RequestError):  # another process has begun to write the study, and will annotate it
         annotate(store, record)
+    ending(console, store, record, _why_ended(outcome))
+
+
+def _why_ended(outcome: "Outcome") -> list[str]:
     if outcome.space is not None:
-        say(
-            console,
-            f"\nThe space is used up: it holds {outcome.space} configs, and each has a trial. A wider space "
-            f"is another study: change the space, and add --name {shlex.quote(outcome.name + '-2')}.",
-        )
-    elif outcome.finished < outcome.target:
-        same = " ".join(map(shlex.quote, ["python", "-m", "slopesearch", *sys.argv[1:]]))
-        say(console, f"\n{outcome.finished} of {outcome.target} trials are done; to go on: {same}")
-    _print_next(console, store, outcome)
-
-
-def _print_next(console: Console, store: Store, outcome: "Outcome") -> None:
-    command, name, where = "python -m slopesearch", shlex.quote(outcome.name), store.option
-    lines = [
-        f"look again        {command} show {name}{where}",
-        f"one trial         {command} show {name} --trial N{where}",
-        f"as one page       {command} report {name}{where}",
-        f"confirm           {command} confirm {name}{where}",
-        f"what mattered     {command} compare {name}{where}",
-        f"in a browser      pip install optuna-dashboard && {command} dashboard{where}",
-    ]
-    if outcome.finished >= outcome.target and outcome.space is None:
-        lines.insert(2, f"more trials       the same command with --trials {2 * outcome.finished}")
-    say(console, "\n  ".join(["\nNext:", *lines]))
+        return [
+            f"The space is used up: it holds {outcome.space} configs, and each has a trial. A wider space "
+            f"is another study: change the space, and add --name {shlex.quote(outcome.name + '-2')}."
+        ]
+    same = " ".join(map(shlex.quote, ["python", "-m", "slopesearch", *sys.argv[1:]]))
+    if outcome.finished < outcome.target:
+        return [f"{outcome.finished} of {outcome.target} trials are done; to go on: {same}"]
+    return [f"More trials: the same command with --trials {2 * outcome.finished}."]
 
 
 def confirm_study(

@@ -20,7 +20,7 @@ from slopesearch.evidence.selection import believed, sentences
 from slopesearch.evidence.statistics import Estimate
 from slopesearch.report.summary import NOT_COMPARABLE, TOP, textbook_rows
 from slopesearch.search.records import CONFIRM, TAKEN, VERDICTS, StudyRecord, StudySummary, TrialRecord
-from slopesearch.wording import describe, printable
+from slopesearch.wording import counted, describe, fixed_choices, printable
 
 LINES = "\n\t"  # the control characters that a traceback needs
 
@@ -35,7 +35,12 @@ def wrapped(console: Console, text: str, indent: str = "") -> None:
     """Print text as data, see `say`, wrapped to the width of the console, its later lines indented by two."""
     later = indent + "  "
     for line in wrap(
-        printable(text), console.width, initial_indent=indent, subsequent_indent=later, break_on_hyphens=False
+        printable(text),
+        console.width,
+        initial_indent=indent,
+        subsequent_indent=later,
+        break_long_words=False,
+        break_on_hyphens=False,
     ):
         say(console, line)
 
@@ -95,49 +100,61 @@ def _means_table(console: Console, study: StudyRecord) -> None:
     console.print(table)
 
 
-def _found_table(console: Console, study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -> None:
+def counts_sentence(study: StudyRecord) -> str:
+    """How many trials a search holds, and how they ended."""
     complete, pruned, failed = (study.count(state) for state in ("COMPLETE", "PRUNED", "FAIL"))
     running = study.count("RUNNING")
     unfinished = f", {running} unfinished" if running else ""
-    say(
-        console,
-        f"\n{printable(study.name)}: {complete + pruned} trials, {pruned} of them pruned, "
-        f"{failed} failed{unfinished} ({study.spec.dataset}, {study.spec.model})",
+    return (
+        f"{study.name}: {complete + pruned} trials, {pruned} of them pruned, {failed} failed{unfinished} "
+        f"({study.spec.dataset}, {study.spec.model})"
     )
-    for sentence in study.left_out():
-        say(console, f"left out: {sentence}")
+
+
+def found_sentences(study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -> list[tuple[int, str]]:
+    """What a search has found, or what was confirmed of it: sentences, each with its depth below the first.
+
+    The last leads over to the runners-up, where there are any.
+    """
     ranked = study.ranked()
     if not ranked or ranked[0].config is None or ranked[0].value is None:
-        say(console, "no trial has run to its end yet")
-        return
+        return [(0, "no trial has run to its end yet")]
     if confirmed:
         first, *rest = confirmed_sentences(study, confirmed)
-        wrapped(console, first)
-        for sentence in rest:
-            wrapped(console, sentence, indent="  ")
-    else:
-        _best_view(console, study, ranked[0].config)
+        return [(0, first), *((1, sentence) for sentence in rest)]
+    best, spec = ranked[0], study.spec
+    told = [
+        (0, f"best: trial {best.number}, {spec.objective} {ranked[0].value:.4f}"),
+        (1, describe(ranked[0].config, fixed_choices(spec))),
+    ]
+    found = believed(study)
+    if found is not None:
+        told.append((1, sentences(found)[0]))
+        image = f"; one of the {spec.val_size:,} validation images is {1 / (spec.val_size or 1):.4f}"
+        rivals = f"{counted(found.tied, 'more trial')}, all on the same init seed and batch order, cannot be"
+        tied = f"{rivals} told from it by one run each{image if spec.maximize else ''}"
+        told.append((1, tied + (". The next:" if found.tied else ".")))
+    return told
+
+
+def _found_table(console: Console, study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -> None:
+    console.print()
+    wrapped(console, counts_sentence(study))
+    for sentence in study.left_out():
+        say(console, f"left out: {sentence}")
+    for depth, sentence in found_sentences(study, confirmed):
+        wrapped(console, sentence, indent="  " * depth)
+    if not study.ranked():
+        return
+    fixed = fixed_choices(study.spec)
     console.print()
     top = _table("top", study.spec.objective, "config")
-    for trial in ranked[:TOP]:
-        top.add_row(_cell(trial.number), _cell(trial.value), _cell(trial.config and describe(trial.config)))
+    for trial in study.ranked()[:TOP]:
+        config = trial.config and describe(trial.config, fixed)
+        top.add_row(_cell(trial.number), _cell(trial.value), _cell(config))
     console.print(top)
     if not confirmed:
         _textbook_table(console, study)
-
-
-def _best_view(console: Console, study: StudyRecord, best: TrialConfig) -> None:
-    number, value = study.best().number, study.best().value
-    say(console, f"best: trial {number}, {study.spec.objective} {value:.4f}")
-    for sentence in sentences(believed(study)):
-        wrapped(console, sentence, indent="  ")
-    for name in ("activation", "negative_slope", "slope_mode", "slope_max", "norm", "init", "lr"):
-        chosen = getattr(best, name)
-        if chosen is not None:
-            say(
-                console,
-                f"  {name:<15} {chosen:.4g}" if isinstance(chosen, float) else f"  {name:<15} {chosen}",
-            )
 
 
 def _textbook_table(console: Console, study: StudyRecord) -> None:

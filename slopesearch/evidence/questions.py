@@ -81,7 +81,7 @@ def _slope(winner: TrialConfig, spec: ResolvedSpec) -> Family:
 def _learned(winner: TrialConfig, spec: ResolvedSpec) -> Family:
     fixed = _side(f"fixed {LEAKY:g}", with_slope(winner, LEAKY, None, spec))
     highest = [value for value in values_of(spec.space.slope_max) if value > spec.slope_min]
-    learned = [_side(f"learned to {top:g}", with_slope(winner, LEAKY, top, spec)) for top in highest]
+    learned = [_side(f"learned, at most {top:g}", with_slope(winner, LEAKY, top, spec)) for top in highest]
     twins = [_side(f"fixed, {side.name}", fixed.config, mean_of=side.name) for side in learned]
     pairs = tuple((side.name, twin.name) for side, twin in zip(learned, twins, strict=True))
     return Family(
