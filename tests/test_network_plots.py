@@ -57,13 +57,15 @@ def test_dead_units_are_told_of_the_layer_that_has_them() -> None:
     assert "14%" not in told  # the mean over the layers
     drawn = PLOTS["dead"].draw(PLOTS["dead"].rows(study), study.spec)
     above = {trace.marker.color: trace for trace in drawn.data if trace.yaxis == "y" and trace.name}
-    below = {trace.marker.color for trace in drawn.data if trace.yaxis == "y2"}
+    below = {trace.marker.color for trace in drawn.data if trace.yaxis == "y2" and trace.name}
     assert set(above) == {colour_of("relu", study.spec), colour_of("gelu", study.spec)}
     assert below == {colour_of("leaky_relu", study.spec)}
     relu = above[colour_of("relu", study.spec)]
     highest = max(zip(relu.y, relu.x, strict=True))
     assert highest[0] == 0.41
     assert round(highest[1]) == 3  # in its layer's place
+    (bars,) = [t for t in drawn.data if t.yaxis == "y" and t.line.color == colour_of("gelu", study.spec)]
+    assert bars.y[::3] == (0.04, 0.0, 0.0)  # the median of 0.05 and 0.03
 
 
 def test_activations_without_dead_units_are_not_said_to_have_some() -> None:

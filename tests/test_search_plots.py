@@ -27,6 +27,12 @@ def test_history_counts_only_completed_trials_for_the_best() -> None:
     assert "The best of 2 completed trials, 0.8000, is trial 5; 2 finished trials since then" in said
 
 
+def test_bests_that_are_equal_are_told() -> None:
+    study = study_with(*(record(i, "COMPLETE", value) for i, value in enumerate((0.7, 0.9, 0.9, 0.8, 0.9))))
+    said = PLOTS["history"].say(PLOTS["history"].rows(study), study.spec)
+    assert "0.9000, is trial 1, which 2 others equalled; 3 finished trials since then did not beat it" in said
+
+
 def test_the_textbooks_trials_are_marked() -> None:
     rows = PLOTS["history"].rows(STUDY)
     assert [row["trial"] for row in rows if row["recipe"]] == [0, 1, 2, 3, 4]
@@ -120,7 +126,8 @@ def test_early_and_late_ranks_are_correlated() -> None:
     trials = [
         record(i, "COMPLETE", 0.9 + i / 100, reports={1: 0.5 - i / 100, 9: 0.9 + i / 100}) for i in range(6)
     ]
-    study = study_with(*trials)
+    diverged = record(9, "PRUNED", 0.1, attributes={"would_prune_at": 1, "ended": "diverged"})
+    study = study_with(*trials, diverged)
     rows = PLOTS["audit"].rows(study)
     assert "(Spearman): -1.00 after report 1 (n = 6)." in PLOTS["audit"].say(rows, study.spec)
     assert "The pruner chose" in PLOTS["audit"].say(rows, study.spec)

@@ -57,6 +57,9 @@ def test_every_activation_has_its_own_colour() -> None:
     added = spec.model_copy(update={"space": spec.space.model_copy(update={"activation": ("mish", "relu")})})
     assert activations_of(added) == ["relu", "mish"]
     assert colour_of("mish", added) not in COLOURS.values()
+    for colour in (*COLOURS.values(), *SPARE):  # none is near the ink, which is grey
+        channels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        assert max(channels) - min(channels) > 40
 
 
 @pytest.mark.parametrize("colour", [*COLOURS.values(), *SPARE, ACCENT])

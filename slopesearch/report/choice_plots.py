@@ -90,7 +90,9 @@ def draw_activations(rows: Rows, spec: StudySpec) -> go.Figure:
     axis = better_up(spec, [row["value"] for row in rows])
     far, near = axis["range"]
     drawn.update_xaxes(axis | {"range": [far, near - 0.18 * abs(far - near)]})  # room for the text
-    return drawn.update_yaxes(categoryorder="array", categoryarray=[text(n) for n in order[::-1]], title=None)
+    names = [text(name) for name in order[::-1]]
+    room = [-0.5, len(names) - 0.25]  # for the text of the first
+    return drawn.update_yaxes(categoryorder="array", categoryarray=names, range=room, title=None)
 
 
 def say_activations(rows: Rows, spec: StudySpec) -> str:
@@ -124,7 +126,9 @@ def draw_norm(rows: Rows, spec: StudySpec) -> go.Figure:
     order = _best_first(grouped(rows, "activation"), spec)[::-1]
     whole = grouped([row | {"pair": (row["activation"], row["norm"])} for row in rows], "pair")
     shown = grouped([row | {"pair": (row["activation"], row["norm"])} for row in thinned(rows)], "pair")
-    height = {pair: order.index(pair[0]) + (0.27, 0.0, -0.27)[list(NORMS).index(pair[1])] for pair in whole}
+    norms = [norm for norm in NORMS if any(found == norm for _, found in whole)]
+    middle = (len(norms) - 1) / 2
+    height = {pair: order.index(pair[0]) + 0.27 * (middle - norms.index(pair[1])) for pair in whole}
     drawn = figure(objective_name(spec), "", 130 + 58 * len(order))
     axis = better_up(spec, [row["value"] for row in rows])
     far, near = axis["range"]
@@ -156,15 +160,9 @@ def draw_norm(rows: Rows, spec: StudySpec) -> go.Figure:
             hoverinfo="skip",
             showlegend=False,
         )
-    for norm, symbol in NORMS.items():  # of the legend alone
-        if any(found == norm for _, found in whole):
-            drawn.add_scatter(
-                x=[None],
-                y=[None],
-                mode="markers",
-                name=f"norm {norm}",
-                marker={"color": ACCENT, "symbol": symbol},
-            )
+    for norm in norms:  # of the legend alone
+        mark = {"color": ACCENT, "symbol": NORMS[norm]}
+        drawn.add_scatter(x=[None], y=[None], mode="markers", name=f"norm {norm}", marker=mark)
     drawn.update_xaxes(axis | {"range": [far, edge - 0.05 * abs(far - near)]})
     return drawn.update_yaxes(
         tickvals=list(range(len(order))),

@@ -95,7 +95,7 @@ def draw_dead(rows: Rows, spec: StudySpec) -> go.Figure:
 
     Activations stand side by side at each layer, the runs of one by learning rate, with a bar at the median.
     """
-    rows = thinned(rows)
+    shown = {row["trial"] for row in thinned(rows)}
     lines = [
         (words, name, found)
         for words, name, found in (
@@ -111,17 +111,20 @@ def draw_dead(rows: Rows, spec: StudySpec) -> go.Figure:
         names = [activation for activation in activations_of(spec) if activation in found]
         for place, activation in enumerate(names):
             offset = 0.8 * ((place + 0.5) / len(names) - 0.5)
-            _add_shares(drawn, found[activation], name, (offset, 0.6 / len(names)), line, spec)
-    drawn.update_xaxes(tickvals=sorted({row["layer"] for row in rows}))
+            at = (offset, 0.6 / len(names))
+            _add_bars(drawn, found[activation], name, at, line, spec)
+            if some := [row for row in found[activation] if row["trial"] in shown]:
+                _add_marks(drawn, some, name, at, line, spec)
+    layers = sorted({row["layer"] for row in rows})
+    drawn.update_xaxes(tickvals=layers if len(layers) <= 12 else None)
     return drawn.update_yaxes(tickformat=".0%", rangemode="tozero")
 
 
-def _add_shares(
+def _add_marks(
     drawn: go.Figure, some: Rows, name: str, at: tuple[float, float], line: int, spec: StudySpec
-) -> go.Figure:
-    """The marks of one activation around `at`, an offset and a width, and a bar at each layer's median."""
+) -> None:
+    """The marks of one activation around each layer: `at` is an offset and a width."""
     (offset, width), activation = at, some[0]["activation"]
-    colour = colour_of(activation, spec)
     rates = {row["trial"]: row["lr"] for row in some}
     order = {trial: i for i, trial in enumerate(sorted(rates, key=rates.__getitem__))}
     drawn.add_scatter(
@@ -130,23 +133,35 @@ def _add_shares(
         text=hover(some, "trial", "activation", "layer", name, "lr", "norm", "negative_slope", "value"),
         hoverinfo="text",
         mode="markers",
-        name=f"{text(activation)} ({len(order)})",
-        marker={"color": colour, "symbol": symbol_of(activation, spec), "size": 7, "opacity": 0.7},
+        name=text(activation),
+        marker={
+            "color": colour_of(activation, spec),
+            "symbol": symbol_of(activation, spec),
+            "size": 7,
+            "opacity": 0.7,
+        },
         cliponaxis=False,
         row=line,
         col=1,
     )
-    middle = {layer: median(row[name] for row in at) for layer, at in grouped(some, "layer").items()}
-    return drawn.add_scatter(
-        x=[layer + offset for layer in middle],
-        y=list(middle.values()),
-        mode="markers",
-        marker={
-            "color": colour,
-            "symbol": "line-ew-open",
-            "size": 22,
-            "line": {"width": 2.5, "color": colour},
-        },
+
+
+def _add_bars(
+    drawn: go.Figure, some: Rows, name: str, at: tuple[float, float], line: int, spec: StudySpec
+) -> None:
+    """A bar at the median of one activation in each layer: `at` is an offset and a width."""
+    offset, width = at
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for layer, in_it in grouped(some, "layer").items():
+        middle = median(row[name] for row in in_it)
+        x += [layer + offset - width / 2, layer + offset + width / 2, None]
+        y += [middle, middle, None]
+    drawn.add_scatter(
+        x=x,
+        y=y,
+        mode="lines",
+        line={"color": colour_of(some[0]["activation"], spec), "width": 2.5},
         hoverinfo="skip",
         showlegend=False,
         cliponaxis=False,
@@ -215,15 +230,18 @@ def draw_gradients(rows: Rows, spec: StudySpec) -> go.Figure:
     by_norm = grouped([row for row in rows if row["gradient_rms"] > 0], "norm")
     norms = [norm for norm in NORMS if norm in by_norm] or ["none"]
     drawn = panels([f"norm {norm}" for norm in norms], "layer", "rms of the gradient", 420, len(norms))
+    seen: list[float] = []
     for column, norm in enumerate(norms, start=1):
         groups = grouped(by_norm.get(norm, []), "activation")
         for activation in (name for name in activations_of(spec) if name in groups):
             layers = dict(sorted(grouped(groups[activation], "layer").items()))
             trials = len(grouped(groups[activation], "trial"))
+            middle = [median(row["gradient_rms"] for row in some) for some in layers.values()]
+            seen += middle
             colour = colour_of(activation, spec)
             drawn.add_scatter(
                 x=list(layers),
-                y=[median(row["gradient_rms"] for row in some) for some in layers.values()],
+                y=middle,
                 mode="lines+markers",
                 showlegend=False,
                 line={"color": colour, "width": 2, "dash": "solid" if trials >= ENOUGH else "dot"},
@@ -242,7 +260,7 @@ def draw_gradients(rows: Rows, spec: StudySpec) -> go.Figure:
             marker={"symbol": symbol_of(activation, spec), "size": 8},
         )
     drawn.update_xaxes(dtick=1 if max(row["layer"] for row in rows) <= 4 else None)
-    return drawn.update_yaxes(log_axis(row["gradient_rms"] for row in rows))
+    return drawn.update_yaxes(log_axis(seen))
 
 
 ENOUGH = 3  # runs of an activation and norm, for its gradient to be compared

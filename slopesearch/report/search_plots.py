@@ -23,6 +23,7 @@ from slopesearch.report.style import (
 )
 from slopesearch.report.summary import recipe_trials
 from slopesearch.search.records import AUDITED, StudyRecord
+from slopesearch.wording import counted
 
 # --- history
 
@@ -112,8 +113,10 @@ def say_history(rows: Rows, spec: StudySpec) -> str:
         return f"Trials that have finished: {len(rows)}; none has run to its end."
     best = best_of(done, spec)
     later = sum(row["trial"] > best["trial"] for row in rows)
+    equal = sum(row["value"] == best["value"] for row in done) - 1
+    tied = f", which {counted(equal, 'other')} equalled" if equal else ""
     return (
-        f"The best of {len(done)} completed trials, {best['value']:.4f}, is trial {best['trial']}; "
+        f"The best of {len(done)} completed trials, {best['value']:.4f}, is trial {best['trial']}{tied}; "
         f"{later} finished trials since then did not beat it. {_stopped(rows, spec)}"
         f"{few(len(rows), 20)}{sampled(rows, 'recipes and each best so far')}"
     )

@@ -229,18 +229,16 @@ def draw_paths(rows: Rows, spec: StudySpec) -> go.Figure:
     ends = [row["slope"] for row in rows if row["layer"] in layers]
     room = 0.05 * (max(ends) - min(ends)) + 0.01
     drawn.update_yaxes(range=[min(ends) - room, max(ends) + room])
-    return drawn.update_xaxes(tickvals=[0, 3, 6, 9], range=[-0.3, REPORTS + 0.3])
+    return drawn.update_xaxes(tickvals=[0, 4, 8], range=[-0.3, REPORTS + 0.3])
 
 
 def say_paths(rows: Rows, spec: StudySpec) -> str:
     """The median of each layer's slopes at the end, and how learned slopes did beside their fixed twins."""
     trials = len(grouped(rows, "trial"))
-    told = (
-        f"{counted(trials, 'completed trial')} with a learned slope; PReLU's is the mean over its channels."
-    )
-    for activation, some in sorted(
-        grouped([r for r in rows if r["report"] == REPORTS], "activation").items()
-    ):
+    told = f"{counted(trials, 'completed trial')} with a learned slope"
+    told += "; PReLU's is the mean over its channels." if "prelu" in grouped(rows, "activation") else "."
+    ended = grouped([row for row in rows if row["report"] == REPORTS], "activation")
+    for activation, some in sorted(ended.items()):
         by_layer = grouped(some, "layer")
         ends = ", ".join(
             f"{median(r['slope'] for r in by_layer[layer]):.3g}" for layer in some_layers(by_layer)

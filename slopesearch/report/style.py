@@ -124,10 +124,11 @@ def in_style(drawn: go.Figure, height: int) -> go.Figure:
 
 def panels(titles: Sequence[str], x_title: str, y_title: str, height: int, columns: int) -> go.Figure:
     """A grid of small figures on one scale, with a title each; the legend stands above the titles."""
-    lines = -(-len(titles) // columns)
+    lines, empty = -(-len(titles) // columns), -len(titles) % columns
     drawn = make_subplots(
         rows=lines,
         cols=columns,
+        specs=[[{}] * columns] * (lines - 1) + [[{}] * (columns - empty) + [None] * empty],
         subplot_titles=[text(title) for title in titles],
         shared_xaxes="all",
         shared_yaxes="all",
@@ -138,7 +139,9 @@ def panels(titles: Sequence[str], x_title: str, y_title: str, height: int, colum
     if any(titles):
         drawn.update_layout(margin={"t": 44}, legend={"y": 1 + 30 / (height - 100)})
     drawn.update_annotations(font={"size": 12})
-    drawn.update_xaxes(title={"text": x_title}, row=lines)
+    for column in range(1, columns + 1):
+        last = lines - (column > columns - empty)
+        drawn.update_xaxes(title={"text": x_title}, showticklabels=True, row=last, col=column)
     drawn.update_yaxes(automargin=True)
     drawn.update_yaxes(title={"text": y_title}, col=1)
     return drawn
