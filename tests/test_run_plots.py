@@ -77,6 +77,8 @@ def test_the_best_run_and_its_place_are_counted_again() -> None:
     )
     pruned = study_with(record(0, "PRUNED", 0.2))
     assert "none of which" in PLOTS["curves"].say(PLOTS["curves"].rows(pruned), pruned.spec)
+    drawn = PLOTS["curves"].draw(PLOTS["curves"].rows(pruned), pruned.spec)
+    assert drawn.data[0].y == (distance(0.5, pruned.spec),)  # at its first report
 
 
 def test_each_median_of_the_costs_has_its_own_number() -> None:

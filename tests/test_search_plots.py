@@ -54,6 +54,15 @@ def test_a_value_before_the_end_is_not_on_the_axis_of_final_values() -> None:
     assert 10 ** drawn.layout.yaxis.range[0] < 1.2 * highest  # no room for what was pruned
 
 
+def test_a_history_without_one_of_its_parts_has_no_empty_axes() -> None:
+    whole, stopped = record(0, "COMPLETE", 0.8), record(1, "PRUNED", 0.5)
+    for trials, axes in (((whole,), {"y"}), ((stopped,), {"y"}), ((whole, stopped), {"y", "y2"})):
+        study = study_with(*trials)
+        drawn = PLOTS["history"].draw(PLOTS["history"].rows(study), study.spec)
+        assert {trace.yaxis for trace in drawn.data} == axes
+        assert ("yaxis2" in drawn.layout) == ("y2" in axes)
+
+
 def test_how_many_were_stopped_and_what_was_saved() -> None:
     rows = PLOTS["history"].rows(STUDY)
     pruned = sum(t.state == "PRUNED" and t.ended == "pruned" for t in STUDY.trials)
@@ -65,7 +74,7 @@ def test_how_many_were_stopped_and_what_was_saved() -> None:
             spent, whole = spent + max(trial.reports), whole + REPORTS
     said = PLOTS["history"].say(rows, STUDY.spec)
     assert f"Of {finished} finished trials {pruned} were pruned and {diverged} diverged" in said
-    assert f"The {finished - diverged} completed and pruned trials took {spent / whole:.0%} of" in said
+    assert f"Completed and pruned, {finished - diverged} trials took {spent / whole:.0%} of" in said
     assert "has no pruner" in PLOTS["history"].say(rows, spec_of(pruner="none"))
 
 

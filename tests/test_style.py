@@ -95,7 +95,7 @@ def test_the_axis_of_the_objective_is_better_upwards() -> None:
         assert 2 <= len(better_up(spec, values)["tickvals"]) <= 6
     assert 2 <= len(log_axis([1e-4, 3e-2])["tickvals"]) <= 6
     assert log_axis([2e-4, 3e-2], is_small=True)["ticktext"] == ["0.001", "0.01"]
-    assert len(log_axis([2e-3, 5e-3], is_small=True)["tickvals"]) >= 2
+    assert len(log_axis([2e-3, 5e-3], is_small=True)["tickvals"]) == 2
     assert log_axis([0.0]) == {}
 
 

@@ -1,6 +1,7 @@
 """Figures of the choices side by side: activations, and BatchNorm placements for each."""
 
 from collections import Counter
+from math import log10
 from statistics import median
 
 import plotly.graph_objects as go
@@ -65,9 +66,12 @@ def draw_activations(rows: Rows, spec: StudySpec) -> go.Figure:
     groups, shown = grouped(rows, "activation"), grouped(thinned(rows), "activation")
     order = _best_first(groups, spec)
     drawn = figure(objective_name(spec), "", 110 + 44 * len(order))
+    axis = better_up(spec, [row["value"] for row in rows])
+    far, near = axis["range"]
     for activation in order:
         some, best = shown.get(activation, []), best_of(groups[activation], spec)
         colour = colour_of(activation, spec)
+        is_far = log10(distance(best["value"], spec)) > far - 0.25 * (far - near)  # its text begins there
         drawn.add_scatter(
             x=[distance(row["value"], spec) for row in some],
             y=[text(activation)] * len(some),
@@ -82,13 +86,11 @@ def draw_activations(rows: Rows, spec: StudySpec) -> go.Figure:
             y=[text(activation)],
             text=[f"{best['value']:.4f}, lr {best['lr']:.2g}"],
             mode="markers+text",
-            textposition="top center",
+            textposition="top right" if is_far else "top center",
             hoverinfo="skip",
             marker={"color": colour, "size": 12},
             showlegend=False,
         )
-    axis = better_up(spec, [row["value"] for row in rows])
-    far, near = axis["range"]
     drawn.update_xaxes(axis | {"range": [far, near - 0.18 * abs(far - near)]})  # room for the text
     names = [text(name) for name in order[::-1]]
     room = [-0.5, len(names) - 0.25]  # for the text of the first

@@ -72,15 +72,15 @@ def bands(rows: Rows) -> tuple[Curve, Curve, Curve]:
 def draw_curves(rows: Rows, spec: StudySpec) -> go.Figure:
     """A panel per activation: the median and the middle half of its completed runs, and the best run of all.
 
-    The last report stands apart where it saw more images.
+    Where no run was completed, all are drawn. The last report stands apart where it saw more images.
     """
     done = [row for row in rows if row["ended"] == "completed"]
-    groups = grouped(done, "activation")
+    groups = grouped(done or rows, "activation")
     names = [name for name in activations_of(spec) if name in groups]
     titles = [f"{name} (n = {len(grouped(groups[name], 'trial'))})" for name in names]
-    height = 130 + 150 * -(-max(1, len(names)) // 2)
+    height = 130 + 150 * -(-len(names) // 2)
     columns = 2 if len(names) > 1 else 1
-    drawn = panels(titles or ["no completed run"], "report", spec.objective[4:], height, columns)
+    drawn = panels(titles, "report", spec.objective[4:], height, columns)
     best = {row["report"]: row["value"] for row in done if row["rank"] == 1}
     seen = list(best.values())
     for place, activation in enumerate(names):
@@ -99,7 +99,7 @@ def draw_curves(rows: Rows, spec: StudySpec) -> go.Figure:
         _add_curve(drawn, best, cell, {"color": ACCENT, "width": 1.5, "dash": "dot"}, spec, name)
     ticks = {1: "1", 3: "3", 5: "5", 7: "7"} | ({END: "last"} if is_apart(spec) else {REPORTS: "9"})
     drawn.update_xaxes(tickvals=list(ticks), ticktext=list(ticks.values()), range=[0.6, END + 0.4])
-    return drawn.update_yaxes(better_up(spec, seen or [row["value"] for row in rows]))
+    return drawn.update_yaxes(better_up(spec, seen))
 
 
 def _split(curve: Curve, spec: StudySpec) -> tuple[Curve, float | None]:
@@ -119,8 +119,9 @@ def _add_curve(
     """A line over the reports, in the legend if it has a name; a last report that stands apart is a mark."""
     at, last = _split(curve, spec)
     where = {"row": cell[0], "col": cell[1], "hoverinfo": "skip"}
+    mode = "lines" if len(at) > 1 else "markers"  # a run that was stopped at its first report
     drawn.add_scatter(
-        x=list(at), y=list(at.values()), mode="lines", line=line, name=name, showlegend=bool(name), **where
+        x=list(at), y=list(at.values()), mode=mode, line=line, name=name, showlegend=bool(name), **where
     )
     if last is not None:
         mark = {"color": line["color"], "size": 8, "symbol": "diamond-open" if "dash" in line else "circle"}
@@ -153,8 +154,8 @@ def say_curves(rows: Rows, spec: StudySpec) -> str:
     if not best:
         return f"{counted(len(trials), 'run')}, none of which has gone to its end."
     told = (
-        f"Of {len(trials)} runs {len(grouped(done, 'trial'))} completed: the median of each activation and "
-        f"the middle half of its runs (each run where there are under {BAND})."
+        f"Of {counted(len(trials), 'run')} {len(grouped(done, 'trial'))} completed: the median of each "
+        f"activation and the middle half of its runs (each run where there are under {BAND})."
         f"{lacking(done, 'activation', spec)}"
     )
     if is_apart(spec):

@@ -64,8 +64,10 @@ def draw_history(rows: Rows, spec: StudySpec) -> go.Figure:
     recipes = [row["trial"] for row in rows if row["recipe"]]
     rows = thinned(rows, [*records, *recipes, rows[-1]["trial"]])
     done = [row for row in rows if row["ended"] == "completed"]
-    drawn = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.76, 0.24], vertical_spacing=0.05)
-    in_style(drawn, 440)
+    lines = bool(done) + (len(done) < len(rows))
+    heights = [0.76, 0.24] if lines == 2 else None
+    drawn = make_subplots(rows=lines, cols=1, shared_xaxes=True, row_heights=heights, vertical_spacing=0.05)
+    in_style(drawn, 440 if done else 220)
     kinds = {
         "completed": ([row for row in done if not row["recipe"]], "circle", 6),
         "textbook recipe": ([row for row in done if row["recipe"]], "diamond-open", 11),
@@ -84,9 +86,14 @@ def draw_history(rows: Rows, spec: StudySpec) -> go.Figure:
             mode="markers",
             name=name,
             marker={"color": ACCENT, "symbol": symbol, "size": size, "line": {"width": 1.5, "color": ACCENT}},
-            row=1 if above else 2,
+            row=1 if above else lines,
             col=1,
         )
+    strip = {"title": {"text": "stopped at"}, "tickvals": [1, 3, 6, 9], "range": [0.2, REPORTS + 0.8]}
+    drawn.update_yaxes(strip, row=lines)
+    drawn.update_xaxes(title={"text": "trial"}, row=lines)
+    if not done:
+        return drawn
     line = [row for row in rows if row["best"] is not None]
     drawn.add_scatter(
         x=[row["trial"] for row in line],
@@ -98,12 +105,8 @@ def draw_history(rows: Rows, spec: StudySpec) -> go.Figure:
         row=1,
         col=1,
     )
-    drawn.update_xaxes(title={"text": "trial"}, row=2)
-    axis = better_up(spec, [row["value"] for row in done]) if done else {}
-    drawn.update_yaxes(axis | {"title": {"text": objective_name(spec)}, "automargin": True}, row=1)
-    return drawn.update_yaxes(
-        title={"text": "stopped at"}, tickvals=[1, 3, 6, 9], range=[0.2, REPORTS + 0.8], row=2
-    )
+    values = {"title": {"text": objective_name(spec)}, "automargin": True}
+    return drawn.update_yaxes(better_up(spec, [row["value"] for row in done]) | values, row=1)
 
 
 def say_history(rows: Rows, spec: StudySpec) -> str:
@@ -116,8 +119,9 @@ def say_history(rows: Rows, spec: StudySpec) -> str:
     equal = sum(row["value"] == best["value"] for row in done) - 1
     tied = f", which {counted(equal, 'other')} equalled" if equal else ""
     return (
-        f"The best of {len(done)} completed trials, {best['value']:.4f}, is trial {best['trial']}{tied}; "
-        f"{later} finished trials since then did not beat it. {_stopped(rows, spec)}"
+        f"The best of {counted(len(done), 'completed trial')}, {best['value']:.4f}, is trial "
+        f"{best['trial']}{tied}; {counted(later, 'finished trial')} since then did not beat it. "
+        f"{_stopped(rows, spec)}"
         f"{few(len(rows), 20)}{sampled(rows, 'recipes and each best so far')}"
     )
 
@@ -125,14 +129,15 @@ def say_history(rows: Rows, spec: StudySpec) -> str:
 def _stopped(rows: Rows, spec: StudySpec) -> str:
     """How many trials were stopped, and how much of the full training was spent; no diverged run counts."""
     count = {name: sum(row["ended"] == name for row in rows) for name in ("pruned", "diverged")}
-    told = f"Of {len(rows)} finished trials {count['pruned']} were pruned and {count['diverged']} diverged"
+    told = f"Of {counted(len(rows), 'finished trial')} {count['pruned']} were pruned and "
+    told += f"{count['diverged']} diverged"
     told += f"; the strip shows after which of {REPORTS} reports." if any(count.values()) else "."
     if spec.pruner == "none":
         return f"{told} This study has no pruner."
     kept = [row["report"] for row in rows if row["ended"] in ("completed", "pruned")]
     return (
-        f"{told} The {len(kept)} completed and pruned trials took {sum(kept) / (REPORTS * len(kept)):.0%} of "
-        "the training that they would have taken without pruning."
+        f"{told} Completed and pruned, {counted(len(kept), 'trial')} took "
+        f"{sum(kept) / (REPORTS * len(kept)):.0%} of the training that all would have taken without pruning."
     )
 
 

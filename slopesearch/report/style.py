@@ -184,13 +184,15 @@ def some_layers(layers: Iterable[int]) -> list[int]:
 
 
 def log_axis(values: Iterable[float], is_small: bool = False) -> dict[str, Any]:
-    """A logarithmic axis around the values, with round ticks; of a small panel decades, if there are two."""
+    """A logarithmic axis around the values, with round ticks; of a small panel the decades, or two."""
     found = [value for value in values if value > 0]
     if not found:
         return {}
     low, high = min(found) / 1.25, max(found) * 1.25
     decades = [10.0**e for e in range(-9, 7) if low <= 10.0**e <= high]
-    ticks = decades if is_small and len(decades) >= 2 else _ticks(low, high)
+    ticks = _ticks(low, high)
+    if is_small:
+        ticks = decades if len(decades) >= 2 else [*ticks[:1], *ticks[1:][-1:]]
     names = [f"{tick:g}" for tick in ticks]
     return {"type": "log", "range": [log10(low), log10(high)], "tickvals": ticks, "ticktext": names}
 
