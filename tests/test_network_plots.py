@@ -70,7 +70,7 @@ def test_dead_units_are_told_of_the_layer_that_has_them() -> None:
 
 def test_activations_without_dead_units_are_not_said_to_have_some() -> None:
     study = study_with(record(0, "COMPLETE", 0.8, activation="tanh", attributes=inside((0.0, 0.0))))
-    assert "cannot learn: none in tanh (n = 1)." in said("dead", study)
+    assert "cannot learn. Dead: none in tanh (n = 1)." in said("dead", study)
     assert PLOTS["dead"].draw(PLOTS["dead"].rows(study), study.spec).layout
 
 

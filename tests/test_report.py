@@ -195,6 +195,11 @@ def test_the_page_is_one_file_without_addresses(tmp_path: Path) -> None:
     assert [found.name for found in tmp_path.iterdir()] == ["report.html"]
 
 
+def test_the_page_of_two_thousand_trials_stays_small() -> None:
+    study = study_of(2000)
+    assert len(page(study, tables_of(study)).encode()) < 8e6
+
+
 def test_tables_keep_conditional_parameters(tmp_path: Path) -> None:
     written = write_tables(STUDY, tables_of(STUDY), tmp_path / "new" / "folder")
     assert {path.stem for path in written} == {"trials", *PLOTS}

@@ -183,13 +183,13 @@ def say_dead(rows: Rows, spec: StudySpec) -> str:
         if name not in NEVER_DEAD and max(row["zero_gradient"] for row in some) < MEANT
     ]
     found = died + ([f"none in {', '.join(without)}"] if without else [])
-    told = "A dead unit has derivative zero for every validation image, so it cannot learn"
-    told += f": {'; '.join(found)}." if found else "."
+    told = "A dead unit has derivative zero for every validation image, so it cannot learn."
+    told += f" Dead: {'; '.join(found)}." if found else ""
     silent = [_worst(name, some, "never_active") for name, some in _silent(rows).items()]
     if silent:
         told += (
-            " Units of leaky ReLU and PReLU (above slope 0) cannot die, but be never active, above zero for "
-            f"no image: {'; '.join(silent)}."
+            " Leaky ReLU and PReLU (above slope 0) have no dead units; never active, above zero for no "
+            f"image, are: {'; '.join(silent)}."
         )
     told += " The medians are of each run's worst layer." if died or silent else ""
     return told + few(len(grouped(rows, "trial")), 10) + sampled(rows) + caution(rows)
