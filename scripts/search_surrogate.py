@@ -22,7 +22,7 @@ from scipy.stats import spearmanr
 from search_rules import HALF_AN_IMAGE, METRICS, Array, ArrayStudy, Curves, Metric, Rule, badness_of, judge
 from sklearn.ensemble import ExtraTreesRegressor
 
-from slopesearch.config import REPORTS, Plan, Report, ResolvedSpec, TrialConfig
+from slopesearch.config import QUICK_VALIDATION, REPORTS, Plan, Report, ResolvedSpec, TrialConfig
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
 from slopesearch.search.cover import first_trials, unstopped
@@ -31,7 +31,6 @@ from slopesearch.search.sampler import SAMPLERS, SeededSampler
 from slopesearch.search.space import sample
 from slopesearch.search.textbook import N_STARTUP
 from slopesearch.seeds import derive
-from slopesearch.training.engine import QUICK_VALIDATION
 
 BRANCH_STARTUP = 5  # finished trials of an activation before the sampler learns from them
 NEIGHBOURS = 30  # twins whose noise a config may get: those that end nearest to it

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from slopesearch.config import REPORTS, Diagnostics, Report, ResolvedSpec, TrialConfig
-from slopesearch.report.search_plots import distribution_of
+from slopesearch.config import REPORTS, Diagnostics, Range, Report, ResolvedSpec, TrialConfig
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.space import check, resolve
 from slopesearch.search.store import Store, create_or_resume
@@ -119,6 +119,13 @@ def study_of(trials: int, name: str = "digits-cnn", seed: int = 0, **fields: Any
         config = records[number].config
         records[number] = TrialRecord(number, "FAIL", None, config, {}, {"ended": "failed: gone"})
     return StudyRecord(name, spec, records)
+
+
+def distribution_of(axis: Range | tuple[Any, ...]) -> BaseDistribution:
+    """An axis of the space as Optuna's distribution."""
+    if isinstance(axis, Range):
+        return FloatDistribution(axis.low, axis.high, log=axis.log)
+    return CategoricalDistribution(axis)
 
 
 def store(study: StudyRecord, path: Path) -> None:

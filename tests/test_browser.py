@@ -27,8 +27,8 @@ EMPTY = """() => [...document.querySelectorAll("[data-figure]")].filter(place =>
   !place.querySelector(".trace path, .trace .point, .hm image, .bars path"))
   .map(place => place.dataset.figure)"""
 OVERLAPPING = """() => [...document.querySelectorAll("[data-figure]")].flatMap(place =>
-  [".xtick text", ".x2tick text", ".ytick text", ".y2tick text", ".legendtext"].filter(kind => {
-    const boxes = [...place.querySelectorAll(kind)].map(label => label.getBoundingClientRect());
+  [".xtick", ".x2tick", ".x3tick", ".ytick", ".y2tick", ".y3tick", ".annotation", ".legend"].filter(kind => {
+    const boxes = [...place.querySelectorAll(kind + " text")].map(label => label.getBoundingClientRect());
     return boxes.some((a, i) => boxes.slice(i + 1).some(b =>
       a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1));
   }).map(kind => place.dataset.figure + " " + kind))"""
@@ -125,7 +125,7 @@ def test_the_dashboard_reads_along_while_a_study_runs(browser: Browser, tmp_path
         assert running.wait(60) == 0
         assert "15 trials" in rest
         page.goto(f"{address}/dashboard/studies/1")
-        page.get_by_text("Each activation at its own best learning rate").wait_for(timeout=30_000)
+        page.get_by_text("The completed trials of each activation").wait_for(timeout=30_000)
         page.screenshot(path=SCREENSHOTS / "dashboard.png", full_page=True)
         page.goto(f"{address}/dashboard/studies/1/note")
         page.get_by_text("python -m slopesearch optimize --name digits-mlp").wait_for(timeout=30_000)

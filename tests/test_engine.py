@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from slopesearch.config import REPORTS, Report
+from slopesearch.config import QUICK_VALIDATION, REPORTS, Report
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.models import build_model
 from slopesearch.training.data import Data
 from slopesearch.training.devices import prepare
 from slopesearch.training.diagnostics import diagnose, hidden_weights
 from slopesearch.training.engine import (
-    QUICK_VALIDATION,
     Alone,
     Member,
     batches_of,

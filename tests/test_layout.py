@@ -40,7 +40,8 @@ ROUTE = [
     *("evidence.confirm", "evidence.compare", "report.verdicts"),
     *("runs.export", "runs.train", "runs.predict", "runs.replay"),
     *("report.summary", "report.style", "report.search_plots", "report.slope_plots", "report.choice_plots"),
-    *("report.network_plots", "report.run_plots", "report.plots", "report.forest", "report.page"),
+    *("report.network_plots", "report.run_plots", "report.shape_plots", "report.plots", "report.forest"),
+    "report.page",
     "report.dashboard",
     *("cli.streams", "cli.verdict_tables", "cli.tables", "cli.answer_views", "cli.live", "cli.options"),
     *("cli.study_commands", "cli.search_commands", "cli.compare_command", "cli.model_commands"),
@@ -54,7 +55,7 @@ KNOWS_OPTUNA = (
     *("search.sampler", "search.pruner", "search.space", "search.sqlite", "search.store"),
     *("search.ledger", "search.loop", "search.given", "search.inherit", "search.copies"),
     *("search.objective", "evidence.planned", "evidence.declared", "evidence.confirm"),
-    *("report.search_plots", "report.dashboard"),
+    "report.dashboard",
 )
 
 

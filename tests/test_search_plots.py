@@ -1,10 +1,12 @@
-"""Figures of the search: rows and sentences against made-up studies whose answer is known."""
+"""Figures of the search: rows and sentences against studies whose numbers are counted again here."""
 
 import pytest
 
+from slopesearch.config import REPORTS
+from slopesearch.evidence.pruning import audit
 from slopesearch.report.plots import PLOTS
-from slopesearch.search.records import TrialRecord
-from tests.conftest import make_config
+from slopesearch.report.style import distance
+from slopesearch.search.records import AUDITED
 from tests.synthetic import record, spec_of, study_of, study_with
 
 STUDY = study_of(400)
@@ -21,9 +23,14 @@ def test_history_counts_only_completed_trials_for_the_best() -> None:
     assert [(row["trial"], row["best"]) for row in rows] == [(5, 0.8), (6, 0.8), (7, 0.8)]
     loss = study_with(record(5, "COMPLETE", 0.8), record(6, "COMPLETE", 0.7), objective="val_loss")
     assert [row["best"] for row in PLOTS["history"].rows(loss)] == [0.8, 0.7]
-    assert "The best of 2 completed trials, 0.8000, is trial 5; 2 trials" in PLOTS["history"].say(
-        rows, study.spec
-    )
+    said = PLOTS["history"].say(rows, study.spec)
+    assert "The best of 2 completed trials, 0.8000, is trial 5; 2 finished trials since then" in said
+
+
+def test_bests_that_are_equal_are_told() -> None:
+    study = study_with(*(record(i, "COMPLETE", value) for i, value in enumerate((0.7, 0.9, 0.9, 0.8, 0.9))))
+    said = PLOTS["history"].say(PLOTS["history"].rows(study), study.spec)
+    assert "0.9000, is trial 1, which 2 others equalled; 3 finished trials since then did not beat it" in said
 
 
 def test_the_textbooks_trials_are_marked() -> None:
@@ -31,45 +38,81 @@ def test_the_textbooks_trials_are_marked() -> None:
     assert [row["trial"] for row in rows if row["recipe"]] == [0, 1, 2, 3, 4]
 
 
-def test_where_runs_ended_and_what_was_saved() -> None:
-    study = study_with(
-        record(0, "COMPLETE", 0.8),
-        record(1, "PRUNED", 0.5),
-        record(2, "PRUNED", 0.5),
-        record(3, "RUNNING", None),
-    )
-    rows = PLOTS["ended"].rows(study)
-    assert [tuple(row.values()) for row in rows] == [(1, "pruned", 2), (9, "completed", 1)]
-    assert "3 runs took 41%" in PLOTS["ended"].say(rows, study.spec)  # 11 of 27 reports
-    others = study_with(
-        *study.trials,
-        record(4, "PRUNED", 0.1, attributes={"ended": "diverged"}),
-        TrialRecord(5, "FAIL", None, make_config(), {}, {"ended": "failed: x"}),
-    )
-    said = PLOTS["ended"].say(PLOTS["ended"].rows(others), study.spec)
-    assert "1 diverged" in said
-    assert "3 runs took 41%" in said  # what diverged or failed was not pruned
-    unpruned = study_with(*study.trials, pruner="none")
-    assert "no pruner" in PLOTS["ended"].say(rows, unpruned.spec)
+def test_a_value_before_the_end_is_not_on_the_axis_of_final_values() -> None:
+    drawn = PLOTS["history"].draw(PLOTS["history"].rows(STUDY), STUDY.spec)
+    final = {distance(t.value or 0, STUDY.spec) for t in STUDY.trials if t.state == "COMPLETE"}
+    assert {y for trace in drawn.data if trace.yaxis == "y" for y in trace.y} == final
+    strip = {
+        trace.name: dict(zip(trace.x, trace.y, strict=True)) for trace in drawn.data if trace.yaxis == "y2"
+    }
+    for name in ("pruned", "diverged"):
+        ended = {t.number: max(t.reports) for t in STUDY.trials if t.state == "PRUNED" and t.ended == name}
+        assert ended
+        assert strip.pop(name) == ended
+    assert not strip
+    highest = max(final)
+    assert 10 ** drawn.layout.yaxis.range[0] < 1.2 * highest  # no room for what was pruned
 
 
-def test_wrong_stops_are_told_with_interval_and_number() -> None:
-    through = [record(60 + i, "COMPLETE", 0.90 + i / 1000) for i in range(11)]  # median 0.905
+def test_a_history_without_one_of_its_parts_has_no_empty_axes() -> None:
+    whole, stopped = record(0, "COMPLETE", 0.8), record(1, "PRUNED", 0.5)
+    for trials, axes in (((whole,), {"y"}), ((stopped,), {"y"}), ((whole, stopped), {"y", "y2"})):
+        study = study_with(*trials)
+        drawn = PLOTS["history"].draw(PLOTS["history"].rows(study), study.spec)
+        assert {trace.yaxis for trace in drawn.data} == axes
+        assert ("yaxis2" in drawn.layout) == ("y2" in axes)
+
+
+def test_how_many_were_stopped_and_what_was_saved() -> None:
+    rows = PLOTS["history"].rows(STUDY)
+    pruned = sum(t.state == "PRUNED" and t.ended == "pruned" for t in STUDY.trials)
+    diverged = sum(t.state == "PRUNED" and t.ended == "diverged" for t in STUDY.trials)
+    finished = sum(t.state in ("PRUNED", "COMPLETE") for t in STUDY.trials)
+    spent = whole = 0
+    for trial in STUDY.trials:
+        if trial.state in ("PRUNED", "COMPLETE") and trial.ended != "diverged":
+            spent, whole = spent + max(trial.reports), whole + REPORTS
+    said = PLOTS["history"].say(rows, STUDY.spec)
+    assert f"Of {finished} finished trials {pruned} were pruned and {diverged} diverged" in said
+    assert f"Completed and pruned, {finished - diverged} trials took {spent / whole:.0%} of" in said
+    assert "has no pruner" in PLOTS["history"].say(rows, spec_of(pruner="none"))
+
+
+def test_wrong_stops_are_told_with_interval_and_number_beside_no_skill() -> None:
+    through = [record(60 + i, "COMPLETE", 0.90 + i / 1000) for i in range(11)]  # median 0.905, 5 above it
     audited = [
         record(80 + i, "COMPLETE", value, attributes={"would_prune_at": 1})
         for i, value in enumerate((0.95, 0.8, 0.7, 0.6))
     ]
     recipe = {"activation": "relu", "norm": "none", "init": "kaiming_normal", "lr": 1e-3}
-    book = record(0, "COMPLETE", 0.999, **recipe)  # the textbook's are judged by nobody
+    book = record(0, "COMPLETE", 0.93, **recipe)  # the textbook's are judged by nobody
     study = study_with(book, *through, *audited)
     rows = PLOTS["audit"].rows(study)
     said = PLOTS["audit"].say(rows, study.spec)
     # Wilson's interval of 1 in 4: 4.6 to 69.9 %.
     assert "Of 4 such runs, 0 of them diverged, 1 ended better than the median of the 11" in said
-    assert "wrong in 25% (95 % interval 5% to 70%)" in said
+    assert "wrong in 25% (95 % interval 5% to 70%, n = 4); a pruner without skill would read 45%" in said
+    assert audit(study).no_skill == pytest.approx(5 / 11)
     assert "too few" in said
+    assert "The best trial of all, 80, is one of them" in said
     assert "not known" in PLOTS["audit"].say(PLOTS["audit"].rows(study_with(book, *through)), study.spec)
     assert "no pruner" in PLOTS["audit"].say(rows, spec_of(pruner="none"))
+    better = study_with(record(1, "COMPLETE", 0.96, **recipe), *through, *audited)
+    assert "is one of them" not in PLOTS["audit"].say(PLOTS["audit"].rows(better), study.spec)
+
+
+def test_the_audit_of_a_whole_study_is_counted_again() -> None:
+    exempt = {row["trial"] for row in PLOTS["audit"].rows(STUDY) if row["exempt"]}
+    ran = [
+        t for t in STUDY.trials if t.state == "COMPLETE" and t.number not in exempt and t.value is not None
+    ]
+    passed = sorted(t.value or 0 for t in ran if AUDITED not in t.attributes)
+    middle = (passed[(len(passed) - 1) // 2] + passed[len(passed) // 2]) / 2
+    ends = [t.value or 0 for t in ran if AUDITED in t.attributes]
+    said = PLOTS["audit"].say(PLOTS["audit"].rows(STUDY), STUDY.spec)
+    assert f"Of {len(ends)} such runs, 0 of them diverged, {sum(end > middle for end in ends)} ended" in said
+    assert f"the median of the {len(passed)} that" in said
+    assert f"would read {sum(value > middle for value in passed) / len(passed):.0%}" in said
 
 
 def test_stopping_what_diverges_is_right() -> None:
@@ -92,32 +135,9 @@ def test_early_and_late_ranks_are_correlated() -> None:
     trials = [
         record(i, "COMPLETE", 0.9 + i / 100, reports={1: 0.5 - i / 100, 9: 0.9 + i / 100}) for i in range(6)
     ]
-    study = study_with(*trials)
+    diverged = record(9, "PRUNED", 0.1, attributes={"would_prune_at": 1, "ended": "diverged"})
+    study = study_with(*trials, diverged)
     rows = PLOTS["audit"].rows(study)
-    assert "at -1.00 (Spearman, n = 6)" in PLOTS["audit"].say(rows, study.spec)
-    assert "the pruner chose them" in PLOTS["audit"].say(rows, study.spec)
-    assert "the pruner chose" not in PLOTS["audit"].say(rows, spec_of(pruner="none"))
-
-
-def test_importances_stay_inside_their_branch() -> None:
-    rows = PLOTS["importances"].rows(STUDY)
-    branches = {row["branch"]: {r["parameter"] for r in rows if r["branch"] == row["branch"]} for row in rows}
-    assert branches["all trials"] == {"activation", "norm", "init", "lr"}
-    assert branches["leaky_relu"] == {"norm", "init", "lr", "slope_mode", "negative_slope"}
-    for branch in branches:
-        some = [row for row in rows if row["branch"] == branch]
-        assert sum(row["importance"] for row in some) == pytest.approx(1)
-    counts = {row["branch"]: row["trials"] for row in rows}
-    complete = [trial.config for trial in STUDY.trials if trial.state == "COMPLETE"]
-    assert counts["all trials"] == len(complete)
-    assert counts["leaky_relu"] == sum(c.activation == "leaky_relu" for c in complete if c)
-    top = max(
-        (row for row in rows if row["branch"] == "all trials"), key=lambda row: float(row["importance"])
-    )
-    assert top["parameter"] == "lr"  # as it was made up
-
-
-def test_values_that_are_all_equal_rank_nothing() -> None:
-    tied = [record(i, "COMPLETE", 0.9, lr=1e-3 * (i + 1)) for i in range(12)]
-    assert PLOTS["importances"].rows(study_with(*tied)) == []
-    assert PLOTS["importances"].rows(study_with(*tied, record(12, "COMPLETE", 0.95)))
+    assert "(Spearman): -1.00 after report 1 (n = 6)." in PLOTS["audit"].say(rows, study.spec)
+    assert "The pruner chose" in PLOTS["audit"].say(rows, study.spec)
+    assert "The pruner chose" not in PLOTS["audit"].say(rows, spec_of(pruner="none"))

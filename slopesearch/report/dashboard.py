@@ -17,7 +17,7 @@ from slopesearch.search.store import Store
 from slopesearch.wording import RequestError, counted
 
 INSTALLED = find_spec("optuna_dashboard") is not None  # it is an optional dependency
-ATTACHED = ("activations", "slope", "lr_slope", "norm", "expected_best", "gradients")  # each row costs 2 kB
+ATTACHED = ("activations", "slope", "learned_slopes", "norm", "gradients")  # each row costs 2 kB
 
 
 def annotate(store: Store, study: StudyRecord) -> None:

@@ -3,22 +3,25 @@
 import csv
 from pathlib import Path
 
-from slopesearch.report import choice_plots, network_plots, run_plots, search_plots, slope_plots
+from slopesearch.report import choice_plots, network_plots, run_plots, search_plots, shape_plots, slope_plots
 from slopesearch.report.style import Plot, Rows
 from slopesearch.search.records import StudyRecord
 
-_ALL = search_plots.PLOTS | slope_plots.PLOTS | choice_plots.PLOTS | network_plots.PLOTS | run_plots.PLOTS
+_ALL = (
+    search_plots.PLOTS
+    | slope_plots.PLOTS
+    | choice_plots.PLOTS
+    | network_plots.PLOTS
+    | run_plots.PLOTS
+    | shape_plots.PLOTS
+)
 
 _ORDER = (
-    *("history", "ended", "importances", "slope", "lr_slope", "activations", "norm"),
-    *("slope_mode", "slope_paths", "dead", "gradients", "curves", "expected_best", "speed", "audit"),
-    *("shapes", "slope_shapes"),
+    *("activations", "slope", "learned_slopes", "norm", "history", "curves"),
+    *("dead", "gradients", "audit", "speed", "shapes"),
 )
-# What these say of groups, or of the search, holds of its own draws.
-COMPARING = (
-    *("importances", "slope", "lr_slope", "activations", "norm", "slope_mode", "dead", "gradients"),
-    "expected_best",
-)
+# What these say of groups holds of the search's own draws.
+COMPARING = ("activations", "slope", "learned_slopes", "norm", "curves", "dead", "gradients")
 # A figure that the order does not name stands at the end, so that none is lost.
 PLOTS: dict[str, Plot] = {name: _ALL[name] for name in dict.fromkeys((*_ORDER, *_ALL))}
 

@@ -1,31 +1,32 @@
-"""Figures of the runs: learning curves, the best value to expect of k trials, speed per device."""
+"""Figures of the runs: learning curves, speed per device."""
 
-from statistics import median
+from statistics import median, quantiles
+from typing import Any
 
-import numpy as np
 import plotly.graph_objects as go
 
-from slopesearch.config import REPORTS, StudySpec
+from slopesearch.config import QUICK_VALIDATION, REPORTS, StudySpec
 from slopesearch.report.style import (
     ACCENT,
-    FADED,
+    NORMS,
     Plot,
     Rows,
     activations_of,
-    adaptive,
     better_up,
     colour_of,
     distance,
     few,
     figure,
     grouped,
-    log_axis,
-    objective_name,
+    lacking,
+    panels,
     sampled,
     text,
     thinned,
+    translucent,
 )
 from slopesearch.search.records import StudyRecord
+from slopesearch.wording import counted
 
 # --- learning curves
 
@@ -48,144 +49,127 @@ def curve_rows(study: StudyRecord) -> Rows:
     ]
 
 
-def _lines(rows: Rows, spec: StudySpec) -> tuple[list[int | None], list[float | None]]:
-    """The lines of all trials as one trace with gaps, since thousands of traces take a browser seconds."""
-    x: list[int | None] = []
-    y: list[float | None] = []
-    for some in grouped(rows, "trial").values():
-        x += [*(row["report"] for row in some), None]
-        y += [*(distance(row["value"], spec) for row in some), None]
-    return x, y
+BAND = 4  # runs from which a middle half is drawn; fewer are drawn one by one
+END = REPORTS + 1  # where the last report stands, apart from the others
+Curve = dict[int, float]  # values of the objective by report
+
+
+def is_apart(spec: StudySpec) -> bool:
+    """Whether the last report was made on more images than the others."""
+    return (spec.val_size or 0) > QUICK_VALIDATION
+
+
+def bands(rows: Rows) -> tuple[Curve, Curve, Curve]:
+    """The lower quartile, the median and the upper quartile of runs, report by report."""
+    found = {
+        step: quantiles([row["value"] for row in some], n=4, method="inclusive")
+        for step, some in sorted(grouped(rows, "report").items())
+    }
+    low, middle, high = ({step: ends[k] for step, ends in found.items()} for k in range(3))
+    return low, middle, high
 
 
 def draw_curves(rows: Rows, spec: StudySpec) -> go.Figure:
-    """Pruned runs faded, completed ones in their activation's colour, the best one on top."""
-    rows = thinned(rows, [row["trial"] for row in rows if row["rank"] == 1])
-    drawn = figure("report", objective_name(spec), 420)
-    stopped = [row for row in rows if row["ended"] != "completed"]
-    x, y = _lines(stopped, spec)
+    """A panel per activation: the median and the middle half of its completed runs, and the best run of all.
+
+    Where no run was completed, all are drawn. The last report stands apart where it saw more images.
+    """
+    done = [row for row in rows if row["ended"] == "completed"]
+    groups = grouped(done or rows, "activation")
+    names = [name for name in activations_of(spec) if name in groups]
+    titles = [f"{name} (n = {len(grouped(groups[name], 'trial'))})" for name in names]
+    height = 130 + 150 * -(-len(names) // 2)
+    columns = 2 if len(names) > 1 else 1
+    drawn = panels(titles, "report", spec.objective[4:], height, columns)
+    best = {row["report"]: row["value"] for row in done if row["rank"] == 1}
+    seen = list(best.values())
+    for place, activation in enumerate(names):
+        cell, colour = (place // 2 + 1, place % 2 + 1), colour_of(activation, spec)
+        runs = grouped(groups[activation], "trial")
+        curves = [{row["report"]: row["value"] for row in run} for run in runs.values()]
+        if len(runs) >= BAND:
+            low, middle, high = bands(groups[activation])
+            seen += [*low.values(), *high.values()]
+            _add_band(drawn, low, high, cell, colour, spec)
+            curves = [middle]
+        for curve in curves:
+            seen += curve.values()
+            _add_curve(drawn, curve, cell, {"color": colour, "width": 2.5}, spec)
+        name = "the best run of all" if place == 0 else ""
+        _add_curve(drawn, best, cell, {"color": ACCENT, "width": 1.5, "dash": "dot"}, spec, name)
+    ticks = {1: "1", 3: "3", 5: "5", 7: "7"} | ({END: "last"} if is_apart(spec) else {REPORTS: "9"})
+    drawn.update_xaxes(tickvals=list(ticks), ticktext=list(ticks.values()), range=[0.6, END + 0.4])
+    return drawn.update_yaxes(better_up(spec, seen))
+
+
+def _split(curve: Curve, spec: StudySpec) -> tuple[Curve, float | None]:
+    """Distances by report, without the last one where it stands apart; and that one."""
+    at = {step: distance(value, spec) for step, value in sorted(curve.items())}
+    return at, at.pop(REPORTS, None) if is_apart(spec) else None
+
+
+def _add_curve(
+    drawn: go.Figure,
+    curve: Curve,
+    cell: tuple[int, int],
+    line: dict[str, Any],
+    spec: StudySpec,
+    name: str = "",
+) -> None:
+    """A line over the reports, in the legend if it has a name; a last report that stands apart is a mark."""
+    at, last = _split(curve, spec)
+    where = {"row": cell[0], "col": cell[1], "hoverinfo": "skip"}
+    mode = "lines" if len(at) > 1 else "markers"  # a run that was stopped at its first report
     drawn.add_scatter(
-        x=x,
-        y=y,
-        mode="lines+markers",
-        name="stopped early",
-        hoverinfo="skip",
-        line={"color": FADED, "width": 0.7},
-        marker={"size": 3, "color": FADED},
+        x=list(at), y=list(at.values()), mode=mode, line=line, name=name, showlegend=bool(name), **where
     )
-    done = grouped([row for row in rows if row["ended"] == "completed"], "activation")
-    for activation in (name for name in activations_of(spec) if name in done):
-        x, y = _lines(done[activation], spec)
-        drawn.add_scatter(
-            x=x,
-            y=y,
-            mode="lines",
-            name=text(activation),
-            hoverinfo="skip",
-            opacity=0.75,
-            line={"color": colour_of(activation, spec), "width": 1.3},
-        )
-    best = [row for row in rows if row["rank"] == 1]
-    x, y = _lines(best, spec)
+    if last is not None:
+        mark = {"color": line["color"], "size": 8, "symbol": "diamond-open" if "dash" in line else "circle"}
+        drawn.add_scatter(x=[END], y=[last], mode="markers", marker=mark, showlegend=False, **where)
+
+
+def _add_band(
+    drawn: go.Figure, low: Curve, high: Curve, cell: tuple[int, int], colour: str, spec: StudySpec
+) -> None:
+    """The area between two curves; at a last report that stands apart a bar."""
+    (lower, low_end), (upper, high_end) = _split(low, spec), _split(high, spec)
+    where = {"row": cell[0], "col": cell[1], "hoverinfo": "skip", "showlegend": False, "mode": "lines"}
     drawn.add_scatter(
-        x=x,
-        y=y,
-        mode="lines+markers",
-        name="the best",
-        hoverinfo="skip",
-        line={"color": ACCENT, "width": 3},
-        marker={"size": 6, "color": ACCENT},
+        x=[*lower, *reversed(upper)],
+        y=[*lower.values(), *reversed(upper.values())],
+        line={"width": 0},
+        fill="toself",
+        fillcolor=translucent(colour),
+        **where,
     )
-    drawn.update_xaxes(dtick=1, range=[0.7, REPORTS + 0.3])
-    return drawn.update_yaxes(better_up(spec, [row["value"] for row in rows]))
+    if low_end is not None and high_end is not None:
+        drawn.add_scatter(x=[END, END], y=[low_end, high_end], line={"color": colour, "width": 2}, **where)
 
 
 def say_curves(rows: Rows, spec: StudySpec) -> str:
-    """How fast the best trial learned."""
-    trials = len(grouped(rows, "trial"))
-    best = [row for row in rows if row["rank"] == 1]
-    told = (
-        f"{trials} runs, each validated up to {REPORTS} times (the last time on more images)."
-        f"{sampled(rows, 'the best')} "
-    )
+    """How fast the best trial learned, what the bands are, and why the last report stands apart."""
+    trials = grouped(rows, "trial")
+    done = [row for row in rows if row["ended"] == "completed"]
+    best = [row for row in done if row["rank"] == 1]
     if not best:
-        return told + "No run has gone to its end."
-    place = {row["report"]: row["value"] for row in best}
-    rivals = sorted((row["value"] for row in rows if row["report"] == 1), reverse=spec.maximize)
+        return f"{counted(len(trials), 'run')}, none of which has gone to its end."
+    told = (
+        f"Of {counted(len(trials), 'run')} {len(grouped(done, 'trial'))} completed: the median of each "
+        f"activation and the middle half of its runs (each run where there are under {BAND})."
+        f"{lacking(done, 'activation', spec)}"
+    )
+    if is_apart(spec):
+        told += (
+            f" The last report uses all {spec.val_size:,} validation images and the others the first "
+            f"{QUICK_VALIDATION:,}, so it stands apart: a step there is no change of the network."
+        )
     first = best[0]
+    rivals = sorted((row["value"] for row in rows if row["report"] == first["report"]), reverse=spec.maximize)
     return told + (
-        f"The best, trial {first['trial']}, began at {place.get(1, first['value']):.4f}, place "
-        f"{rivals.index(first['value']) + 1} of {len(rivals)} at the first report, and ended at "
+        f" The best, trial {first['trial']} ({first['activation']}), began at {first['value']:.4f}, place "
+        f"{rivals.index(first['value']) + 1} of {len(rivals)} runs at report {first['report']}, and ended at "
         f"{best[-1]['value']:.4f}."
     )
-
-
-# --- the best to expect after k trials
-
-
-def expected_best_rows(study: StudyRecord) -> Rows:
-    """For each activation, the best value to expect of k of its trials, drawn from the trials of the study.
-
-    Dodge et al. 2019, "Show your work", eq. 8: the mean of the maximum of k draws with replacement. A pruned
-    trial counts with its last value, which is mostly worse than its final value would be; a diverged trial
-    counts as chance.
-    """
-    values: dict[str, list[float]] = {}
-    for trial in study.trials:
-        if trial.state in ("COMPLETE", "PRUNED") and trial.value is not None and trial.config is not None:
-            values.setdefault(trial.config.activation, []).append(trial.value)
-    return [
-        {"activation": name, "trials": len(found), "k": k, "expected_best": best}
-        for name, found in ((name, sorted(found)) for name, found in values.items())
-        for k in _counts(len(found))
-        for best in [expected_best(found, k, study.spec.maximize)]
-    ]
-
-
-def _counts(n: int) -> list[int]:
-    """The numbers 1 to 20, then at most 40 even steps to n, since a line shows no more."""
-    return sorted({*range(1, min(n, 20) + 1), *(round(n * i / 40) for i in range(1, 41) if n * i / 40 >= 20)})
-
-
-def expected_best(values: list[float], k: int, maximize: bool) -> float:
-    """The mean of the best of k draws from the values, with replacement."""
-    ordered, n = sorted(values, reverse=not maximize), len(values)
-    return float(np.diff((np.arange(n + 1) / n) ** k) @ ordered)
-
-
-def draw_expected_best(rows: Rows, spec: StudySpec) -> go.Figure:
-    """A line per activation."""
-    drawn = figure("trials of that activation, k", f"expected best {objective_name(spec)}")
-    groups = grouped(rows, "activation")
-    for activation in (name for name in activations_of(spec) if name in groups):
-        some = groups[activation]
-        drawn.add_scatter(
-            x=[row["k"] for row in some],
-            y=[distance(row["expected_best"], spec) for row in some],
-            mode="lines+markers" if len(some) == 1 else "lines",
-            name=f"{text(activation)} ({some[0]['trials']})",
-            line={"color": colour_of(activation, spec), "width": 2},
-            hovertemplate="k = %{x}<extra>" + text(activation) + "</extra>",
-        )
-    drawn.update_xaxes(log_axis(row["k"] for row in rows))
-    return drawn.update_yaxes(better_up(spec, [row["expected_best"] for row in rows]))
-
-
-def say_expected_best(rows: Rows, spec: StudySpec) -> str:
-    """Which activations lead and trail at five trials each."""
-    groups = grouped(rows, "activation")
-    shared = [name for name, some in groups.items() if some[0]["trials"] >= 5]
-    told = f"{sum(some[0]['trials'] for some in groups.values())} trials of {len(groups)} activations. "
-    if len(shared) > 1:
-        at_five = {n: next(r["expected_best"] for r in groups[n] if r["k"] == 5) for n in shared}
-        order = sorted(shared, key=lambda name: at_five[name], reverse=spec.maximize)
-        told += (
-            f"With five trials each, {order[0]} is expected to reach {at_five[order[0]]:.4f} and {order[-1]} "
-            f"{at_five[order[-1]]:.4f}."
-        )
-    rare = [name for name, some in groups.items() if some[0]["trials"] < 5]
-    told += f" Too few to go by: {', '.join(rare)}." if rare else ""
-    return told + adaptive(spec)
 
 
 # --- speed
@@ -211,36 +195,43 @@ def speed_rows(study: StudyRecord) -> Rows:
 def draw_speed(rows: Rows, spec: StudySpec) -> go.Figure:
     """The spread of training rates per device and BatchNorm placement, which changes the work of a step."""
     rows = thinned(rows)
-    groups = grouped(rows, "device")
-    drawn = figure("training images per second", "", 140 + 90 * len(groups))
-    colours = {"none": "#5E6B73", "before": ACCENT, "after": "#C2702E"}
-    for norm, some in grouped(rows, "norm").items():
+    devices = grouped(rows, "device")
+    lines = [
+        (text(f"{device}, " if len(devices) > 1 else "") + f"norm {norm}", norm, by_norm[norm])
+        for device, some in devices.items()
+        for by_norm in [grouped(some, "norm")]
+        for norm in NORMS
+        if norm in by_norm
+    ]
+    drawn = figure("training images per second", "", 110 + 60 * len(lines))
+    for name, norm, some in lines:
         drawn.add_box(
             x=[row["images_per_second"] for row in some],
-            y=[text(row["device"]) for row in some],
+            y=[name] * len(some),
             orientation="h",
-            name=f"norm {norm}",
-            marker={"color": colours[norm], "size": 3},
+            showlegend=False,
+            fillcolor="rgba(0,0,0,0)",
+            marker={"color": ACCENT, "size": 4, "symbol": NORMS[norm], "opacity": 0.7},
             line={"width": 1.5},
             boxpoints="all" if len(some) <= 500 else "outliers",
             jitter=0.5,
             pointpos=0,
             hoverinfo="x",
         )
-    return drawn.update_layout(boxmode="group").update_xaxes(rangemode="tozero")
+    return drawn.update_xaxes(rangemode="tozero").update_yaxes(autorange="reversed", title=None)
 
 
 def say_speed(rows: Rows, spec: StudySpec) -> str:
-    """The seconds of a whole run and the images a second, per device."""
+    """The seconds of a whole run and the images a second, per device; each median with its own number."""
     told = []
     for device, some in grouped(rows, "device").items():
         whole = [row["seconds"] for row in some if row["ended"] == "completed"]
         rate = median(row["images_per_second"] for row in some)
-        took = f", {median(whole):.1f} s for a run to its end" if whole else ""
-        told.append(f"{device}: {rate:,.0f} images a second in training{took} (medians, n = {len(some)})")
+        took = f", {median(whole):.1f} s for a run to its end (n = {len(whole)})" if whole else ""
+        told.append(f"{device}: {rate:,.0f} images a second in training (n = {len(some)}){took}")
     total = sum(row["seconds"] for row in rows)
     return (
-        f"{'; '.join(told)}. All runs together: {total / 60:.1f} minutes of device time."
+        f"Medians. {'; '.join(told)}. All {len(rows)} runs together: {total / 60:.1f} minutes of device time."
         f"{few(len(rows), 5)}{sampled(rows)}"
     )
 
@@ -248,13 +239,6 @@ def say_speed(rows: Rows, spec: StudySpec) -> str:
 PLOTS = {
     "curves": Plot(
         "Learning curves", curve_rows, draw_curves, say_curves, "No trial has reported anything yet."
-    ),
-    "expected_best": Plot(
-        "The best to expect after k trials",
-        expected_best_rows,
-        draw_expected_best,
-        say_expected_best,
-        "No trial has finished yet.",
     ),
     "speed": Plot("What a run costs", speed_rows, draw_speed, say_speed, "No trial has finished yet."),
 }

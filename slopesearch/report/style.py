@@ -1,6 +1,6 @@
 """The parts that figures share: the noun Plot, a colour per activation, an axis on which higher is better."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import log10
@@ -8,9 +8,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 from markupsafe import Markup
+from plotly.subplots import make_subplots
 
 from slopesearch.config import StudySpec
 from slopesearch.search.records import StudyRecord, TrialRecord
+from slopesearch.wording import counted
 
 Row = dict[str, Any]  # a line of a CSV file: text, numbers and None
 Rows = list[Row]
@@ -30,24 +32,26 @@ class Plot:
     missing: str
 
 
-# Okabe and Ito's colours, which colour-blind people can tell apart, without the yellow that white swallows;
-# the rectifiers first, the saturating ones last.
+# A colour is an activation, on the whole page. These were chosen as far apart as eight can be, for people who
+# are colour-blind too, among those with a contrast of 3 to 1 on the white page and on the dark one.
 COLOURS = {
-    "relu": "#0072B2",
-    "leaky_relu": "#D55E00",
-    "prelu": "#E69F00",
-    "elu": "#009E73",
-    "gelu": "#56B4E9",
-    "silu": "#CC79A7",
-    "tanh": "#94813A",
-    "sigmoid": "#8A8A8A",
+    "relu": "#435CE6",
+    "leaky_relu": "#D42515",
+    "prelu": "#CC7200",
+    "elu": "#02A05E",
+    "gelu": "#2692E1",
+    "silu": "#DC53C2",
+    "tanh": "#4E7541",
+    "sigmoid": "#984B9F",
 }
 SPARE = ("#7A5CC4", "#B3446C", "#2A8F9C", "#A0522D")  # for activations that the palette does not name
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "pentagon")
-FADED = "rgba(128,128,128,0.45)"
-ACCENT = "#0072B2"
-WARNING = "#D55E00"
-SEQUENCE = ("#2E9E4F", "#2E8FB5", "#9B6BC4", "#C2702E", "#5E6B73", "#B2356B")  # for layers and other lists
+ACCENT = "#747D87"  # the ink of all else, told apart by symbol, fill and place; over 4 to 1 on either page
+WARNING = "#CC3355"  # of a verdict that is bad news
+FADED = "rgba(128,128,128,0.45)"  # of bands alone: a line or a mark in it is too faint
+NORMS = {"none": "circle", "before": "square", "after": "triangle-up"}  # the symbol of each placement
+
+MOST_LAYERS = 4  # panels side by side, which a phone can still show
 
 _TICKS = ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9))
 _NAMES = {"val_accuracy": "validation accuracy", "val_loss": "validation loss (nats)"}
@@ -71,6 +75,12 @@ def symbol_of(activation: str, spec: StudySpec) -> str:
     """The activation's own marker, for readers who cannot tell the colours apart."""
     known = [*COLOURS, *(name for name in activations_of(spec) if name not in COLOURS)]
     return SYMBOLS[known.index(activation) % len(SYMBOLS)] if activation in known else "circle"
+
+
+def translucent(colour: str) -> str:
+    """A colour, #rrggbb, as the fill of a band."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.28)"
 
 
 def objective_name(spec: StudySpec) -> str:
@@ -105,6 +115,38 @@ def figure(x_title: str, y_title: str, height: int = 380) -> go.Figure:
     )
 
 
+def in_style(drawn: go.Figure, height: int) -> go.Figure:
+    """A figure of several axes in the report's style."""
+    drawn.update_layout(figure("", "", height).layout)
+    drawn.layout.template = "none"  # an update would leave plotly's own in it, 7 kB with a page of its own
+    return drawn
+
+
+def panels(titles: Sequence[str], x_title: str, y_title: str, height: int, columns: int) -> go.Figure:
+    """A grid of small figures on one scale, with a title each; the legend stands above the titles."""
+    lines, empty = -(-len(titles) // columns), -len(titles) % columns
+    drawn = make_subplots(
+        rows=lines,
+        cols=columns,
+        specs=[[{}] * columns] * (lines - 1) + [[{}] * (columns - empty) + [None] * empty],
+        subplot_titles=[text(title) for title in titles],
+        shared_xaxes="all",
+        shared_yaxes="all",
+        horizontal_spacing=0.08 / columns,
+        vertical_spacing=36 / (height - 100) if lines > 1 else 0.0,
+    )
+    in_style(drawn, height)
+    if any(titles):
+        drawn.update_layout(margin={"t": 44}, legend={"y": 1 + 30 / (height - 100)})
+    drawn.update_annotations(font={"size": 12})
+    for column in range(1, columns + 1):
+        last = lines - (column > columns - empty)
+        drawn.update_xaxes(title={"text": x_title}, showticklabels=True, row=last, col=column)
+    drawn.update_yaxes(automargin=True)
+    drawn.update_yaxes(title={"text": y_title}, col=1)
+    return drawn
+
+
 def for_script(drawn: go.Figure) -> Markup:
     """A figure as JSON that cannot end the script element around it."""
     json: str = drawn.to_json()
@@ -133,13 +175,24 @@ def _ticks(low: float, high: float) -> list[float]:
     return ticks if len(ticks) <= 6 else decades if len(decades) >= 3 else ticks[::2]
 
 
-def log_axis(values: Iterable[float]) -> dict[str, Any]:
-    """A logarithmic axis around the values, with round ticks."""
+def some_layers(layers: Iterable[int]) -> list[int]:
+    """At most MOST_LAYERS of the layers, evenly spaced, the first and the last among them."""
+    found = sorted(layers)
+    if len(found) <= MOST_LAYERS:
+        return found
+    return [found[round(i * (len(found) - 1) / (MOST_LAYERS - 1))] for i in range(MOST_LAYERS)]
+
+
+def log_axis(values: Iterable[float], is_small: bool = False) -> dict[str, Any]:
+    """A logarithmic axis around the values, with round ticks; of a small panel the decades, or two."""
     found = [value for value in values if value > 0]
     if not found:
         return {}
     low, high = min(found) / 1.25, max(found) * 1.25
+    decades = [10.0**e for e in range(-9, 7) if low <= 10.0**e <= high]
     ticks = _ticks(low, high)
+    if is_small:
+        ticks = decades if len(decades) >= 2 else [*ticks[:1], *ticks[1:][-1:]]
     names = [f"{tick:g}" for tick in ticks]
     return {"type": "log", "range": [log10(low), log10(high)], "tickvals": ticks, "ticktext": names}
 
@@ -193,11 +246,22 @@ def _short(value: object) -> str:
 
 def few(n: int, enough: int) -> str:
     """A caution where fewer than `enough` trials are behind a figure; else nothing."""
-    return f" Only {n}: too few to go by." if n < enough else ""
+    return f" Only {counted(n, 'trial')}: too few to go by." if n < enough else ""
+
+
+def lacking(rows: Rows, key: str, spec: StudySpec) -> str:
+    """Which choices of a parameter no row has, in a sentence; nothing where each has one."""
+    found = {row[key] for row in rows}
+    absent = [str(choice) for choice in getattr(spec.space, key) or () if choice not in found]
+    return f" The search completed no trial with {key} {_either(absent)}." if absent else ""
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def adaptive(spec: StudySpec) -> str:
-    """A caution for choices side by side whose trials were not drawn at random; else nothing."""
+    """What holds of every figure of groups, where the trials were not drawn at random; else nothing."""
     if spec.sampler == "random":
         return ""
-    return " The sampler chose these trials: they say where to look, they do not compare."
+    return "The sampler chose these trials: figures of groups say where to look, they do not compare."

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slopesearch.config import REPORTS, Ended, Report, TrialConfig, TrialResult
+from slopesearch.config import QUICK_VALIDATION, REPORTS, Ended, Report, TrialConfig, TrialResult
 from slopesearch.nets.activations import LearnableLeakyReLU
 from slopesearch.nets.cpu import accelerate
 from slopesearch.nets.models import build_model
@@ -20,7 +20,6 @@ from slopesearch.training.diagnostics import diagnose, hidden_weights
 from slopesearch.training.optimizers import PackedAdamW, SingleAdamW
 from slopesearch.training.validation import Seen, autocast, hidden_weights_of_pack, see, see_pack
 
-QUICK_VALIDATION = 1000  # images for all reports but the last: 5,000 cost 30 % of an epoch
 DIAGNOSED = 250  # validation images behind gradients and means; dead units are looked for on all
 QUICK_DIAGNOSED = 128  # where the run was stopped early
 
