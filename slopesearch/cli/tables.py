@@ -79,7 +79,7 @@ def study_table(
     _found_table(console, study, confirmed_of(confirmation))
     if confirmed_of(confirmation):
         say(console, f"Every arm: python -m slopesearch show {shlex.quote(study.name + CONFIRM)}{where}")
-    doubts = health(study)
+    doubts = health(study, confirmed_of(confirmation), where=where)
     if doubts:
         console.print()
     for doubt in doubts:
