@@ -100,8 +100,13 @@ def _is_asked(study: StudyRecord, question: str) -> bool:
 
 def _declared(answer: Answer) -> Iterator[Card]:
     for other, contrasts in groupby(answer.contrasts, key=lambda contrast: contrast.other):
-        told = _told(answer, list(contrasts), other)
-        yield Card(_sentence(answer.family.asks), *told, link=_link(answer))
+        asked = _level(other) or answer.family.asks
+        yield Card(asked, *_told(answer, list(contrasts), other), link=_link(answer))
+
+
+def _level(name: str) -> str:
+    """The levels of the crossed factors in the name of a declared arm; nothing where none was crossed."""
+    return name.rpartition(", ")[0]
 
 
 def _compared(answer: Answer, study: StudyRecord) -> Card:
@@ -181,6 +186,8 @@ def short(answer: Answer, name: str) -> str:
             return called.removeprefix("leaky_relu ")
         case "learned":
             return called.replace("learned, at most ", "up to ")
+        case "arms":
+            return called.rpartition(", ")[2]
     return called
 
 
@@ -207,10 +214,6 @@ def _further(answer: Answer, study: StudyRecord) -> tuple[str, str]:
     seeds = asked_for(answer, answer.seeds + more)
     command = _command(study, question, "--seeds", str(seeds))
     return command, _minutes(study, len(answer.sides) * more)
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 # --- from a confirmation

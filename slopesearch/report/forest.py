@@ -32,10 +32,11 @@ TICKS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # of a difference of losses, 
 
 def section(answer: Answer) -> dict[str, Any]:
     """What the page shows of an answer: its title, its rule, a figure as JSON, rows, sentences."""
-    title, rule = heading(answer).split("\n")
+    rule = heading(answer).split("\n")[1]
+    asks = answer.family.asks
     return {
         "id": f"answer-{answer.family.question}",
-        "title": title,
+        "title": asks[:1].upper() + asks[1:],
         "rule": rule,
         "json": for_script(forest(answer)),
         "caption": "Each arm below what it is compared with",

@@ -14,7 +14,7 @@ from slopesearch.evidence.health import COMMAND, Health, health
 from slopesearch.evidence.results import ConfirmedArm, confirmed_of, openings_of, pick
 from slopesearch.evidence.statistics import ALPHA, Estimate
 from slopesearch.files import write_aside
-from slopesearch.report.answers_panel import Card, cards
+from slopesearch.report.answers_panel import QUESTIONS, Card, cards
 from slopesearch.report.findings import around, belief, headline, interval, lead, slope_words
 from slopesearch.report.forest import arm_names, confirmed_forest, differences_forest, remarks, section
 from slopesearch.report.plots import COMPARING, PLOTS
@@ -61,13 +61,13 @@ def page(
         study=study,
         headline=headline(study, verdicts),
         left_out=study.left_out(),
-        lead=lead(study, verdicts) if is_search else "",
+        lead=lead(study, verdicts) if is_search else " ".join(one.family.asks for one in answers.values()),
         cards=found,
         legend=_legend(found, answers, confirmed),
         where=where.strip(),
         cores=counted(usable_cores(), "core"),
         confirmed=_confirmed_section(confirmed, verdicts.confirmation, study.spec),
-        answers=[section(answer) for answer in answers.values()],
+        answers=[section(answer) for answer in sorted(answers.values(), key=_place)],
         around=around(answers, confirmed) if is_search else "",
         remarks=remarks(answers),
         belief=belief(study, verdicts) if is_search else [],
@@ -111,6 +111,12 @@ def _legend(
             "runs, which flatters it: they compare configs, not choices."
         )
     return told
+
+
+def _place(answer: Answer) -> int:
+    """The place of an answer on the page: that of its question."""
+    question = answer.family.question
+    return list(QUESTIONS).index(question) if question in QUESTIONS else len(QUESTIONS)
 
 
 def _doubt(doubt: Health) -> dict[str, str]:
