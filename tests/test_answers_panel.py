@@ -188,6 +188,23 @@ def test_a_confirmation_compares_configs_and_says_in_what_they_differ() -> None:
     assert card("Where does BatchNorm go?", Verdicts(CONFIRMED)).answer == "Not settled by this search"
 
 
+def test_fewer_than_six_seeds_give_no_verdict_and_no_interval_leaves_its_range() -> None:
+    few = compare_with_pick(
+        [
+            arm("top 1", [0.04, 0.001, 0.02], activation="gelu", norm="before"),
+            arm("best elu", [0.05, 0.06, 0.05], activation="elu", norm="before"),
+        ]
+    )
+    stored = {"confirmed": [row.model_dump(mode="json") for row in few]}
+    verdicts = Verdicts(StudyRecord("digits-cnn/confirm", STUDY.spec, [], stored))
+    told = card("Which activation?", verdicts)
+    assert (told.answer, told.chip, told.state) == ("gelu, untested", "no verdict below 6 seeds", "open")
+    assert told.evidence.endswith("3 paired seeds of confirm.")
+    assert few[0].val_accuracy.high > 1
+    assert "to 1.0000) on 3 fresh seeds" in lead(STUDY, verdicts)
+    assert "A verdict takes 6 seeds: these are intervals." in page(STUDY, {}, verdicts)
+
+
 def test_the_page_of_a_confirmed_study_speaks_of_the_pick() -> None:
     verdicts = Verdicts(CONFIRMED)
     mean = np.mean(ARMS[0].accuracies)

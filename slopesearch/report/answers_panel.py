@@ -240,7 +240,9 @@ def _from_confirmation(question: str, study: StudyRecord, confirmed: Sequence[Co
     apart = [row for row in rivals if row.difference is not None and _separated(row)]
     level = [row for row in rivals if row not in apart]
     said = _place(choice(best))
-    if level:
+    if found.p_loss is None:
+        said += ", untested"
+    elif level:
         said += f"; {' or '.join(map(choice, level[:MOST_LISTED]))} not separated"
     fields = [name for name in CHOICES if name not in FIELDS[question]]
     others = [f for f in fields if getattr(best.arm.config, f) != getattr(near.arm.config, f)]
@@ -248,11 +250,11 @@ def _from_confirmation(question: str, study: StudyRecord, confirmed: Sequence[Co
     p = "" if found.p_loss is None else f", p {found.p_loss:.2g}"
     evidence = (
         f"The pick minus the best {choice(near)} arm{differs}: val_loss {found.val_loss.mean:+.4f} "
-        f"[{found.val_loss.low:+.4f}, {found.val_loss.high:+.4f}]{p}. {best.runs} paired seeds of confirm; "
-        f"ahead of {len(apart)} of {len(rivals)}."
+        f"[{found.val_loss.low:+.4f}, {found.val_loss.high:+.4f}]{p}. {best.runs} paired seeds of confirm"
     )
     if found.p_loss is None:
-        return Card(QUESTIONS[question], said, evidence, f"no verdict below {FEWEST} seeds", "open")
+        return Card(QUESTIONS[question], said, f"{evidence}.", f"no verdict below {FEWEST} seeds", "open")
+    evidence += f"; ahead of {len(apart)} of {len(rivals)}."
     chip = "not separated" if level else "configs separated"
     return Card(QUESTIONS[question], said, evidence, chip, "open" if level else "partly")
 

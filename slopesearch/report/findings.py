@@ -64,13 +64,13 @@ def lead(study: StudyRecord, verdicts: Verdicts) -> str:
     best_arm = pick(confirmed)
     measured = best_arm.val_accuracy if spec.maximize else best_arm.val_loss
     told = (
-        f"The pick: {describe(best_arm.arm.config)}. {_named(spec)} {interval(measured)} on "
+        f"The pick: {describe(best_arm.arm.config)}. {_named(spec)} {interval(measured, spec.maximize)} on "
         f"{best_arm.runs} fresh seeds"
     )
     for opening in openings_of(verdicts.confirmation)[-1:]:
         for tested in opening.tested[:1]:
             if tested.arm.config == best_arm.arm.config:
-                told += f"; test accuracy {interval(tested.accuracy)}"
+                told += f"; test accuracy {interval(tested.accuracy, True)}"
     return f"{told}."
 
 
@@ -123,7 +123,7 @@ def _confirmed_belief(study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -> 
         found = row.val_accuracy if spec.maximize else row.val_loss
         told.append(
             f"The search's best, trial {top.number}, had {spec.objective} {top.value:.4f} in one run and "
-            f"{interval(found)} on {row.runs} fresh seeds."
+            f"{interval(found, spec.maximize)} on {row.runs} fresh seeds."
         )
     else:
         told.append(
@@ -154,5 +154,7 @@ def slope_words(config: TrialConfig) -> str:
     return f"{config.negative_slope:.3g}"
 
 
-def interval(estimate: Estimate) -> str:
-    return f"{estimate.mean:.4f} ({estimate.low:.4f} to {estimate.high:.4f})"
+def interval(found: Estimate, is_share: bool) -> str:
+    """A mean with its 95 % interval, which ends where a share, or a loss, does."""
+    high = min(found.high, 1.0) if is_share else found.high
+    return f"{found.mean:.4f} ({max(found.low, 0.0):.4f} to {high:.4f})"

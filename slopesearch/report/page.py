@@ -12,7 +12,7 @@ from slopesearch.config import Range, StudySpec
 from slopesearch.evidence.answers import Answer, answers_of
 from slopesearch.evidence.health import COMMAND, Health, health
 from slopesearch.evidence.results import ConfirmedArm, confirmed_of, openings_of, pick
-from slopesearch.evidence.statistics import ALPHA, Estimate
+from slopesearch.evidence.statistics import ALPHA, FEWEST, Estimate
 from slopesearch.files import write_aside
 from slopesearch.report.answers_panel import QUESTIONS, Card, cards
 from slopesearch.report.findings import around, belief, headline, interval, lead, slope_words
@@ -172,9 +172,12 @@ def _confirmed_section(
         if row.difference is not None and (row.difference.p_loss is None or row.difference.p_loss >= ALPHA)
     ]
     told = ""
-    if rivals:
+    if rivals and any(row.difference is not None and row.difference.p_loss is None for row in rivals):
+        told = f"A verdict takes {FEWEST} seeds: these are intervals."
+    elif rivals:
         told = f"The pick is told apart from {len(rivals) - len(level)} of {len(rivals)} other arms"
         told += f", not from {', '.join(level)}." if level else "."
+    if rivals:
         told += " Left all runs, right the same seed by seed, on a scale that is logarithmic far from zero."
     return {
         "seeds": pick(confirmed).runs,
@@ -225,7 +228,7 @@ def _tested_table(confirmation: StudyRecord | None) -> dict[str, Any]:
         (
             describe(tested.arm.config),
             tested.runs,
-            interval(tested.accuracy),
+            interval(tested.accuracy, is_share=True),
             ", ".join([*(["the pick"] if place == 0 else []), *tested.arm.roles]),
         )
         for place, tested in enumerate(openings[-1].tested if openings else ())
