@@ -15,8 +15,9 @@ from slopesearch.evidence.arms import Arm
 from slopesearch.evidence.families import Family, runs_to_answer
 from slopesearch.evidence.questions import QUESTIONS as FAMILIES
 from slopesearch.evidence.questions import around
+from slopesearch.evidence.rates import level_rates, tuned_losses
 from slopesearch.evidence.results import ConfirmedArm, compare_with_pick, confirm_arm
-from slopesearch.report.answers_panel import Card, cards, level_rates, tuned_losses
+from slopesearch.report.answers_panel import Card, cards
 from slopesearch.report.findings import headline, lead
 from slopesearch.report.page import page, tables_of
 from slopesearch.report.summary import Verdicts

@@ -56,8 +56,8 @@ def test_the_note_opens_with_the_finding_and_names_what_is_left_to_run(
     annotate_all(verdict, "digits-cnn")
     note = note_of(verdict, "digits-cnn")
     best = pick(ARMS)
-    assert note.startswith(f"The pick: gelu norm before kaiming_normal lr 0.01. Validation accuracy "
-                           f"{best.val_accuracy.mean:.4f} (")  # fmt: skip
+    config = "gelu, BatchNorm before it, kaiming_normal init, lr 0.01"
+    assert note.startswith(f"The pick: {config}. Validation accuracy {best.val_accuracy.mean:.4f} (")
     assert "- **Which init?** default (settled). Against default: lsuv worse, loss +" in note
     assert "confirm digits-cnn" not in note
     assert "slopesearch compare" not in note

@@ -35,6 +35,7 @@ ROUTE = [
     "search.ledger",
     *("search.given", "search.inherit"),
     *("evidence.statistics", "evidence.selection", "evidence.arms", "evidence.results", "evidence.pruning"),
+    "evidence.rates",
     *("evidence.health", "evidence.families", "evidence.answers", "evidence.literature"),
     *("search.messages", "search.faults", "search.worker", "search.worker_main"),
     *("search.launchers.inline", "search.launchers.process", "search.launchers"),

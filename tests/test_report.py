@@ -16,14 +16,13 @@ from slopesearch.evidence.results import ConfirmedArm, Opening, TestedArm
 from slopesearch.evidence.selection import believed
 from slopesearch.evidence.statistics import Estimate
 from slopesearch.report.dashboard import annotate, study_note
-from slopesearch.report.findings import belief, lead
+from slopesearch.report.findings import belief, lead, plainly
 from slopesearch.report.page import page, tables_of, write_page
 from slopesearch.report.plots import PLOTS, trial_rows, write_tables
 from slopesearch.report.style import distance
 from slopesearch.report.summary import Verdicts
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.store import Store
-from slopesearch.wording import describe
 from tests.conftest import InProcess, make_config
 from tests.synthetic import record, spec_of, store, study_of, study_with
 
@@ -157,12 +156,15 @@ def test_what_was_confirmed_stands_first() -> None:
     attributes = {"confirmed": [losing.model_dump(mode="json")]}
     confirmation = StudyRecord("x/confirm", study.spec, [], attributes)
     html = page(study, tables_of(study), Verdicts(confirmation))
-    best = describe(arm.config)
     for words in ("Confirmed on 10 fresh seeds", "top 1, &lt;b&gt;", "0.9100 (0.9028 to 0.9172)", "+0.0123"):
         assert words in html
     for words in ("shrinkage", "0.3000 ± 0.1000", "a little optimistic", f"<td>{arm.config.init}</td>"):
         assert words in html
-    assert html.index(f"The pick: {best}") < html.index("Confirmed on") < html.index("The best trials")
+    assert (
+        html.index(f"The pick: {plainly(arm.config)}.")
+        < html.index("Confirmed on")
+        < html.index("The best trials")
+    )
     assert "On the test set" not in html
     assert "The best trial so far" not in html
     assert "confirm digits-cnn" not in html  # it has run

@@ -5,15 +5,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from math import exp, log, sqrt
+from math import exp
 from statistics import median
 from typing import Any, Literal
 
 from slopesearch.config import Range, TrialConfig
 from slopesearch.evidence.answers import Answer, Contrast, answers_of, families_of
 from slopesearch.evidence.families import runs_to_answer
+from slopesearch.evidence.rates import APART, level_rates, tuned_losses
 from slopesearch.evidence.results import ConfirmedArm, confirmed_of, pick
-from slopesearch.evidence.selection import OF_LOG_LOSS, Z, believed
+from slopesearch.evidence.selection import believed
 from slopesearch.evidence.statistics import ALPHA, FEWEST
 from slopesearch.report.summary import Verdicts
 from slopesearch.report.verdicts import asked_for, effect, label, word
@@ -354,7 +355,7 @@ def _rates(study: StudyRecord, verdicts: Verdicts) -> list[Card]:
         evidence = (
             f"{min(near):.2g} to {max(near):.2g} cannot be told from it{also}: of {len(losses)} rates tried, "
             f"{min(losses):.2g} to {max(losses):.2g}, those whose loss is within "
-            f"{100 * (exp(_APART) - 1):.0f} %, the luck of a seed."
+            f"{100 * (exp(APART) - 1):.0f} %, the luck of a seed."
         )
         return [Card(question, said, evidence, "one run each", "partly")]
     found = believed(study)
@@ -369,33 +370,3 @@ def _rates(study: StudyRecord, verdicts: Verdicts) -> list[Card]:
             f"{low if low == high else f'{low} to {high}'}, and other choices too."
         )
     return [Card(question, said, evidence, "one run each", "open")]
-
-
-_APART = Z * sqrt(2) * OF_LOG_LOSS  # of the logarithms of two losses that seeds alone may set so far apart
-
-
-def tuned_losses(config: TrialConfig, tuning: StudyRecord | None) -> dict[float, float]:
-    """The loss of each learning rate that was tried with a config, from the lowest rate up.
-
-    Each was run once, all on the same seed. A run that diverged has the loss at which it ended.
-    """
-    found = {}
-    for trial in tuning.trials if tuning else []:
-        if trial.config is None or trial.value is None or trial.state not in ("COMPLETE", "PRUNED"):
-            continue
-        same = {"lr", "init_seed", "order_seed", "val_size"}
-        if trial.config.model_dump(exclude=same) == config.model_dump(exclude=same):
-            found[trial.config.lr] = trial.value
-    return dict(sorted(found.items()))
-
-
-def level_rates(rate: float, losses: dict[float, float]) -> list[float]:
-    """The rates around one whose losses are within the luck of two single runs of its own loss."""
-    rates = list(losses)
-    near = [abs(log(losses[other]) - log(losses[rate])) <= _APART for other in rates]
-    low = high = rates.index(rate)
-    while low > 0 and near[low - 1]:
-        low -= 1
-    while high + 1 < len(rates) and near[high + 1]:
-        high += 1
-    return rates[low : high + 1]

@@ -10,7 +10,7 @@ from slopesearch.evidence.statistics import Estimate
 from slopesearch.report.style import completed, few, objective_name
 from slopesearch.report.summary import NO_VERDICTS, Verdicts
 from slopesearch.search.records import StudyRecord
-from slopesearch.wording import counted, describe
+from slopesearch.wording import counted
 
 
 def counts(study: StudyRecord) -> str:
@@ -58,13 +58,13 @@ def lead(study: StudyRecord, verdicts: Verdicts) -> str:
             else ""
         )
         return (
-            f"The best trial so far, {best[0].number}: {describe(best[0].config)}. {_named(spec)} "
+            f"The best trial so far, {best[0].number}: {plainly(best[0].config)}. {_named(spec)} "
             f"{best[0].value:.4f} in one run{expected}."
         )
     best_arm = pick(confirmed)
     measured = best_arm.val_accuracy if spec.maximize else best_arm.val_loss
     told = (
-        f"The pick: {describe(best_arm.arm.config)}. {_named(spec)} {interval(measured, spec.maximize)} on "
+        f"The pick: {plainly(best_arm.arm.config)}. {_named(spec)} {interval(measured, spec.maximize)} on "
         f"{best_arm.runs} fresh seeds"
     )
     for opening in openings_of(verdicts.confirmation)[-1:]:
@@ -86,11 +86,11 @@ def around(answers: dict[str, Answer], confirmed: Sequence[ConfirmedArm]) -> str
             continue
         answer = answers[question]
         config = answer.side(answer.contrasts[0].other).config
-        told = f"One choice at a time was swapped in {describe(config)}, each arm with its own learning rate"
+        told = f"One choice at a time was swapped in {plainly(config)}, each arm with its own learning rate"
         now = pick(confirmed).arm.config if confirmed else config
         same = {"lr", "init_seed", "order_seed", "val_size", "evaluated_on"}
         if now.model_dump(exclude=same) != config.model_dump(exclude=same):
-            told += f", which was the winner then; the pick is {describe(now)} now"
+            told += f", which was the winner then; the pick is {plainly(now)} now"
         return f"{told}."
     return ""
 
@@ -145,12 +145,19 @@ def _confirmed_belief(study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -> 
     return told
 
 
+def plainly(config: TrialConfig) -> str:
+    """A config as a part of a sentence: the searched choices alone."""
+    slope = f" {slope_words(config)}" if config.negative_slope is not None else ""
+    norm = "no BatchNorm" if config.norm == "none" else f"BatchNorm {config.norm} it"
+    return f"{config.activation}{slope}, {norm}, {config.init} init, lr {config.lr:.2g}"
+
+
 def slope_words(config: TrialConfig) -> str:
     """The slope of a config: its value, or where a learnable one starts and ends at most."""
     if config.negative_slope is None:
         return ""
     if config.slope_mode == "learnable":
-        return f"learned, from {config.negative_slope:.3g}, at most {config.slope_max:g}"
+        return f"learned from {config.negative_slope:.3g}, at most {config.slope_max:g}"
     return f"{config.negative_slope:.3g}"
 
 

@@ -102,10 +102,10 @@ def _legend(
     if answers:
         smallest = {f"{100 * (a.family.smallest_loss - 1):.3g} %" for a in answers.values()}
         told.append(
-            "Effects are differences on paired seeds, with their 95 % interval. Settled is a difference that "
-            f"is tested and at least {' or '.join(sorted(smallest))} of the loss, or tested to be smaller."
+            "Effects are differences on paired seeds with 95 % intervals. Settled: tested to be at least "
+            f"{' or '.join(sorted(smallest))} of the loss, or tested to be less."
         )
-    elif any("of confirm" in card.evidence for card in found) and confirmed:
+    if confirmed and any("of confirm" in card.evidence for card in found):
         told.append(
             "The arms of a confirmation differ in more than one choice, and the pick was chosen by these "
             "runs, which flatters it: they compare configs, not choices."
