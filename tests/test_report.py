@@ -125,6 +125,8 @@ def test_pages_of_every_kind_of_study_make_sense(kind: str) -> None:
     if not study.ranked():
         assert "there is no best config" in found.text
         assert "compare " not in found.text.partition("What the search saw")[0]  # around no winner
+    if kind == "empty":
+        assert "This study holds no trial yet." in found.text
 
 
 def test_belief_says_what_to_expect_and_counts_the_trials_that_cannot_be_told_apart() -> None:

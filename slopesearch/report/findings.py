@@ -20,7 +20,9 @@ def counts(study: StudyRecord) -> str:
     told = ", ".join(f"{found[state]} {name}" for state, name in names.items() if found[state])
     given = sum(trial.is_given for trial in study.trials)
     apart = f" {given} of them given by hand, and left out where groups are compared." if given else ""
-    return f"{len(study.trials)} trials: {told}.{apart}" if told else "This study holds no trial yet."
+    return (
+        f"{counted(len(study.trials), 'trial')}: {told}.{apart}" if told else "This study holds no trial yet."
+    )
 
 
 def headline(study: StudyRecord, verdicts: Verdicts) -> str:

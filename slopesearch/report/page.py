@@ -15,7 +15,7 @@ from slopesearch.evidence.results import ConfirmedArm, confirmed_of, openings_of
 from slopesearch.evidence.statistics import ALPHA, FEWEST, Estimate
 from slopesearch.files import write_aside
 from slopesearch.report.answers_panel import QUESTIONS, Card, cards
-from slopesearch.report.findings import around, belief, headline, interval, lead, slope_words
+from slopesearch.report.findings import around, belief, counts, headline, interval, lead, slope_words
 from slopesearch.report.forest import arm_names, confirmed_forest, differences_forest, remarks, section
 from slopesearch.report.plots import COMPARING, PLOTS
 from slopesearch.report.style import Rows, adaptive, for_script, objective_name
@@ -75,6 +75,7 @@ def page(
         searched=[table for table in _searched_tables(study, confirmed) if table["rows"]]
         if is_search
         else [],
+        counts=counts(study),
         caution=adaptive(study.spec).strip() if figures else "",
         figures=figures,
         asked=asked(study),
