@@ -15,8 +15,11 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from slopesearch.report.page import tables_of, write_page
 from slopesearch.report.plots import PLOTS
+from slopesearch.report.summary import Verdicts
 from tests.conftest import QUICK
 from tests.synthetic import study_of
+from tests.test_answers_panel import CONFIRMED, compared
+from tests.test_verdicts import answer_of, side_of
 
 pytestmark = pytest.mark.browser
 SCREENSHOTS = Path(__file__).parents[1] / "screenshots"
@@ -82,6 +85,70 @@ def test_the_report_draws_every_figure_within_the_width(browser: Browser, tmp_pa
             page.emulate_media(color_scheme="dark")
             page.wait_for_function(f"before => ({ink})() !== before", arg=before)
             page.screenshot(path=SCREENSHOTS / "report-1440-dark.png", full_page=True)
+        assert heard == []
+        context.close()
+
+
+# Every text whose contrast with what lies behind it is below 4.5, as the rules for readers ask.
+FAINT = """() => {
+  const parts = colour => colour.match(/[\\d.]+/g).map(Number);
+  const light = colour => parts(colour).slice(0, 3).map(x => x / 255)
+    .map(x => x <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4)
+    .reduce((sum, x, i) => sum + x * [.2126, .7152, .0722][i], 0);
+  const behind = node => {
+    for (; node; node = node.parentElement) {
+      const colour = getComputedStyle(node).backgroundColor, alpha = parts(colour)[3];
+      if (alpha === undefined || alpha > .9) return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const labels = ".xtick text, .ytick text, .legendtext, .xtitle, .ytitle";  // the page gives their colour
+  return [...document.querySelectorAll("main *, nav a")].filter(node =>
+    [...node.childNodes].some(child => child.nodeType === 3 && child.data.trim())
+    && node.getClientRects().length && node.tagName !== "SCRIPT"
+    && (!node.closest("[data-figure]") || node.matches(labels))).filter(node => {
+    const style = getComputedStyle(node), ink = node.namespaceURI.endsWith("svg") ? style.fill : style.color;
+    const [a, b] = [light(ink), light(behind(node))].sort((x, y) => y - x);
+    return (a + .05) / (b + .05) < 4.5;
+  }).map(node => node.textContent.trim().slice(0, 40));
+}"""
+LAST_CARD = "() => [...document.querySelectorAll('.cards li')].at(-1).getBoundingClientRect().bottom"
+
+
+def test_the_first_screen_holds_the_six_answers(browser: Browser, tmp_path: Path) -> None:
+    study = study_of(120)
+    norm = answer_of(
+        side_of("before", 1, 0.01, 0), side_of("after", 1.02, 0.05, 1), side_of("none", 1.2, 0.01, 2),
+        question="norm",
+    )  # fmt: skip
+    verdicts = Verdicts(CONFIRMED, compared(norm))
+    write_page(study, tables_of(study), tmp_path / "report.html", verdicts)
+    for width, height, scheme in ((1440, 900, "light"), (1440, 900, "dark"), (390, 844, "light")):
+        context = browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme=scheme,  # type: ignore[arg-type]
+            offline=True,
+            has_touch=width < 600,
+        )
+        page = context.new_page()
+        heard = complaints(page)
+        page.goto((tmp_path / "report.html").as_uri())
+        page.wait_for_selector("html[data-drawn]", state="attached", timeout=60_000)
+        page.screenshot(path=SCREENSHOTS / f"answers-{width}-{scheme}.png")
+        assert page.locator(".cards li").count() == 6
+        assert page.evaluate(LAST_CARD) <= height
+        assert page.evaluate(WIDER) <= 0
+        assert page.evaluate(EMPTY) == []
+        assert page.evaluate(FAINT) == []
+        hint = page.locator("#confirmed .hint").first
+        hidden = page.evaluate(
+            "(box => box.scrollWidth > box.clientWidth + 1)(document.querySelector('#confirmed .scroll'))"
+        )
+        assert hint.is_visible() == hidden
+        assert hint.is_visible() or width > 600
+        assert not page.locator("#asked table").is_visible()  # folded
+        page.locator("#asked summary").click()
+        assert page.locator("#asked table").is_visible()
         assert heard == []
         context.close()
 

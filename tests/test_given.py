@@ -9,7 +9,8 @@ import optuna
 import pytest
 
 from slopesearch.config import Report, TrialConfig
-from slopesearch.report.page import counts, tables_of
+from slopesearch.report.findings import counts
+from slopesearch.report.page import tables_of
 from slopesearch.report.plots import COMPARING
 from slopesearch.search.events import Noted
 from slopesearch.search.given import OTHERS, Given, choices_of, misfits, place

@@ -6,9 +6,12 @@ from math import log, sqrt
 import pytest
 
 from slopesearch.cli.tables import study_json, study_table
+from slopesearch.evidence.arms import HE, Arm
 from slopesearch.evidence.health import Health, health, luck
+from slopesearch.evidence.results import ConfirmedArm, compare_with_pick, confirm_arm
 from slopesearch.report.page import page, tables_of
 from slopesearch.search.records import StudyRecord, TrialRecord
+from tests.conftest import make_config
 from tests.synthetic import record, study_with
 from tests.test_tables import render
 
@@ -63,7 +66,7 @@ def test_too_few_trials_for_the_space() -> None:
     assert found(sound(40)) == []
     assert only(sound(39), "note") == (
         "39 finished trials for 4 searched parameters, so the sampler has hardly begun; go on to 10 for "
-        "each: --trials 40."
+        "each: python -m slopesearch optimize --name s --trials 40"
     )
     assert "has not begun: all draws are random so far" in only(sound(20), "warning")
     assert "for 3 searched" in only([made(n, activation="relu") for n in range(25)], "note")
@@ -76,9 +79,9 @@ def test_the_best_learning_rate_at_an_end_of_its_range(lr: float, low: str, high
         f"The best learning rate, {lr:.3g}, lies at the {'lower' if lr < 1e-3 else 'upper'}"
     )
     assert text.endswith(
-        "end of its range, 0.0001 to 0.03: better ones may lie beyond. Search there: --from s --name s-2 "
-        f"--set 'space.lr={{low = {low}, high = {high}, log = true}}'."
-    ) or text.endswith(f"--set 'space.lr={{low = {low}, high = {high}, log = true}}'.")
+        "end of its range, 0.0001 to 0.03: better ones may lie beyond. Search there: python -m slopesearch "
+        f"optimize --from s --name s-2 --set 'space.lr={{low = {low}, high = {high}, log = true}}'"
+    )
 
 
 @pytest.mark.parametrize(("slope", "doubted"), [(0.49, True), (0.3, False)])
@@ -112,8 +115,8 @@ def test_a_choice_with_fewer_than_three_completed_runs() -> None:
     wide = {**SPACE, "activation": ["relu", "leaky_relu", "elu"]}
     two = [*sound(158), one(158, "COMPLETE"), one(159, "COMPLETE"), one(160, "PRUNED")]
     assert only(two, "note", space=wide) == (
-        "Fewer than 3 completed runs, so the study says nothing of: activation elu (2). Give it configs with "
-        "them: --try FILE."
+        "Fewer than 3 completed runs, so the study says nothing of: activation elu (2). Paired runs around "
+        "the winner do: python -m slopesearch compare s --only activation"
     )
     assert found([*two, one(161, "COMPLETE")], wide) == []
     assert "activation elu (0)." in only(sound(), "warning", space=wide)
@@ -136,7 +139,8 @@ def test_a_pruner_that_cannot_be_told_from_chance() -> None:
     assert text == (
         "The pruner cannot be told from chance since trial 50: of 10 runs that it would have stopped and "
         "that went to their end, 4 (40%) ended better than the median of the 100 it let through; no skill "
-        "would read 50%. Search without it: --from s --name s-2 --set pruner=none."
+        "would read 50%. The best trial, 150, is one of those. Search without it: python -m slopesearch "
+        "optimize --from s --name s-2 --set pruner=none"
     )
     assert found(judged(good=7, audited=7)) == []  # too few to say
     early = [*judged(good=0), *(made(number, attributes={"would_prune_at": 1}) for number in range(20))]
@@ -167,8 +171,8 @@ def test_failures(failed: int, grade: str) -> None:
     attributes = {"ended": "failed: OSError: gone"}
     faults = [made(160 + n, state="FAIL", value=None, attributes=attributes) for n in range(failed)]
     assert only([*sound(), *faults], grade) == (
-        f"{failed} of {160 + failed} trials failed, the last {159 + failed} (OSError: gone); "
-        f"`show s --trial {159 + failed}` prints its traceback."
+        f"{failed} of {160 + failed} trials failed, the last {159 + failed} (OSError: gone). "
+        f"Its traceback: python -m slopesearch show s --trial {159 + failed}"
     )
 
 
@@ -192,13 +196,74 @@ def test_the_last_hundred_found_nothing_and_what_more_of_them_would_bring() -> N
     text = only(flat, "note")
     assert text.startswith(
         "The last 100 trials found nothing that luck, about 0.0119, does not explain: the best was 0.9400 "
-        "before them and is 0.9400. 100 more would be expected to gain 0.0000;"
+        "before them and is 0.9400. 100 more would be expected to gain 0.0000."
     )
     scale = sum(0.0005 * n for n in range(10)) / 10 + 0.0005
     steps = [made(n, value=0.94 - 0.0005 * n) for n in range(11)]
     told = only([*steps, *[made(n, value=0.9) for n in range(11, 160)]], "note")
-    assert f"expected to gain {scale * log(260 / 160):.4f}; run `confirm` instead." in told
+    assert f"expected to gain {scale * log(260 / 160):.4f}. Run the best few on fresh seeds" in told
     assert found(flat[:119]) == []
+
+
+def confirmed_arm(role: str, losses: list[float], **fields: object) -> ConfirmedArm:
+    runs = [
+        record(n, "COMPLETE", 0.9, attributes={"val_loss": loss, "val_accuracy": 0.9})
+        for n, loss in enumerate(losses)
+    ]
+    return confirm_arm(Arm(roles=(role,), config=make_config(**fields)), runs, "val_accuracy")
+
+
+def test_what_was_done_since_the_search_is_not_advised_again() -> None:
+    """After `confirm` the advice is `compare`, and after that none; commands name the storage."""
+    flat = study_with(*[made(n, value=0.9 + min(n, 40) / 1000) for n in range(160)], space=SPACE)
+    wavy = [0.3 + 0.01 * (n % 3) for n in range(8)]
+    lead = [
+        *compare_with_pick([confirmed_arm("top 1", wavy), confirmed_arm(HE, [x + 0.2 for x in wavy], lr=0.1)])
+    ]
+    where = " --storage sqlite:///x.db"
+    texts = [
+        health(flat, done, answered, where)[0].text
+        for done, answered in (((), ()), (lead, ()), (lead, ("norm",)))
+    ]
+    assert texts[0].endswith("on fresh seeds instead: python -m slopesearch confirm s" + where)
+    assert texts[1].endswith("mattered instead: python -m slopesearch compare s" + where)
+    assert texts[2].endswith("gain 0.0000.")
+    assert "confirm" not in texts[1] + texts[2]
+
+
+def test_a_baseline_that_fresh_seeds_do_not_tell_from_the_pick_is_a_warning_then() -> None:
+    he = {"activation": "relu", "norm": "none", "lr": 1e-3}
+    study = study_with(
+        *sound(), made(160, value=0.957, **he), space=SPACE
+    )  # no more than luck, in the search
+    wavy = [0.3 + 0.01 * (n % 3) for n in range(8)]
+    near = [x + (0.004 if n % 2 else -0.003) for n, x in enumerate(wavy)]
+    level = compare_with_pick([confirmed_arm("top 1", wavy), confirmed_arm(HE, near, lr=0.1)])
+    (doubt,) = health(study, level)
+    found = level[1].difference
+    assert found is not None
+    assert found.p_loss is not None
+    assert found.p_loss > 0.05
+    mean = sum(a - b for a, b in zip(wavy, near, strict=True)) / 8
+    assert doubt.text.startswith(f"On 8 fresh seeds the pick cannot be told from {HE}: val_loss {mean:+.4f}")
+    apart = compare_with_pick(
+        [confirmed_arm("top 1", wavy), confirmed_arm(HE, [x + 1 for x in wavy], lr=0.1)]
+    )
+    assert health(study, apart) == []
+
+
+def test_a_question_that_was_answered_is_no_longer_lacking() -> None:
+    wide = {**SPACE, "activation": ["relu", "leaky_relu", "elu"]}
+    study = study_with(*sound(), space=wide)
+    assert "activation elu (0)" in health(study)[0].text
+    assert health(study, answered=("activation",)) == []
+
+
+def test_after_a_confirmation_the_picks_rate_is_the_one_at_an_end() -> None:
+    study = study_with(*sound(), space=SPACE)
+    at_end = confirmed_arm("top 1", [0.3, 0.31], lr=2.8e-2)
+    (doubt,) = health(study, [at_end], ("norm",))
+    assert doubt.text.startswith("The pick's learning rate, 0.028, lies at the upper end")
 
 
 def test_luck_is_what_the_validation_images_allow_and_of_a_loss_a_share() -> None:

@@ -260,7 +260,7 @@ def test_one_edited_trial_is_named_and_the_others_are_shown(
     assert "left out: trial 1 cannot be read" in output or "left out: the trial of id 2" in output
     page = Path("report.html").read_text()
     assert "<p>Left out: " in page
-    assert "1 trials: 1 completed." in page
+    assert "1 trial: 1 completed." in page
     code, output, errors = command("show")
     assert (code, errors) == (0, "")
     if "intermediate" not in statement and "seconds" not in statement:  # which `show` does not read

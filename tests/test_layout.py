@@ -29,9 +29,11 @@ ROUTE = [
     "checks",
     *("search.records", "search.textbook", "search.cover", "search.schedule", "search.sampler"),
     *("search.pruner", "search.space"),
-    *("search.rescue", "search.sqlite", "search.copies", "search.rows", "search.store", "search.ledger"),
+    *("search.rescue", "search.sqlite", "search.copies", "search.rows", "search.store", "search.choices"),
+    "search.ledger",
     *("search.given", "search.inherit"),
     *("evidence.statistics", "evidence.selection", "evidence.arms", "evidence.results", "evidence.pruning"),
+    "evidence.rates",
     *("evidence.health", "evidence.families", "evidence.answers", "evidence.literature"),
     *("search.messages", "search.faults", "search.worker", "search.worker_main"),
     *("search.launchers.inline", "search.launchers.process", "search.launchers"),
@@ -41,9 +43,9 @@ ROUTE = [
     *("runs.export", "runs.train", "runs.predict", "runs.replay"),
     *("report.summary", "report.style", "report.search_plots", "report.slope_plots", "report.choice_plots"),
     *("report.network_plots", "report.run_plots", "report.shape_plots", "report.plots", "report.forest"),
-    "report.page",
-    "report.dashboard",
-    *("cli.streams", "cli.verdict_tables", "cli.tables", "cli.answer_views", "cli.live", "cli.options"),
+    *("report.answers_panel", "report.findings", "report.page", "report.dashboard"),
+    *("cli.streams", "cli.verdict_tables", "cli.tables", "cli.ending", "cli.answer_views", "cli.live"),
+    "cli.options",
     *("cli.study_commands", "cli.search_commands", "cli.compare_command", "cli.model_commands"),
     *("cli.doctor_command", "cli.main", "__main__"),
 ]
@@ -53,7 +55,7 @@ KNOWS_TORCH = (
 )
 KNOWS_OPTUNA = (
     *("search.sampler", "search.pruner", "search.space", "search.sqlite", "search.store"),
-    *("search.ledger", "search.loop", "search.given", "search.inherit", "search.copies"),
+    *("search.choices", "search.ledger", "search.loop", "search.given", "search.inherit", "search.copies"),
     *("search.objective", "evidence.planned", "evidence.declared", "evidence.confirm"),
     "report.dashboard",
 )

@@ -15,12 +15,13 @@ from slopesearch.evidence.results import ConfirmedArm, Opening, TestedArm
 from slopesearch.evidence.selection import believed
 from slopesearch.evidence.statistics import Estimate
 from slopesearch.report.dashboard import annotate, study_note
-from slopesearch.report.page import belief, page, tables_of, write_page
+from slopesearch.report.findings import belief, lead, plainly
+from slopesearch.report.page import page, tables_of, write_page
 from slopesearch.report.plots import PLOTS, trial_rows, write_tables
 from slopesearch.report.style import adaptive, distance
+from slopesearch.report.summary import Verdicts
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.store import Store
-from slopesearch.wording import describe
 from tests.conftest import InProcess, make_config
 from tests.synthetic import record, spec_of, store, study_of, study_with
 
@@ -122,6 +123,7 @@ def test_pages_of_every_kind_of_study_make_sense(kind: str) -> None:
         assert word not in found.text.replace("information", "")
     if not study.ranked():
         assert "there is no best config" in found.text
+        assert "compare " not in found.text.partition("What the search saw")[0]  # around no winner
     if kind == "empty":
         assert "This study holds no trial yet." in found.text
 
@@ -130,12 +132,13 @@ def test_belief_says_what_to_expect_and_counts_the_trials_that_cannot_be_told_ap
     study = study_with(
         *(record(i, "COMPLETE", loss) for i, loss in enumerate((0.1, 0.09, 0.5))), objective="val_loss"
     )
-    said = " ".join(belief(study))
+    said = " ".join([lead(study, Verdicts()), *belief(study)])
     found = believed(study)
     assert found is not None
     assert found.value > 0.09  # the luckiest of three
-    assert f"On a fresh seed expect {found.value:.4f} ({found.low:.4f} to {found.high:.4f})" in said
-    assert "Trials that cannot be told from it by one run each: 1." in said
+    assert f"on a fresh seed expect {found.value:.4f} ({found.low:.4f} to {found.high:.4f})" in said
+    assert "the luckiest of 3 single runs" in said
+    assert "1 other run cannot be told from it" in said
 
 
 def test_what_was_confirmed_stands_first() -> None:
@@ -153,21 +156,26 @@ def test_what_was_confirmed_stands_first() -> None:
     )
     attributes = {"confirmed": [losing.model_dump(mode="json")]}
     confirmation = StudyRecord("x/confirm", study.spec, [], attributes)
-    html = page(study, tables_of(study), confirmation)
-    best = describe(arm.config)
-    for words in ("On fresh seeds", "top 1, &lt;b&gt;", "0.9100 (0.9028–0.9172)", "+0.0123"):
+    html = page(study, tables_of(study), Verdicts(confirmation))
+    for words in ("Confirmed on 10 fresh seeds", "top 1, &lt;b&gt;", "0.9100 (0.9028 to 0.9172)", "+0.0123"):
         assert words in html
-    for words in ("shrinkage", "0.3000 (0.2000–0.4000)", "a little optimistic", f"<td>{best}</td>"):
+    for words in ("shrinkage", "0.3000 ± 0.1000", "a little optimistic", f"<td>{arm.config.init}</td>"):
         assert words in html
-    assert html.index(f"The pick of `confirm`: {best}") < html.index("Trial ")
+    assert (
+        html.index(f"The pick: {plainly(arm.config)}.")
+        < html.index("Confirmed on")
+        < html.index("The best trials")
+    )
     assert "On the test set" not in html
-    assert html.index("On fresh seeds") < html.index("The best trials")
-    assert "On fresh seeds" not in page(study, tables_of(study))
+    assert "The best trial so far" not in html
+    assert "confirm digits-cnn" not in html  # it has run
+    assert "Confirmed on" not in page(study, tables_of(study))
     tested = TestedArm(arm=arm, runs=10, accuracy=losing.val_accuracy, loss=losing.val_loss)
     opening = Opening(opened="2026-01-01", arms=(arm,), seeds=10, tested=(tested,))
     attributes["openings"] = [opening.model_dump(mode="json")]
-    html = page(study, tables_of(study), confirmation)
+    html = page(study, tables_of(study), Verdicts(confirmation))
     assert "On the test set, opened once" in html
+    assert "; test accuracy 0.9100 (0.9028 to 0.9172)." in html
     assert "the pick, top 1" in html
 
 
@@ -223,7 +231,7 @@ def test_a_stored_study_gives_the_same_page(tmp_path: Path) -> None:
     assert "torch" in page(read, rows)  # the versions are told
 
 
-def test_a_verdict_has_no_page_and_no_notes_of_its_own(command_line: InProcess, tmp_path: Path) -> None:
+def test_a_verdict_has_no_page_of_its_own(command_line: InProcess, tmp_path: Path) -> None:
     (tmp_path / "studies").mkdir()
     store(study_of(3, name="a b/confirm"), tmp_path / "studies" / "slopesearch.db")
     for name in ("a b/confirm", "a b/test"):
@@ -231,10 +239,6 @@ def test_a_verdict_has_no_page_and_no_notes_of_its_own(command_line: InProcess, 
         assert refused.code == 2
         assert "python -m slopesearch report 'a b'" in refused.err
     assert not (tmp_path / "report.html").exists()
-    place = Store(f"sqlite:///{tmp_path}/studies/slopesearch.db")
-    annotate(place, place.read("a b/confirm"))
-    with place.open() as storage:
-        assert get_note(optuna.load_study(study_name="a b/confirm", storage=storage)) == ""
 
 
 def test_a_note_that_was_edited_stays(tmp_path: Path) -> None:
@@ -253,7 +257,7 @@ def test_a_note_that_was_edited_stays(tmp_path: Path) -> None:
 
 
 def test_a_name_in_a_note_keeps_its_spaces() -> None:
-    note = study_note(Store("sqlite:///x.db"), study_of(3, name="a  b\nc"))
+    note = study_note(Store("sqlite:///x.db"), study_of(3, name="a  b\nc"), Verdicts())
     assert "report 'a  b c' --storage" in note
 
 

@@ -14,7 +14,7 @@ from slopesearch.cli.answer_views import answer_view
 from slopesearch.evidence.answers import Answer, SideRuns, answer, answers_of, runs_of
 from slopesearch.evidence.families import Family, Side
 from slopesearch.evidence.literature import literature
-from slopesearch.report.forest import forest, section
+from slopesearch.report.forest import INK, forest, section
 from slopesearch.report.verdicts import contrast_rows, heading, run_rows, sentences, table
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.wording import RequestError
@@ -166,7 +166,10 @@ def test_rows_for_csv(told: Answer) -> None:
 
 def test_the_forest_has_an_interval_per_contrast_and_the_band_of_the_smallest_effect(told: Answer) -> None:
     drawn = json.loads(forest(told).to_json())
-    assert [trace["y"] for trace in drawn["data"]] == [*([name] for name in ("worse", "same", "edgy"))]
+    verdicts = {"worse": "worse", "same": "equivalent", "edgy": "not settled"}  # told in words, not by colour
+    assert [trace["y"] for trace in drawn["data"]] == [[f"{n}<br><i>{v}</i>"] for n, v in verdicts.items()]
+    assert {trace["meta"] for trace in drawn["data"]} == {INK}
+    assert not any("color" in trace["marker"] for trace in drawn["data"])
     mean = told.contrasts[0].val_loss.difference
     (x,) = drawn["data"][0]["x"]
     assert x == pytest.approx(100 * (np.exp(mean.mean) - 1))

@@ -11,6 +11,7 @@ from slopesearch.cli.answer_views import answer_view, answers_json, closing
 from slopesearch.cli.options import DataFolder, Devices, Json, Launcher, Pack, Storage, Workers, data_folder
 from slopesearch.cli.tables import say
 from slopesearch.evidence.answers import Answer
+from slopesearch.search.records import COMPARE
 from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
 
@@ -46,6 +47,7 @@ def compare_arms(
     with checked_torch_pair():
         from slopesearch.cli.live import display_on
         from slopesearch.evidence.compare import compare
+        from slopesearch.report.dashboard import annotate_all
         from slopesearch.search.settings import Settings
 
     progress, console = Console(stderr=as_json), Console()
@@ -70,6 +72,8 @@ def compare_arms(
         display=lambda: display_on(progress),
         tell=tell,
     )
+    if found.answers:
+        annotate_all(store, found.name.removesuffix(COMPARE))
     if as_json:
         print(answers_json(found.answers))
     elif found.answers:

@@ -2,18 +2,17 @@
 
 import shlex
 from collections.abc import Sequence
-from textwrap import wrap
 
 from rich.console import Console
 
-from slopesearch.cli.tables import counts_sentence, found_sentences, say
+from slopesearch.cli.tables import counts_sentence, doubt_lines, found_sentences, say, wrap_words
 from slopesearch.evidence.answers import answers_of
-from slopesearch.evidence.health import Health, health
+from slopesearch.evidence.health import COMMAND, Health, health
 from slopesearch.evidence.results import confirmed_of
 from slopesearch.report.summary import textbook_rows
 from slopesearch.search.records import COMPARE, CONFIRM, StudyRecord
 from slopesearch.search.store import Store
-from slopesearch.wording import counted, describe, fixed_choices, printable
+from slopesearch.wording import counted, describe, fixed_choices
 
 SCREEN = 24  # lines of a terminal; the last is the shell's
 RIVALS = 3
@@ -26,15 +25,17 @@ def ending(console: Console, store: Store, study: StudyRecord, notes: Sequence[s
     """
     confirmed = confirmed_of(store.find(study.name + CONFIRM, "ranking"))
     width = min(console.width, 100)
-    found = ["", *_wrapped(counts_sentence(study), width)]
+    found = ["", *wrap_words(counts_sentence(study), width)]
     for depth, sentence in found_sentences(study, confirmed):
-        found += _wrapped(sentence, width, "  " * depth)
+        found += wrap_words(sentence, width, "  " * depth)
     # A confirmation has baselines and runners-up of its own.
     textbook, rivals = ([], []) if confirmed else (_textbook(study, width), _rivals(study, width))
-    end = [line for note in notes for line in _wrapped(note, width)]
+    end = [line for note in notes for line in wrap_words(note, width)]
     end += ["", "Next:", *(f"  {line}" for line in next_commands(store, study))]
     room = SCREEN - 1 - len(found) - len(textbook) - len(end)
-    doubts = _doubts(store, study, width, room - len(rivals[:1]))
+    answered = answers_of(store.find(study.name + COMPARE, "ranking"))
+    found_doubtful = health(study, confirmed, answered, store.option)
+    doubts = _doubts(store, study, found_doubtful, width, room - len(rivals[:1]))
     rivals = rivals[: max(1, room - len(doubts))]
     for line in [*found, *rivals, *textbook, *doubts, *end]:
         say(console, line)
@@ -43,30 +44,17 @@ def ending(console: Console, store: Store, study: StudyRecord, notes: Sequence[s
 def next_commands(store: Store, study: StudyRecord) -> list[str]:
     """The three commands that a person would type now, with what each is for."""
     name, where = shlex.quote(study.name), store.option
-    command = "python -m slopesearch"
     confirmed = bool(confirmed_of(store.find(study.name + CONFIRM, "ranking")))
     compared = bool(answers_of(store.find(study.name + COMPARE, "ranking")))
     known = {
-        "is it real": (confirmed, f"{command} confirm {name}{where}"),
-        "what mattered": (compared, f"{command} compare {name}{where}"),
-        "as one page": (False, f"{command} report {name}{where}"),
-        "to train with": (not study.ranked(), f"{command} export {name} -o best.toml{where}"),
-        "look again": (False, f"{command} show {name}{where}"),
+        "is it real": (confirmed, f"{COMMAND} confirm {name}{where}"),
+        "what mattered": (compared, f"{COMMAND} compare {name}{where}"),
+        "as one page": (False, f"{COMMAND} report {name}{where}"),
+        "to train with": (not study.ranked(), f"{COMMAND} export {name} -o best.toml{where}"),
+        "look again": (False, f"{COMMAND} show {name}{where}"),
     }
     left = [f"{what:<15}{typed}" for what, (done, typed) in known.items() if not done]
     return left[:3] if study.ranked() else [left[-1]]
-
-
-def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    """Lines of a sentence, none wider than the terminal unless one word is; no word is broken."""
-    return wrap(
-        printable(text),
-        width,
-        initial_indent=indent,
-        subsequent_indent=indent + "  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 def _rivals(study: StudyRecord, width: int) -> list[str]:
@@ -83,21 +71,16 @@ def _rivals(study: StudyRecord, width: int) -> list[str]:
 def _textbook(study: StudyRecord, width: int) -> list[str]:
     rows = textbook_rows(study)
     told = "; ".join(f"{row['recipe']} {row['value']:.4f}" for row in rows)
-    return _wrapped(f"textbook, one run each: {told}.", width) if rows else []
+    return wrap_words(f"textbook, one run each: {told}.", width) if rows else []
 
 
-def _doubts(store: Store, study: StudyRecord, width: int, room: int) -> list[str]:
+def _doubts(store: Store, study: StudyRecord, doubts: Sequence[Health], width: int, room: int) -> list[str]:
     """As many of the doubts as there is room for, the first one at least, and where the others are."""
-    found = [_doubt(doubt, width) for doubt in health(study)]
     shown: list[str] = []
-    for number, lines in enumerate(found):
-        rest = len(found) - number - 1
+    for number, doubt in enumerate(doubts):
+        lines, rest = doubt_lines(doubt, width), len(doubts) - number - 1
         if number and len(shown) + len(lines) + bool(rest) > room:
-            more = f"{counted(rest + 1, 'doubt')} more: python -m slopesearch show {shlex.quote(study.name)}"
+            more = f"{counted(rest + 1, 'doubt')} more: {COMMAND} show {shlex.quote(study.name)}"
             return [*shown, more + store.option]
         shown += lines
     return shown
-
-
-def _doubt(doubt: Health, width: int) -> list[str]:
-    return _wrapped(f"{doubt.grade}: {doubt.text}", width)

@@ -172,6 +172,7 @@ def confirm_study(
     with checked_torch_pair():
         from slopesearch.cli.live import display_on
         from slopesearch.evidence.confirm import confirm
+        from slopesearch.report.dashboard import annotate_all
         from slopesearch.search.settings import Settings
 
     progress = Console(stderr=as_json)
@@ -185,6 +186,8 @@ def confirm_study(
         note=lambda text: say(progress, text),
         display=lambda: display_on(progress),
     )
+    if found.confirmed:
+        annotate_all(Store(storage), found.study.name)
     if found.confirmed and as_json:
         print(confirmation_json(found.confirmed, found.openings))
     elif found.confirmed:

@@ -16,7 +16,7 @@ from slopesearch.cli.verdict_tables import confirmation_of
 from slopesearch.evidence.answers import answers_of
 from slopesearch.evidence.pruning import why_stopped
 from slopesearch.evidence.results import confirmed_of, pick
-from slopesearch.report.summary import TOP
+from slopesearch.report.summary import TOP, Verdicts, verdicts_of
 from slopesearch.search.records import COMPARE, CONFIRM, VERDICTS, StudySummary
 from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
@@ -95,7 +95,8 @@ def show_study(
     else:
         is_search = not record.name.endswith(VERDICTS)
         confirmation = confirmation_of(store, record.name) if is_search else None
-        study_table(Console(), record, confirmation, store.option)
+        comparison = store.find(record.name + COMPARE, "ranking") if is_search else None
+        study_table(Console(), record, confirmation, answers_of(comparison), store.option)
 
 
 def report_study(
@@ -124,10 +125,10 @@ def report_study(
             f"python -m slopesearch report {shlex.quote(search)}{store.option}"
         )
     record = store.read(name, "page")
-    comparison = record if declared else store.find(record.name + COMPARE, "ranking")
+    verdicts = Verdicts(comparison=record) if declared else verdicts_of(store, record.name)
     tables = {} if declared else tables_of(record)  # the figures of a search
-    write_page(record, tables, out, store.find(record.name + CONFIRM, "ranking"), comparison)
-    answers = answers_of(comparison)
+    write_page(record, tables, out, verdicts, store.option)
+    answers = answers_of(verdicts.comparison)
     tables |= {"compare": contrast_rows(answers), "compare_runs": run_rows(answers)}
     console = Console()
     for sentence in record.left_out():

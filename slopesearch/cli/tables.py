@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 from textwrap import wrap
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from slopesearch.cli.verdict_tables import confirmed_sentences, mean_rows
 from slopesearch.config import Report, TrialConfig
-from slopesearch.evidence.health import health
+from slopesearch.evidence.health import COMMAND, Health, health
 from slopesearch.evidence.results import ConfirmedArm, Opening, confirmed_of, openings_of, pick
 from slopesearch.evidence.selection import believed, sentences
 from slopesearch.evidence.statistics import Estimate
@@ -32,16 +32,8 @@ def say(console: Console, text: str) -> None:
 
 
 def wrapped(console: Console, text: str, indent: str = "") -> None:
-    """Print text as data, see `say`, wrapped to the width of the console, its later lines indented by two."""
-    later = indent + "  "
-    for line in wrap(
-        printable(text),
-        console.width,
-        initial_indent=indent,
-        subsequent_indent=later,
-        break_long_words=False,
-        break_on_hyphens=False,
-    ):
+    """Print text as data, see `say`, wrapped to the width of the console, see `wrap_words`."""
+    for line in wrap_words(text, console.width, indent):
         say(console, line)
 
 
@@ -68,12 +60,17 @@ def summaries_table(
 
 
 def study_table(
-    console: Console, study: StudyRecord, confirmation: StudyRecord | None = None, where: str = ""
+    console: Console,
+    study: StudyRecord,
+    confirmation: StudyRecord | None = None,
+    answered: Collection[str] = (),
+    where: str = "",
 ) -> None:
     """Print the best config, the top five, the lead over the textbook, and doubts; or the confirmation.
 
-    Of a search that was confirmed, see `confirmation`, the pick stands in the place of the best. `where`: the
-    option that names the storage on a command line.
+    Of a search that was confirmed, see `confirmation`, the pick stands in the place of the best. `answered`
+    are the questions that a comparison has answered; `where` is the option that names the storage on a
+    command line.
     """
     if confirmed := confirmed_of(study):
         confirmation_table(console, confirmed, openings_of(study))
@@ -84,11 +81,31 @@ def study_table(
     _found_table(console, study, confirmed_of(confirmation))
     if confirmed_of(confirmation):
         say(console, f"Every arm: python -m slopesearch show {shlex.quote(study.name + CONFIRM)}{where}")
-    doubts = health(study)
+    doubts = health(study, confirmed_of(confirmation), answered, where)
     if doubts:
         console.print()
     for doubt in doubts:
-        wrapped(console, f"{doubt.grade}: {doubt.text}")
+        for line in doubt_lines(doubt, console.width):
+            say(console, line)
+
+
+def doubt_lines(doubt: Health, width: int) -> list[str]:
+    """The lines of a doubt, its command on a line of its own, which is not wrapped."""
+    words, command, rest = doubt.text.partition(COMMAND)
+    lines = wrap_words(f"{doubt.grade}: {words}", width)
+    return [*lines, f"  {printable(command + rest)}"] if command else lines
+
+
+def wrap_words(text: str, width: int, indent: str = "") -> list[str]:
+    """Lines of a text, the later ones indented by two; none is wider than the terminal unless one word is."""
+    return wrap(
+        printable(text),
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _means_table(console: Console, study: StudyRecord) -> None:

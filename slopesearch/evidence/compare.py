@@ -11,9 +11,9 @@ from slopesearch.config import TrialConfig
 from slopesearch.evidence.answers import Answer, answer, answers_of, families_of, runs_of
 from slopesearch.evidence.arms import paired
 from slopesearch.evidence.declared import declared
-from slopesearch.evidence.families import Family, changes
+from slopesearch.evidence.families import Family, changes, seeds_for
 from slopesearch.evidence.planned import Display, Planned, finished
-from slopesearch.evidence.questions import QUESTIONS, around, seeds_for
+from slopesearch.evidence.questions import QUESTIONS, around
 from slopesearch.evidence.results import confirmed_of, pick
 from slopesearch.evidence.tuning import Tuned, plan_of, tune, tuning_spec
 from slopesearch.search.records import COMPARE, CONFIRM, TUNE, StudyRecord

@@ -8,9 +8,9 @@ from statistics import median
 
 from slopesearch.config import TrialConfig
 from slopesearch.evidence.arms import TUNED, Arm, all_arms, baselines, choose_arms, paired
-from slopesearch.evidence.families import Side
+from slopesearch.evidence.families import STEPS, Side
 from slopesearch.evidence.planned import Display, Planned, finished
-from slopesearch.evidence.questions import STEPS, rates_around
+from slopesearch.evidence.questions import rates_around
 from slopesearch.evidence.results import (
     ConfirmedArm,
     Opening,

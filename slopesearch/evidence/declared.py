@@ -9,8 +9,7 @@ from typing import Any, get_args
 from optuna.trial import FixedTrial
 
 from slopesearch.config import Range, ResolvedSpace, ResolvedSpec, Space
-from slopesearch.evidence.families import Family, Metric, Side
-from slopesearch.evidence.questions import STEPS
+from slopesearch.evidence.families import STEPS, Family, Metric, Side
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.search.records import COMPARE
 from slopesearch.search.settings import Settings

@@ -5,11 +5,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from slopesearch.config import Noun, TrialConfig
+from slopesearch.config import Noun, ResolvedSpec, TrialConfig, values_of
 
 Metric = Literal["val_loss", "val_error"]
 
 ACTIVATION_SEEDS = 3  # times as many: differences between activations spread twice as much as other ones
+STEPS = (-3, -2, -1, 0, 1, 2)  # doublings of the winner's learning rate: most arms want less than it
+SLOPES = (0.001, 0.1, 0.2, 1 / 3)  # of leaky ReLU, beside the usual one
 
 
 class Side(Noun):
@@ -71,3 +73,31 @@ def changes(stored: Family, now: Family) -> list[str]:
     found += [f"{name} of an arm: stored {old}, now {new}" for name, old, new in sorted(differing)]
     same = stored == now.model_copy(update={"asks": stored.asks})  # a question may be put in other words
     return found if found or same else ["the learning rates to try differ"]
+
+
+def seeds_for(question: str, seeds: int) -> int:
+    """How many seeds a question takes: those asked for where one factor changes, else more."""
+    return seeds * ACTIVATION_SEEDS if question == "activation" else seeds
+
+
+def arms_around(question: str, spec: ResolvedSpec) -> int:
+    """How many arms a question around the winner of a search has; without the registries, which load torch.
+
+    Of a space that was narrowed the arms that this version knows are counted: `compare` leaves none out.
+    """
+    space = spec.space
+    match question:
+        case "activation":
+            return max(8, len(space.activation))
+        case "slope":
+            return 1 + len(SLOPES)
+        case "learned":
+            return 1 + 2 * sum(top > spec.slope_min for top in values_of(space.slope_max))
+        case "norm":
+            return 3
+    return max(7, len(space.init))
+
+
+def runs_to_answer(question: str, spec: ResolvedSpec, seeds: int) -> int:
+    """How many runs answer a question around a winner: those that tune its arms, and those on the seeds."""
+    return arms_around(question, spec) * (len(STEPS) + seeds_for(question, seeds))

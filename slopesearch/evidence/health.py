@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import log, log10, sqrt
 from statistics import fmean, median
@@ -12,11 +12,14 @@ from scipy.special import bdtr
 
 from slopesearch.config import Range, Space
 from slopesearch.evidence.pruning import audit, first_judged
+from slopesearch.evidence.results import ConfirmedArm, pick
 from slopesearch.evidence.selection import seed_noise
-from slopesearch.search.records import VERDICTS, StudyRecord, TrialRecord
+from slopesearch.evidence.statistics import ALPHA
+from slopesearch.search.records import AUDITED, VERDICTS, StudyRecord, TrialRecord
 from slopesearch.search.textbook import N_STARTUP, follows, textbook
 from slopesearch.wording import counted
 
+COMMAND = "python -m slopesearch"
 PER_PARAMETER = 10  # finished trials for each parameter that is searched
 COMPLETED = 3  # runs of a choice
 EDGE = 0.05  # of a range, at either end
@@ -29,20 +32,46 @@ TOP = 10  # runs whose spread says what more of them would bring
 
 @dataclass(frozen=True)
 class Health:
-    """Something doubtful about a study, and what to do about it; a warning may change its answer."""
+    """Something doubtful about a study, and what to do about it; a warning may change its answer.
+
+    A text that says what to type ends with it, from COMMAND on.
+    """
 
     grade: Literal["note", "warning"]
     text: str
 
 
-def health(study: StudyRecord) -> list[Health]:
+@dataclass(frozen=True)
+class Since:
+    """What was done since the search, so that no doubt advises it again.
+
+    `answered` are the questions that a comparison has answered. `where` is the option that names the storage
+    on a command line.
+    """
+
+    confirmed: Sequence[ConfirmedArm] = ()
+    answered: Collection[str] = ()
+    where: str = ""
+
+    def command(self, *words: str) -> str:
+        """What to type."""
+        return f"{COMMAND} {shlex.join(words)}{self.where}"
+
+
+def health(
+    study: StudyRecord,
+    confirmed: Sequence[ConfirmedArm] = (),
+    answered: Collection[str] = (),
+    where: str = "",
+) -> list[Health]:
     """What every check finds, warnings first; nothing for the studies of a verdict, which search nothing.
 
-    The study is read for its ranking at least.
+    The study is read for its ranking at least. For the others see `Since`.
     """
     if study.name.endswith(VERDICTS):
         return []
-    found = [one for check in CHECKS for one in check(study)]
+    since = Since(confirmed, answered, where)
+    found = [one for check in CHECKS for one in check(study, since)]
     return sorted(found, key=lambda one: one.grade == "note")
 
 
@@ -72,26 +101,29 @@ def _is_long_enough(study: StudyRecord) -> bool:
     return bool(study.ranked()) and len(_finished(study)) >= _needed(study)[1]
 
 
-def _anew(study: StudyRecord, change: str) -> str:
+def _anew(study: StudyRecord, since: Since, change: str) -> str:
     """What to type for a new study that begins with the trials of this one."""
-    name = shlex.quote(study.name)
-    return f"--from {name} --name {shlex.quote(study.name + '-2')} --set {shlex.quote(change)}"
+    return since.command("optimize", "--from", study.name, "--name", f"{study.name}-2", "--set", change)
 
 
-def _too_few(study: StudyRecord) -> Iterator[Health]:
+def _too_few(study: StudyRecord, since: Since) -> Iterator[Health]:
     finished, (searched, needed) = len(_finished(study)), _needed(study)
     if 0 < finished < needed:
         begun = "has hardly begun" if finished > N_STARTUP else "has not begun: all draws are random so far"
         yield Health(
             "note" if finished > N_STARTUP else "warning",
             f"{counted(finished, 'finished trial')} for {searched} searched parameters, so the sampler "
-            f"{begun}; go on to {PER_PARAMETER} for each: --trials {needed}.",
+            f"{begun}; go on to {PER_PARAMETER} for each: "
+            + since.command("optimize", "--name", study.name, "--trials", str(needed)),
         )
 
 
-def _edges(study: StudyRecord) -> Iterator[Health]:
-    """The best learning rate or fixed slope at an end of its range that could be moved."""
+def _edges(study: StudyRecord, since: Since) -> Iterator[Health]:
+    """The learning rate or fixed slope of the pick, or the best, at an end of a range that could be moved."""
+    whose = "pick's" if since.confirmed else "best"
     best = study.best().config if _is_long_enough(study) else None
+    if best is not None and since.confirmed:
+        best = pick(since.confirmed).arm.config
     names = {"lr": "learning rate", "negative_slope": "slope"}
     for field, name in names.items():
         axis, value = getattr(study.spec.space, field), getattr(best, field, None)
@@ -104,9 +136,9 @@ def _edges(study: StudyRecord) -> Iterator[Health]:
             table = f"{{low = {wider.low:.3g}, high = {wider.high:.3g}, log = {str(axis.log).lower()}}}"
             yield Health(
                 "warning",
-                f"The best {name}, {value:.3g}, lies at the {end} end of its range, {axis.low:g} to "
+                f"The {whose} {name}, {value:.3g}, lies at the {end} end of its range, {axis.low:g} to "
                 f"{axis.high:g}: better ones may lie beyond. Search there: "
-                f"{_anew(study, f'space.{field}={table}')}.",
+                f"{_anew(study, since, f'space.{field}={table}')}",
             )
 
 
@@ -125,47 +157,60 @@ def _wider(axis: Range, value: float, most: float | None) -> Range | None:
     return None
 
 
-def _unanswered(study: StudyRecord) -> Iterator[Health]:
+def _unanswered(study: StudyRecord, since: Since) -> Iterator[Health]:
     """The choices with too few completed runs; of a conditional one, where its condition held at all."""
     if not _is_long_enough(study):
         return
-    lacking, least = [], COMPLETED
+    lacking, asks, least = [], [], COMPLETED
+    questions = {"slope_mode": "learned", "slope_max": "learned"}
     for name in ("activation", "slope_mode", "slope_max", "norm", "init"):
         axis: Any = getattr(study.spec.space, name)
+        question = questions.get(name, name)
         drawn = Counter(getattr(trial.config, name, None) for trial in study.trials)
         ran = Counter(getattr(trial.config, name, None) for trial in study.ranked())
-        choices = () if isinstance(axis, Range) or drawn.total() == drawn[None] else axis
+        unasked = isinstance(axis, Range) or drawn.total() == drawn[None] or question in since.answered
+        choices = () if unasked else axis
         few = [f"{choice} ({ran[choice]})" for choice in choices if ran[choice] < COMPLETED]
         least = min([least, *(ran[choice] for choice in choices)])
         if few:
             lacking.append(f"{name} {', '.join(few)}")
+            asks.append(question)
     if lacking:
         yield Health(
             "note" if least else "warning",
             f"Fewer than {COMPLETED} completed runs, so the study says nothing of: {'; '.join(lacking)}. "
-            "Give it configs with them: --try FILE.",
+            "Paired runs around the winner do: "
+            + since.command("compare", study.name, "--only", ",".join(dict.fromkeys(asks))),
         )
 
 
-def _pruner(study: StudyRecord) -> Iterator[Health]:
+def _pruner(study: StudyRecord, since: Since) -> Iterator[Health]:
     """A pruner whose audited runs, behind the first trials, ended like those that it let through."""
     first = first_judged(study.spec)
     found = audit(study, first)
     runs, good = len(found.audited), sum(map(found.good, found.audited))
     if study.spec.pruner == "none" or runs < AUDITED_LEAST or len(found.passed) < AUDITED_LEAST:
         return
+    best = study.best()
+    too = f" The best trial, {best.number}, is one of those." if AUDITED in best.attributes else ""
     if bdtr(good, runs, found.no_skill) > BY_CHANCE:  # at most so many, without skill
         yield Health(
             "warning",
             f"The pruner cannot be told from chance since trial {first}: of {runs} runs that it would "
             f"have stopped and that went to their end, {good} ({good / runs:.0%}) ended better than the "
-            f"median of the {len(found.passed)} it let through; no skill would read {found.no_skill:.0%}. "
-            f"Search without it: {_anew(study, 'pruner=none')}.",
+            f"median of the {len(found.passed)} it let through; no skill would read {found.no_skill:.0%}."
+            f"{too} Search without it: {_anew(study, since, 'pruner=none')}",
         )
 
 
-def _textbook(study: StudyRecord) -> Iterator[Health]:
-    """A best trial that is a recipe of the textbook, or ahead of the best recipe by no more than luck."""
+def _textbook(study: StudyRecord, since: Since) -> Iterator[Health]:
+    """A best trial that is a recipe of the textbook, or ahead of the best recipe by no more than luck.
+
+    Once it was confirmed, a baseline that the pick cannot be told from.
+    """
+    if since.confirmed:
+        yield from _baselines(since.confirmed)
+        return
     recipes = textbook(study.spec)
     named = [
         (trial, name)
@@ -185,23 +230,35 @@ def _textbook(study: StudyRecord) -> Iterator[Health]:
         yield Health(
             "warning",
             f"The best trial is ahead of {recipe}, by {lead:.4f}, no more than luck, about "
-            f"{luck(study):.4f}; `confirm` compares both on fresh seeds.",
+            f"{luck(study):.4f}. Compare both on fresh seeds: {since.command('confirm', study.name)}",
         )
 
 
-def _failures(study: StudyRecord) -> Iterator[Health]:
+def _baselines(confirmed: Sequence[ConfirmedArm]) -> Iterator[Health]:
+    for row in confirmed:
+        found = row.difference
+        if not row.arm.is_baseline or found is None or found.p_loss is None or found.p_loss < ALPHA:
+            continue
+        yield Health(
+            "warning",
+            f"On {row.runs} fresh seeds the pick cannot be told from {', '.join(row.arm.roles)}: val_loss "
+            f"{found.val_loss.mean:+.4f} ± {found.val_loss.half:.4f} (family-wise p {found.p_loss:.2f}).",
+        )
+
+
+def _failures(study: StudyRecord, since: Since) -> Iterator[Health]:
     failed = [trial for trial in study.trials if trial.state == "FAIL"]
     if failed:
         last = failed[-1]
         yield Health(
             "warning" if len(failed) > FAILED_MANY * len(study.trials) else "note",
             f"{len(failed)} of {counted(len(study.trials), 'trial')} failed, the last {last.number} "
-            f"({last.ended.removeprefix('failed: ')}); `show {shlex.quote(study.name)} --trial "
-            f"{last.number}` prints its traceback.",
+            f"({last.ended.removeprefix('failed: ')}). Its traceback: "
+            + since.command("show", study.name, "--trial", str(last.number)),
         )
 
 
-def _diverged(study: StudyRecord) -> Iterator[Health]:
+def _diverged(study: StudyRecord, since: Since) -> Iterator[Health]:
     finished = _finished(study)
     diverged = [trial for trial in finished if trial.ended == "diverged"]
     if len(diverged) < DIVERGED_LEAST or len(diverged) < DIVERGED_NOTED * len(finished):
@@ -215,7 +272,7 @@ def _diverged(study: StudyRecord) -> Iterator[Health]:
     )
 
 
-def _found_nothing(study: StudyRecord) -> Iterator[Health]:
+def _found_nothing(study: StudyRecord, since: Since) -> Iterator[Health]:
     """The last WINDOW finished trials are ahead of those before them by no more than luck."""
     finished = _finished(study)
     last = {trial.number for trial in finished[-WINDOW:]}
@@ -229,8 +286,17 @@ def _found_nothing(study: StudyRecord) -> Iterator[Health]:
             "note",
             f"The last {WINDOW} trials found nothing that luck, about {luck(study):.4f}, does not explain: "
             f"the best was {old:.4f} before them and is {new:.4f}. {WINDOW} more would be expected to gain "
-            f"{_expected_gain(study, len(finished)):.4f}; run `confirm` instead.",
+            f"{_expected_gain(study, len(finished)):.4f}.{_instead(study, since)}",
         )
+
+
+def _instead(study: StudyRecord, since: Since) -> str:
+    """What brings more than further trials, where it has not been done."""
+    if not since.confirmed:
+        return f" Run the best few on fresh seeds instead: {since.command('confirm', study.name)}"
+    if not since.answered:
+        return f" Ask what in the pick mattered instead: {since.command('compare', study.name)}"
+    return ""
 
 
 def _expected_gain(study: StudyRecord, trials: int) -> float:
@@ -246,6 +312,6 @@ def _expected_gain(study: StudyRecord, trials: int) -> float:
     return scale * log((trials + WINDOW) / trials)
 
 
-CHECKS: tuple[Callable[[StudyRecord], Iterator[Health]], ...] = (
+CHECKS: tuple[Callable[[StudyRecord, Since], Iterator[Health]], ...] = (
     *(_too_few, _edges, _unanswered, _pruner, _textbook, _failures, _diverged, _found_nothing),
 )

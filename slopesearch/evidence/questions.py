@@ -3,20 +3,11 @@
 from collections.abc import Callable, Sequence
 
 from slopesearch.config import ResolvedSpec, TrialConfig, values_of
-from slopesearch.evidence.families import ACTIVATION_SEEDS, Family, Side
+from slopesearch.evidence.families import SLOPES, STEPS, Family, Side
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
 
 LEAKY = 0.01  # the slope that slopes and learnable ones are compared with
-SLOPES = (0.001, 0.1, 0.2, 1 / 3)
-STEPS = (
-    -3,
-    -2,
-    -1,
-    0,
-    1,
-    2,
-)  # doublings of the winner's learning rate: most arms want less than the rate that won
 
 
 def rates_around(rate: float) -> tuple[float, ...]:
@@ -81,7 +72,7 @@ def _slope(winner: TrialConfig, spec: ResolvedSpec) -> Family:
 def _learned(winner: TrialConfig, spec: ResolvedSpec) -> Family:
     fixed = _side(f"fixed {LEAKY:g}", with_slope(winner, LEAKY, None, spec))
     highest = [value for value in values_of(spec.space.slope_max) if value > spec.slope_min]
-    learned = [_side(f"learned, at most {top:g}", with_slope(winner, LEAKY, top, spec)) for top in highest]
+    learned = [_side(f"learned to {top:g}", with_slope(winner, LEAKY, top, spec)) for top in highest]
     twins = [_side(f"fixed, {side.name}", fixed.config, mean_of=side.name) for side in learned]
     pairs = tuple((side.name, twin.name) for side, twin in zip(learned, twins, strict=True))
     return Family(
@@ -132,11 +123,6 @@ QUESTIONS: dict[str, Callable[[TrialConfig, ResolvedSpec], Family]] = {
     "init": _init,
     "activation": _activation,
 }
-
-
-def seeds_for(question: str, seeds: int) -> int:
-    """How many seeds a question takes: those asked for where one factor changes, else more."""
-    return seeds * ACTIVATION_SEEDS if question == "activation" else seeds
 
 
 def around(winner: TrialConfig, spec: ResolvedSpec, questions: Sequence[str]) -> list[Family]:

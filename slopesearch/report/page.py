@@ -1,6 +1,6 @@
 """The report: one self-contained HTML page of a stored study, made without torch or a network."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +9,20 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from slopesearch.config import Range, StudySpec
-from slopesearch.evidence.answers import answers_of
-from slopesearch.evidence.health import health
-from slopesearch.evidence.results import confirmed_of, openings_of, pick
-from slopesearch.evidence.selection import believed, sentences
-from slopesearch.evidence.statistics import Estimate
+from slopesearch.evidence.answers import Answer, answers_of
+from slopesearch.evidence.health import COMMAND, Health, health
+from slopesearch.evidence.results import ConfirmedArm, confirmed_of, openings_of, pick
+from slopesearch.evidence.statistics import ALPHA, FEWEST, Estimate
 from slopesearch.files import write_aside
-from slopesearch.report.forest import remarks, section
+from slopesearch.report.answers_panel import QUESTIONS, Card, cards
+from slopesearch.report.findings import around, belief, counts, headline, interval, lead, slope_words
+from slopesearch.report.forest import arm_names, confirmed_forest, differences_forest, remarks, section
 from slopesearch.report.plots import COMPARING, PLOTS
-from slopesearch.report.style import Rows, completed, few, for_script, objective_name
-from slopesearch.report.summary import TOP, textbook_rows
+from slopesearch.report.style import Rows, adaptive, for_script, objective_name
+from slopesearch.report.summary import NO_VERDICTS, TOP, Verdicts, textbook_rows
 from slopesearch.search.records import StudyRecord
 from slopesearch.search.rows import collector_at_rest
+from slopesearch.training.devices import usable_cores
 from slopesearch.wording import counted, describe
 
 
@@ -32,23 +34,16 @@ def tables_of(study: StudyRecord, names: Iterable[str] = PLOTS) -> dict[str, Row
 
 
 def write_page(
-    study: StudyRecord,
-    tables: dict[str, Rows],
-    path: Path,
-    confirmation: StudyRecord | None = None,
-    comparison: StudyRecord | None = None,
+    study: StudyRecord, tables: dict[str, Rows], path: Path, verdicts: Verdicts = NO_VERDICTS, where: str = ""
 ) -> None:
     """Write the page in one step. Raises OSError where the folder cannot be written to."""
-    write_aside(path, page(study, tables, confirmation, comparison).encode())
+    write_aside(path, page(study, tables, verdicts, where).encode())
 
 
 def page(
-    study: StudyRecord,
-    tables: dict[str, Rows],
-    confirmation: StudyRecord | None = None,
-    comparison: StudyRecord | None = None,
+    study: StudyRecord, tables: dict[str, Rows], verdicts: Verdicts = NO_VERDICTS, where: str = ""
 ) -> str:
-    """The page as HTML; `confirmation` and `comparison` are the studies that the commands made of it.
+    """The page as HTML; `where` is the option that names the storage on a command line.
 
     A comparison of declared arms has no search: it is the study itself, without tables. All text of the
     study is escaped, on the page and inside its scripts.
@@ -58,20 +53,32 @@ def page(
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    found = [_confirmed_table(confirmation), _tested_table(confirmation)]
-    if study is not comparison:
-        found += [_top_table(study), _textbook_table(study)]
+    is_search = study is not verdicts.comparison
+    answers = answers_of(verdicts.comparison)
+    confirmed = confirmed_of(verdicts.confirmation)
+    found = cards(study, verdicts)
     return environment.get_template("page.html").render(
         study=study,
-        counts=counts(study),
+        headline=headline(study, verdicts),
         left_out=study.left_out(),
-        asked=asked(study),
-        belief=[] if study is comparison else [*picked(confirmation), *belief(study)],
-        answers=[section(answer) for answer in answers_of(comparison).values()],
-        remarks=remarks(answers_of(comparison)),
-        doubts=[] if study is comparison else health(study),
-        tables=[table for table in found if table["rows"]],
+        lead=lead(study, verdicts) if is_search else " ".join(one.family.asks for one in answers.values()),
+        cards=found,
+        legend=_legend(found, answers, confirmed),
+        where=where.strip(),
+        cores=counted(usable_cores(), "core"),
+        confirmed=_confirmed_section(confirmed, verdicts.confirmation, study.spec),
+        answers=[section(answer) for answer in sorted(answers.values(), key=_place)],
+        around=around(answers, confirmed) if is_search else "",
+        remarks=remarks(answers),
+        belief=belief(study, verdicts) if is_search else [],
+        doubts=[_doubt(one) for one in health(study, confirmed, answers, where)] if is_search else [],
+        searched=[table for table in _searched_tables(study, confirmed) if table["rows"]]
+        if is_search
+        else [],
+        counts=counts(study),
+        caution=adaptive(study.spec).strip() if figures else "",
         figures=figures,
+        asked=asked(study),
         plotly=Markup(get_plotlyjs()),
     )
 
@@ -88,14 +95,35 @@ def _figure(name: str, rows: Rows, spec: StudySpec) -> dict[str, Any]:
     }
 
 
-def counts(study: StudyRecord) -> str:
-    """The number of trials by how they ended, in a sentence."""
-    names = {"COMPLETE": "completed", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "unfinished"}
-    found = {state: study.count(state) for state in names}
-    told = ", ".join(f"{found[state]} {name}" for state, name in names.items() if found[state])
-    given = sum(trial.is_given for trial in study.trials)
-    apart = f" {given} of them given by hand, and left out where groups are compared." if given else ""
-    return f"{len(study.trials)} trials: {told}.{apart}" if told else "This study holds no trial yet."
+def _legend(
+    found: Sequence[Card], answers: dict[str, Answer], confirmed: Sequence[ConfirmedArm]
+) -> list[str]:
+    """What the numbers in the cards are, in as few sentences as do."""
+    told = []
+    if answers:
+        smallest = {f"{100 * (a.family.smallest_loss - 1):.3g} %" for a in answers.values()}
+        told.append(
+            "Effects are differences on paired seeds with 95 % intervals. Settled: tested to be at least "
+            f"{' or '.join(sorted(smallest))} of the loss, or tested to be less."
+        )
+    if confirmed and any("of confirm" in card.evidence for card in found):
+        told.append(
+            "The arms of a confirmation differ in more than one choice, and the pick was chosen by these "
+            "runs, which flatters it: they compare configs, not choices."
+        )
+    return told
+
+
+def _place(answer: Answer) -> int:
+    """The place of an answer on the page: that of its question."""
+    question = answer.family.question
+    return list(QUESTIONS).index(question) if question in QUESTIONS else len(QUESTIONS)
+
+
+def _doubt(doubt: Health) -> dict[str, str]:
+    """A doubt with its command apart."""
+    words, command, rest = doubt.text.partition(COMMAND)
+    return {"grade": doubt.grade, "text": words, "command": command + rest}
 
 
 def asked(study: StudyRecord) -> list[tuple[str, str]]:
@@ -131,58 +159,65 @@ def _axis(axis: Range | tuple[Any, ...] | None) -> str:
     return ", ".join(map(str, axis or ()))
 
 
-def belief(study: StudyRecord) -> list[str]:
-    """The best config in a sentence, and the reasons to expect less of it, in one sentence each."""
-    ranked, spec = completed(study), study.spec
-    if not ranked:
-        return ["No trial has run to its end yet, so there is no best config."]
-    best = study.ranked()[0]
-    assert best.config is not None
-    assert best.value is not None
-    told = [
-        f"Trial {best.number}: {describe(best.config)}. {objective_name(spec).capitalize()} {best.value:.4f}."
-    ]
-    told += sentences(believed(study))
-    told.append(
-        f"It is the best of {len(ranked)} single runs that were chosen and ranked by the same images; "
-        f"fresh seeds are what `confirm` runs.{few(len(ranked), 10)}"
-    )
-    return told
-
-
-def picked(confirmation: StudyRecord | None) -> list[str]:
-    """The pick of the confirmation in a sentence; nothing without one."""
-    confirmed = confirmed_of(confirmation)
+def _confirmed_section(
+    confirmed: Sequence[ConfirmedArm], confirmation: StudyRecord | None, spec: StudySpec
+) -> dict[str, Any]:
+    """The forest of a confirmation, the pick's differences, and their tables; empty without one."""
     if not confirmed:
-        return []
-    best = pick(confirmed)
-    return [
-        f"The pick of `confirm`: {describe(best.arm.config)}. Validation accuracy "
-        f"{_interval(best.val_accuracy)} on {best.runs} fresh seeds (mean, 95 %)."
+        return {}
+    differences = differences_forest(confirmed)
+    rivals = [row for row in confirmed if row.difference is not None]
+    level = [
+        name
+        for name, row in zip(arm_names(confirmed), confirmed, strict=True)
+        if row.difference is not None and (row.difference.p_loss is None or row.difference.p_loss >= ALPHA)
     ]
-
-
-def _confirmed_table(confirmation: StudyRecord | None) -> dict[str, Any]:
-    """The table of the confirmed arms, best first."""
-    rows = [
-        (
-            ", ".join(row.arm.roles),
-            describe(row.arm.config),
-            row.runs,
-            _interval(row.val_accuracy),
-            _interval(row.val_loss),
-            "-" if row.arm.searched is None else f"{row.arm.searched:.4f}",
-            "-" if row.shrinkage is None else f"{row.shrinkage:+.4f}",
-        )
-        for row in confirmed_of(confirmation)
-    ]
-    measured = ("val_accuracy (95 %)", "val_loss (95 %)", "searched", "shrinkage")
+    told = ""
+    if rivals and any(row.difference is not None and row.difference.p_loss is None for row in rivals):
+        told = f"A verdict takes {FEWEST} seeds: these are intervals."
+    elif rivals:
+        told = f"The pick is told apart from {len(rivals) - len(level)} of {len(rivals)} other arms"
+        told += f", not from {', '.join(level)}." if level else "."
+    if rivals:
+        told += " Left all runs, right the same seed by seed, on a scale that is logarithmic far from zero."
     return {
-        "caption": "On fresh seeds, the pick first: means of the runs",
-        "header": ("role", "config", "runs", *measured),
+        "seeds": pick(confirmed).runs,
+        "sentence": told,
+        "forest": for_script(confirmed_forest(confirmed, spec)),
+        "differences": "" if differences is None else for_script(differences),
+        "tables": [
+            table for table in (_confirmed_table(confirmed), _tested_table(confirmation)) if table["rows"]
+        ],
+    }
+
+
+def _confirmed_table(confirmed: Sequence[ConfirmedArm]) -> dict[str, Any]:
+    """The table of the confirmed arms, best first."""
+    rows = []
+    for place, row in enumerate(confirmed, start=1):
+        config, apart = row.arm.config, row.difference
+        p = "" if apart is None or apart.p_loss is None else f"{apart.p_loss:.3f}"
+        rows.append(
+            (
+                place,
+                *(config.activation, slope_words(config), config.norm, config.init, f"{config.lr:.2g}"),
+                *(_about(row.val_accuracy), _about(row.val_loss)),
+                "" if apart is None else _about(apart.val_loss, "+"),
+                p,
+                "" if row.arm.searched is None else f"{row.arm.searched:.4f}",
+                "" if row.shrinkage is None else f"{row.shrinkage:+.4f}",
+                ", ".join(row.arm.roles),
+            )
+        )
+    header = ("", "activation", "slope", "norm", "init", "lr", "val_accuracy ± 95 %", "val_loss ± 95 %")
+    compared = ("pick minus this", "p", "searched", "shrinkage", "why it is here")
+    return {
+        "caption": f"Each config on {pick(confirmed).runs} fresh seeds, the pick first",
+        "header": (*header, *compared),
         "rows": rows,
-        "note": "The intervals cover fresh seeds on the same validation images that chose the configs, so "
-        "the mean of the pick is still a little optimistic.",
+        "note": "Pick minus this: of val_loss, seed by seed. p is family-wise (max-T of sign flips over all "
+        "arms), from six seeds on. The pick was "
+        "chosen by these runs, so its lead is a little flattered.",
     }
 
 
@@ -192,19 +227,24 @@ def _tested_table(confirmation: StudyRecord | None) -> dict[str, Any]:
     times = "once" if len(openings) == 1 else f"{len(openings)} times, here the last"
     rows = [
         (
-            ", ".join([*(["the pick"] if place == 0 else []), *tested.arm.roles]),
             describe(tested.arm.config),
             tested.runs,
-            _interval(tested.accuracy),
+            interval(tested.accuracy, is_share=True),
+            ", ".join([*(["the pick"] if place == 0 else []), *tested.arm.roles]),
         )
         for place, tested in enumerate(openings[-1].tested if openings else ())
     ]
-    header = ("role", "config", "runs", "test_accuracy (95 %)")
+    header = ("config", "runs", "test_accuracy (95 %)", "why it is here")
     return {"caption": f"On the test set, opened {times}", "header": header, "rows": rows}
 
 
-def _interval(estimate: Estimate) -> str:
-    return f"{estimate.mean:.4f} ({estimate.low:.4f}–{estimate.high:.4f})"
+def _about(found: Estimate, sign: str = "") -> str:
+    return f"{found.mean:{sign}.4f} ± {found.half:.4f}"
+
+
+def _searched_tables(study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -> list[dict[str, Any]]:
+    """What the search ranks first; the textbook's recipes too, where fresh seeds have not said better."""
+    return [_top_table(study), *([] if confirmed else [_textbook_table(study)])]
 
 
 def _top_table(study: StudyRecord) -> dict[str, Any]:

@@ -1,14 +1,33 @@
 """What the terminal and the page both say of a study: its best few, the textbook, a caution."""
 
+from dataclasses import dataclass
 from typing import Any
 
-from slopesearch.search.records import VERDICTS, StudyRecord, TrialRecord
+from slopesearch.search.records import COMPARE, CONFIRM, TUNE, VERDICTS, StudyRecord, TrialRecord
+from slopesearch.search.store import Store
 from slopesearch.search.textbook import follows, textbook
 
 TOP = 5  # how many of the completed trials are shown
 
 # Of diagnostics without an order: the share of dead units and the gradients came out otherwise there.
 NOT_COMPARABLE = "made by an earlier version, which looked behind the pool: not comparable with newer ones"
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What `confirm` and `compare` stored beside a search; None where they did not run."""
+
+    confirmation: StudyRecord | None = None
+    comparison: StudyRecord | None = None
+    tuning: StudyRecord | None = None
+
+
+NO_VERDICTS = Verdicts()
+
+
+def verdicts_of(store: Store, name: str) -> Verdicts:
+    """The studies of the verdict of a search, read for their ranking."""
+    return Verdicts(*(store.find(name + part, "ranking") for part in (CONFIRM, COMPARE, TUNE)))
 
 
 def textbook_rows(study: StudyRecord) -> list[dict[str, Any]]:

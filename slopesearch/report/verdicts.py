@@ -19,9 +19,14 @@ def in_unit(value: float, metric: Metric) -> float:
 
 
 def label(answer: Answer, name: str) -> str:
-    """A side's name; of a learned mean, the slope that it is."""
-    side = answer.family.side(name)
-    return f"fixed {answer.side(name).config.negative_slope:.3g}" if side.mean_of else name
+    """A side's name; of a learned mean, the slope that it is; of a bound, words that are no learned value."""
+    side, config = answer.family.side(name), answer.side(name).config
+    if side.mean_of:
+        return f"fixed {config.negative_slope:.3g}"
+    if config.slope_mode == "learnable" and answer.family.question in ("learned", "activation"):
+        whose = "" if answer.family.question == "learned" else f"{config.activation} "
+        return f"{whose}learned, at most {config.slope_max:g}"
+    return name
 
 
 def heading(answer: Answer) -> str:
@@ -70,6 +75,18 @@ def _interval(found: Estimate, metric: Metric) -> str:
     mean, low, high = (in_unit(value, metric) for value in (found.mean, found.low, found.high))
     digits = 0 if max(abs(low), abs(high)) >= 20 else 1 if metric == "val_loss" else 2
     return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def effect(found: Judgement, metric: Metric) -> str:
+    """A difference in the unit that people read, with its 95 % interval."""
+    name, unit = ("loss", "%") if metric == "val_loss" else ("error", "points")
+    mean, interval = _interval(found.difference, metric).split(" ", 1)
+    return f"{name} {mean} {unit} {interval}"
+
+
+def word(found: Judgement) -> str:
+    """A verdict in a word or two."""
+    return {"NEGLIGIBLE": "too small to matter"}.get(found.verdict, found.verdict.lower())
 
 
 def sentences(answer: Answer) -> list[str]:

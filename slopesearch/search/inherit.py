@@ -10,18 +10,9 @@ from optuna.storages._rdb import models
 from sqlalchemy import insert
 
 from slopesearch.config import ResolvedSpec, StudySpec
+from slopesearch.search.choices import PARAMS, TRIALS
 from slopesearch.search.given import OTHERS, Given, choices_of, misfits, place
-from slopesearch.search.ledger import (
-    ATTRIBUTES,
-    FINITE,
-    PARAMS,
-    STEPS,
-    TRIALS,
-    VALUES,
-    Placed,
-    attribute_rows,
-    now,
-)
+from slopesearch.search.ledger import ATTRIBUTES, FINITE, STEPS, VALUES, Placed, attribute_rows, now
 from slopesearch.search.records import BEGUN, TAKEN, StudyRecord, TrialRecord
 from slopesearch.wording import RequestError, counted, differences
 

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sqlalchemy import Connection, Executable, bindparam, delete, func, insert, select, update
 
 from slopesearch.config import ResolvedSpec, TrialConfig, TrialResult
+from slopesearch.search.choices import PARAMS, TRIALS, choice_rows
 from slopesearch.search.records import (
     AUDITED,
     GIVEN,
@@ -41,8 +42,6 @@ from slopesearch.wording import RequestError, StudyFailedError, short
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 STUDIES = models.StudyModel.__table__
-TRIALS = models.TrialModel.__table__
-PARAMS = models.TrialParamModel.__table__
 ATTRIBUTES = models.TrialUserAttributeModel.__table__
 SYSTEM = models.TrialSystemAttributeModel.__table__  # what a sampler notes for itself
 STEPS = models.TrialIntermediateValueModel.__table__
@@ -331,6 +330,8 @@ class Ledger:
                 value = distribution.to_internal_repr(drawn.params[name])
                 row = {"param_value": value, "distribution_json": distribution_to_json(distribution)}
                 rows.append({"trial_id": trial_id, "param_name": name, **row})
+        if not drawn.distributions:  # a planned run
+            rows = choice_rows(trial_id, job.config, self.spec.space)
         self._write(insert(PARAMS), rows)
         notes = drawn.system_attrs
         if stored is not None:

@@ -1,0 +1,36 @@
+"""The learning rates that were tried with one config, and which of them cannot be told apart."""
+
+from math import log, sqrt
+
+from slopesearch.config import TrialConfig
+from slopesearch.evidence.selection import OF_LOG_LOSS, Z
+from slopesearch.search.records import StudyRecord
+
+APART = Z * sqrt(2) * OF_LOG_LOSS  # of the logarithms of two losses that seeds alone may set so far apart
+
+
+def tuned_losses(config: TrialConfig, tuning: StudyRecord | None) -> dict[float, float]:
+    """The loss of each learning rate that was tried with a config, from the lowest rate up.
+
+    Each was run once, all on the same seed. A run that diverged has the loss at which it ended.
+    """
+    found = {}
+    for trial in tuning.trials if tuning else []:
+        if trial.config is None or trial.value is None or trial.state not in ("COMPLETE", "PRUNED"):
+            continue
+        same = {"lr", "init_seed", "order_seed", "val_size"}
+        if trial.config.model_dump(exclude=same) == config.model_dump(exclude=same):
+            found[trial.config.lr] = trial.value
+    return dict(sorted(found.items()))
+
+
+def level_rates(rate: float, losses: dict[float, float]) -> list[float]:
+    """The rates around one whose losses are within the luck of two single runs of its own loss."""
+    rates = list(losses)
+    near = [abs(log(losses[other]) - log(losses[rate])) <= APART for other in rates]
+    low = high = rates.index(rate)
+    while low > 0 and near[low - 1]:
+        low -= 1
+    while high + 1 < len(rates) and near[high + 1]:
+        high += 1
+    return rates[low : high + 1]
