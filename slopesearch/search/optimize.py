@@ -202,7 +202,7 @@ def run_study(
             listen(Noted(f"{name} {heritage.sentence}"))
         schedule = Schedule(spec)
         known = kept(storage, study_id, spec)
-        backlog = Backlog(spec, wanted := joined(known, given), schedule)
+        backlog = Backlog(spec, wanted := joined(known, given), schedule, given)
         sampler = SeededSampler(SAMPLERS[spec.sampler], spec.seed, schedule, size)
         ledger = Ledger(storage, study_id, spec, sampler, PRUNERS[spec.pruner]())
         before = ledger.load(backlog.see)
