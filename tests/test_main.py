@@ -42,7 +42,7 @@ def told_and_running(store: Store) -> tuple[int, int]:
         rows = store.summaries()
     except RequestError:  # there is no such file yet
         return 0, 0
-    return sum(row.complete + row.pruned for row in rows), sum(row.running for row in rows)
+    return sum(row.complete + row.pruned for row in rows), sum(row.running + row.waiting for row in rows)
 
 
 @pytest.mark.parametrize(

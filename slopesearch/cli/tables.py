@@ -56,10 +56,16 @@ def summaries_table(
     console: Console, summaries: Sequence[StudySummary], confirmed: Mapping[str, float]
 ) -> None:
     """Print a line per study; `confirmed` has the mean objective of a search's pick on fresh seeds."""
-    table = _table("study", "complete", "pruned", "running", "failed", "best", "confirmed")
+    table = _table("study", "complete", "pruned", "unfinished", "failed", "best", "confirmed")
     for row in summaries:
-        table.add_row(*map(_cell, (*asdict(row).values(), confirmed.get(row.name))))
-    console.print(table if summaries else "no studies yet; `python -m slopesearch optimize` makes one")
+        unfinished = (
+            f"{row.waiting} waiting" if row.waiting else f"{row.running} running" if row.running else 0
+        )
+        ended = row.complete, row.pruned, unfinished, row.failed, row.best, confirmed.get(row.name)
+        table.add_row(*map(_cell, (row.name, *ended)))
+    console.print(table if summaries else "no studies yet; python -m slopesearch optimize makes one")
+    if any(row.waiting for row in summaries):
+        say(console, "waiting: to be run again, since the process that ran them has ended")
 
 
 def study_table(
@@ -97,11 +103,12 @@ def _means_table(console: Console, study: StudyRecord) -> None:
 
 def _found_table(console: Console, study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -> None:
     complete, pruned, failed = (study.count(state) for state in ("COMPLETE", "PRUNED", "FAIL"))
-    running = study.count("RUNNING")
-    unfinished = f", {running} unfinished" if running else ""
-    say(
+    unfinished = f", {study.running} running" if study.running else ""
+    unfinished = f", {study.waiting} waiting to be run again" if study.waiting else unfinished
+    console.print()
+    wrapped(
         console,
-        f"\n{printable(study.name)}: {complete + pruned} trials, {pruned} of them pruned, "
+        f"{printable(study.name)}: {complete + pruned} trials, {pruned} of them pruned, "
         f"{failed} failed{unfinished} ({study.spec.dataset}, {study.spec.model})",
     )
     for sentence in study.left_out():
@@ -257,7 +264,8 @@ def study_json(study: StudyRecord, top: Sequence[TrialRecord]) -> str:
             "spec": study.spec.model_dump(mode="json"),
             "complete": study.count("COMPLETE"),
             "pruned": study.count("PRUNED"),
-            "running": study.count("RUNNING"),
+            "running": study.running,
+            "waiting": study.waiting,
             "failed": study.count("FAIL"),
             "top": [_trial_data(trial) for trial in top],
             "textbook": textbook_rows(study),
