@@ -12,7 +12,7 @@ from slopesearch.cli.options import DataFolder, Device, Storage, StudyName, data
 from slopesearch.cli.tables import replay_table, say
 from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
-from slopesearch.wording import counted, describe, printable
+from slopesearch.wording import counted, describe, printable, read_toml
 
 
 def export_config(
@@ -65,6 +65,9 @@ def train_config(
     device: Device = "auto",
 ) -> None:
     """Train a config for long, or go on from its last epoch; test it once, at the end."""
+    read_toml(file, "config file")  # or a refusal, before torch is loaded
+    folder = data_folder(data)
+
     from slopesearch.training.devices import checked_torch_pair
 
     with checked_torch_pair():
@@ -77,7 +80,6 @@ def train_config(
     asked = for_training(read_config_file(file), epochs, seed, train_size, not everything)
     config, console = asked.config, Console()
     where = one_device(device)
-    folder = data_folder(data)
     find(config.dataset, folder, lambda text: say(console, text))
     run = out or Path("runs") / file.stem
     with open_run(run, asked):
@@ -127,15 +129,16 @@ def replay_stored(
     device: Device = "auto",
 ) -> None:
     """Train the config of a stored trial again, and compare the curves."""
+    store, console = Store(storage), Console()
+    study = store.read_search(name, "ranking")
+    (stored,) = store.whole(study, [study.trial(trial)])
+
     from slopesearch.training.devices import checked_torch_pair
 
     with checked_torch_pair():
         from slopesearch.runs.replay import largest_difference, replay_trial, what_differs
         from slopesearch.training.devices import one_device
 
-    store, console = Store(storage), Console()
-    study = store.read_search(name, "ranking")
-    (stored,) = store.whole(study, [study.trial(trial)])
     where = one_device(device)
     curve = replay_trial(stored, data_folder(data), where)
     replay_table(console, stored.curve, curve)

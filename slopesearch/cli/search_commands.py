@@ -19,10 +19,12 @@ from slopesearch.cli.options import (
     Storage,
     StudyName,
     Workers,
+    check_fields,
     data_folder,
     parse_seconds,
     parse_set,
 )
+from slopesearch.cli.shipped import study_file
 from slopesearch.cli.tables import confirmation_json, confirmation_table, say, study_table
 from slopesearch.cli.verdict_tables import confirmation_of
 from slopesearch.search.sqlite import DEFAULT_URL
@@ -35,10 +37,17 @@ if TYPE_CHECKING:  # it loads torch
 
 def optimize_study(
     study: Annotated[
-        Path | None, typer.Argument(metavar="[STUDY.toml]", help="A study file: the question.")
+        Path | None,
+        typer.Argument(
+            metavar="[STUDY]",
+            help="A study file: the question; or the name of one that python -m slopesearch studies lists.",
+        ),
     ] = None,
     trials: Annotated[int, typer.Option(help="How many finished trials the study shall hold in all.")] = 200,
-    name: Annotated[str | None, typer.Option(help="Name of the study; DATASET-MODEL by default.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the study; FILE-DATASET, or DATASET-MODEL without a file, by default."),
+    ] = None,
     storage: Storage = DEFAULT_URL,
     data: DataFolder = None,
     dataset: Annotated[str | None, typer.Option(help="auto, mnist, fashion-mnist, kmnist or digits.")] = None,
@@ -59,7 +68,13 @@ def optimize_study(
         bool, typer.Option("--deterministic", help="The same trials on any number of workers.")
     ] = False,
     sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field of a study file.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any field of a study file, like space.norm=before; "
+            "a range: 'space.lr={low = 0.0001, high = 0.01, log = true}'.",
+        ),
     ] = None,
     tries: Annotated[
         list[Path] | None,
@@ -73,6 +88,20 @@ def optimize_study(
     ] = None,
 ) -> None:
     """Run a study, or go on with it until it holds --trials finished trials."""
+    # What can be refused without torch, which takes seconds to load, is refused before it.
+    file = None if study is None else study_file(study)
+    names = {"dataset": dataset, "model": model}
+    sizes = {"epochs": epochs, "train_size": train_size, "val_size": val_size, "seed": seed}
+    asked = _asked(file, {**names, **sizes}, sets or [])
+    check_fields(asked)
+    seconds = None if timeout is None else parse_seconds(timeout, "timeout")
+    silence, folder, store = parse_seconds(hang_timeout, "hang-timeout"), data_folder(data), Store(storage)
+    for path in tries or []:
+        read_toml(path, "config file")
+    if begin_from is not None:
+        store.read_search(begin_from, "ranking")
+    store.check_writable()
+
     from slopesearch.training.devices import checked_torch_pair
 
     with checked_torch_pair():
@@ -82,18 +111,15 @@ def optimize_study(
         from slopesearch.search.settings import Settings
         from slopesearch.search.space import check
 
-    names = {"dataset": dataset, "model": model}
-    sizes = {"epochs": epochs, "train_size": train_size, "val_size": val_size, "seed": seed}
-    spec = check(_asked(study, {**names, **sizes}, sets or []))
-    console, store = Console(), Store(storage)
+    spec, console = check(asked), Console()
     settings = Settings(
-        folder=data_folder(data),
+        folder=folder,
         devices=devices,
         workers=workers,
         pack=pack,
         launcher=launcher,
-        timeout=None if timeout is None else parse_seconds(timeout, "timeout"),
-        hang_timeout=parse_seconds(hang_timeout, "hang-timeout"),
+        timeout=seconds,
+        hang_timeout=silence,
         deterministic=deterministic,
     )
     given = [read_given(path) for path in tries or []]
@@ -102,6 +128,7 @@ def optimize_study(
             spec,
             trials=trials,
             name=name,
+            source=None if file is None else file.stem,
             given=given,
             begin_from=begin_from,
             store=store,
@@ -119,6 +146,10 @@ def _asked(file: Path | None, flags: Mapping[str, object], sets: Sequence[str]) 
     A field of the space leaves the others of the space as they are.
     """
     asked = read_toml(file) if file else {}
+    if "arms" in asked:
+        raise RequestError(
+            f"'{file}' declares arms to compare; type: python -m slopesearch compare {shlex.quote(str(file))}"
+        )
     asked |= {key: value for key, value in flags.items() if value is not None}
     for text in sets:
         for key, value in parse_set(text).items():
@@ -143,21 +174,40 @@ def _show_outcome(console: Console, store: Store, outcome: "Outcome") -> None:
             f"\nThe space is used up: it holds {outcome.space} configs, and each has a trial. A wider space "
             f"is another study: change the space, and add --name {shlex.quote(outcome.name + '-2')}.",
         )
+    elif outcome.finished < outcome.target and not outcome.begun and not outcome.interrupted:
+        say(
+            console,
+            f"\nThe time of --timeout was over before a trial began, and {outcome.finished} of "
+            f"{outcome.target} trials are done; give it more, or none: {_without_timeout(sys.argv[1:])}",
+        )
     elif outcome.finished < outcome.target:
         same = " ".join(map(shlex.quote, ["python", "-m", "slopesearch", *sys.argv[1:]]))
         say(console, f"\n{outcome.finished} of {outcome.target} trials are done; to go on: {same}")
     _print_next(console, store, outcome)
 
 
+def _without_timeout(words: Sequence[str]) -> str:
+    """The command of these words, but for its time limit, as a shell takes it."""
+    kept = [
+        word
+        for before, word in zip(("", *words), words, strict=False)
+        if "--timeout" not in (before, word) and not word.startswith("--timeout=")
+    ]
+    return shlex.join(["python", "-m", "slopesearch", *kept])
+
+
 def _print_next(console: Console, store: Store, outcome: "Outcome") -> None:
+    from slopesearch.report.dashboard import INSTALLED
+
     command, name, where = "python -m slopesearch", shlex.quote(outcome.name), store.option
+    install = "" if INSTALLED else "pip install optuna-dashboard && "
     lines = [
         f"look again        {command} show {name}{where}",
         f"one trial         {command} show {name} --trial N{where}",
         f"as one page       {command} report {name}{where}",
         f"confirm           {command} confirm {name}{where}",
         f"what mattered     {command} compare {name}{where}",
-        f"in a browser      pip install optuna-dashboard && {command} dashboard{where}",
+        f"in a browser      {install}{command} dashboard{where}",
     ]
     if outcome.finished >= outcome.target and outcome.space is None:
         lines.insert(2, f"more trials       the same command with --trials {2 * outcome.finished}")
@@ -180,6 +230,8 @@ def confirm_study(
     as_json: Json = False,
 ) -> None:
     """Run the best few of a study again on fresh seeds, then open the test set, once."""
+    name = Store(storage).read_search(name, "ranking").name  # or a refusal, before torch is loaded
+    folder = data_folder(data)
     from slopesearch.training.devices import checked_torch_pair
 
     with checked_torch_pair():
@@ -191,7 +243,7 @@ def confirm_study(
     found = confirm(
         name,
         store=Store(storage),
-        settings=Settings(data_folder(data), devices, workers, pack, launcher),
+        settings=Settings(folder, devices, workers, pack, launcher),
         top=top,
         seeds=seeds,
         open_again=open_again,
