@@ -269,9 +269,14 @@ def test_a_killed_worker_is_replaced_and_a_killed_study_leaves_no_worker_behind(
     assert (row["complete"] + row["pruned"], row["waiting"], row["failed"]) == (total, 0, 0)
 
 
-def test_the_line_to_go_on_can_be_pasted(slopesearch: CommandLine) -> None:
+def test_a_timeout_that_began_nothing_does_not_advise_the_same_again(slopesearch: CommandLine) -> None:
     name = "x[a][/b] :smile: 'quoted' " + "long " * 20
-    done = slopesearch("optimize", *QUICK, "--trials", "3", "--timeout", "0.001", "--name", name)
+    words = ["optimize", *QUICK, "--trials", "3", "--name", name]
+    done = slopesearch(*words, "--timeout", "0.001")
     assert done.returncode == 0, done.stderr
-    (line,) = (line for line in done.stdout.splitlines() if "to go on: " in line)
-    assert name in shlex.split(line.partition("to go on: ")[2])
+    (line,) = (line for line in done.stdout.splitlines() if "--timeout" in line)
+    told, _, command = line.partition("; give it more, or none: ")
+    assert told == "The time of --timeout was over before a trial began, and 0 of 3 trials are done"
+    assert shlex.split(command) == ["python", "-m", "slopesearch", *words]  # it can be pasted
+    assert "to go on" not in done.stdout
+    assert "pip install" not in done.stdout  # of a dashboard that is there

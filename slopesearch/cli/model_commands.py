@@ -12,7 +12,7 @@ from slopesearch.cli.options import DataFolder, Device, Storage, StudyName, data
 from slopesearch.cli.tables import replay_table, say
 from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
-from slopesearch.wording import counted, describe, printable, read_toml
+from slopesearch.wording import RequestError, counted, describe, printable, read_toml
 
 
 def export_config(
@@ -109,6 +109,11 @@ def predict_digits(
     ] = False,
 ) -> None:
     """Print the digit in each image, and its probability."""
+    if not run.is_dir():  # refused before torch is loaded
+        raise RequestError(
+            f"there is no folder '{run}'; name one that python -m slopesearch train has finished"
+        )
+
     from slopesearch.runs.predict import predict_images
 
     predictions = predict_images(run, images, invert)
@@ -117,6 +122,19 @@ def predict_digits(
             print(f"{printable(str(row.path))}: {row.digit}  {row.probability:.4f}")
         else:
             print(printable(f"error: '{row.path}' cannot be read: {row.error}"), file=sys.stderr)
+    wrong = [row.path for row in predictions if row.other_way]
+    if wrong:
+        looks = "white on black" if invert else "ink on paper"
+        taken, remedy = (
+            ("ink on paper", "leave --invert out") if invert else ("white on black", "add --invert")
+        )
+        those = (
+            f"'{wrong[0]}' looks"
+            if len(wrong) == 1
+            else f"{len(wrong)} of {len(images)} images, '{wrong[0]}' first, look"
+        )
+        sentence = f"warning: {those} like {looks}, and the images were read as {taken}; for {looks} {remedy}"
+        print(printable(sentence), file=sys.stderr)
     if any(row.error for row in predictions):
         raise typer.Exit(2)
 

@@ -93,6 +93,11 @@ def optimize_study(
     names = {"dataset": dataset, "model": model}
     sizes = {"epochs": epochs, "train_size": train_size, "val_size": val_size, "seed": seed}
     asked = _asked(file, {**names, **sizes}, sets or [])
+    if "arms" in asked:
+        raise RequestError(
+            f"'{study}' declares arms to compare; type: "
+            f"python -m slopesearch compare {shlex.quote(str(study))}"
+        )
     check_fields(asked)
     seconds = None if timeout is None else parse_seconds(timeout, "timeout")
     silence, folder, store = parse_seconds(hang_timeout, "hang-timeout"), data_folder(data), Store(storage)
@@ -146,10 +151,6 @@ def _asked(file: Path | None, flags: Mapping[str, object], sets: Sequence[str]) 
     A field of the space leaves the others of the space as they are.
     """
     asked = read_toml(file) if file else {}
-    if "arms" in asked:
-        raise RequestError(
-            f"'{file}' declares arms to compare; type: python -m slopesearch compare {shlex.quote(str(file))}"
-        )
     asked |= {key: value for key, value in flags.items() if value is not None}
     for text in sets:
         for key, value in parse_set(text).items():
