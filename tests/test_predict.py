@@ -219,7 +219,8 @@ def test_images_that_look_the_other_way_round_are_told_of_with_what_to_type(
         ),
         (
             (chalk, "--invert"),
-            f"'{chalk}' looks like white on black, {read} ink on paper; for white on black leave --invert out",
+            f"'{chalk}' looks like white on black, {read} ink on paper; for white on black leave "
+            "--invert out",
         ),
     ):
         done = command_line("predict", str(run), *map(str, words))

@@ -124,10 +124,9 @@ def predict_digits(
             print(printable(f"error: '{row.path}' cannot be read: {row.error}"), file=sys.stderr)
     wrong = [row.path for row in predictions if row.other_way]
     if wrong:
-        looks = "white on black" if invert else "ink on paper"
-        taken, remedy = (
-            ("ink on paper", "leave --invert out") if invert else ("white on black", "add --invert")
-        )
+        taken, looks, remedy = "white on black", "ink on paper", "add --invert"
+        if invert:
+            taken, looks, remedy = looks, taken, "leave --invert out"
         those = (
             f"'{wrong[0]}' looks"
             if len(wrong) == 1

@@ -118,7 +118,7 @@ def is_on(grey: Image.Image, paper: bool) -> bool:
     values = np.array(grey)
     border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
     typical = np.median(border), np.median(values)
-    return min(typical) > LIGHT if paper else max(typical) < 255 - LIGHT
+    return bool(min(typical) > LIGHT if paper else max(typical) < 255 - LIGHT)
 
 
 def as_pixels(grey: Image.Image, invert: bool) -> Tensor:
