@@ -33,3 +33,7 @@ def __getattr__(name: str) -> "Any":
     if name not in _HOMES:
         raise AttributeError(f"module 'slopesearch' has no attribute '{name}'")
     return getattr(import_module(f"slopesearch.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -128,6 +128,7 @@ class Harness:
         listen: Listener | None = None,
         given: Sequence[Given] = (),
         begin_from: str | None = None,
+        source: str | None = None,
         **settings: Any,
     ) -> Outcome:
         defaults: dict[str, Any] = {"folder": FOLDER, "launcher": "fake", "devices": "cpu", "workers": 1}
@@ -135,6 +136,7 @@ class Harness:
             asked or spec(),
             trials=trials,
             name=name,
+            source=source,
             given=given,
             begin_from=begin_from,
             store=self.store,

@@ -35,7 +35,7 @@ def test_a_study_from_one_command_to_the_dashboard(slopesearch: CommandLine, tmp
     # Asked for more, it goes on; the fields of the first call are remembered.
     second = slopesearch("optimize", "--dataset", "digits", "--model", "mlp", "--trials", "9")
     assert second.returncode == 0, second.stderr
-    assert "7 there already" in second.stdout
+    assert "to 9 trials, 7 of them finished already;" in second.stdout
     assert len(re.findall(r"^\[\d+/9", second.stdout, re.MULTILINE)) == 2
 
     (row,) = json.loads(slopesearch("list", "--json").stdout)
@@ -106,7 +106,7 @@ def test_a_signal_lets_the_running_trials_finish(
     assert "the running trials finish first" in rest
     assert re.search(r"\d of 500 trials are done; to go on: python -m slopesearch optimize --dataset", rest)
     (row,) = json.loads(slopesearch("list", "--json").stdout)
-    assert row["running"] <= 1  # one may have been drawn and not begun
+    assert (row["running"], row["waiting"] <= 1) == (0, True)  # one may have been drawn and not begun
     assert row["complete"] + row["pruned"] >= 3
 
 
@@ -155,7 +155,14 @@ WRONG = [
     (["optimize", "--set", "space.lr={ range = [1, 2] }"], "unknown key 'space.lr.range'"),
     (["optimize", "--set", "space=3"], "space: "),
     (["optimize", "--storage", f"sqlite:///{'x' * 300}.db"], "File name too long"),
-    (["optimize", "--storage", "here"], "'here' is not a storage URL"),
+    (
+        ["optimize", "--storage", "here/my x.db"],
+        "'here/my x.db' is not a storage URL; did you mean --storage 'sqlite:///here/my x.db'?",
+    ),
+    (["list", "--storage", "/tmp/x.db"], "did you mean --storage sqlite:////tmp/x.db?"),
+    (["list", "--storage", "sqlite:/tmp/x.db"], "did you mean --storage sqlite:////tmp/x.db?"),
+    (["list", "--storage", "sqlite://x.db"], "names no file; did you mean --storage sqlite:///x.db?"),
+    (["list", "--storage", "sqlite://here/x.db"], "did you mean --storage sqlite:///here/x.db?"),
     (["optimize", "--try", "nowhere.toml"], "there is no config file 'nowhere.toml'"),
     (["optimize", "--try", "bad.toml"], "'bad.toml': unknown key 'epoch'"),
     (["optimize", "--from", "old"], "there is no storage 'studies/slopesearch.db' yet"),
@@ -256,15 +263,20 @@ def test_a_killed_worker_is_replaced_and_a_killed_study_leaves_no_worker_behind(
     process.stdout.close()
     assert process.wait(60) == 130
     (row,) = json.loads(slopesearch("list", "--json").stdout)
-    total = row["complete"] + row["pruned"] + row["running"]
+    total = row["complete"] + row["pruned"] + row["waiting"]
     assert slopesearch("optimize", *budget, "--trials", str(total)).returncode == 0
     (row,) = json.loads(slopesearch("list", "--json").stdout)
-    assert (row["complete"] + row["pruned"], row["running"], row["failed"]) == (total, 0, 0)
+    assert (row["complete"] + row["pruned"], row["waiting"], row["failed"]) == (total, 0, 0)
 
 
-def test_the_line_to_go_on_can_be_pasted(slopesearch: CommandLine) -> None:
+def test_a_timeout_that_began_nothing_does_not_advise_the_same_again(slopesearch: CommandLine) -> None:
     name = "x[a][/b] :smile: 'quoted' " + "long " * 20
-    done = slopesearch("optimize", *QUICK, "--trials", "3", "--timeout", "0.001", "--name", name)
+    words = ["optimize", *QUICK, "--trials", "3", "--name", name]
+    done = slopesearch(*words, "--timeout", "0.001")
     assert done.returncode == 0, done.stderr
-    (line,) = (line for line in done.stdout.splitlines() if "to go on: " in line)
-    assert name in shlex.split(line.partition("to go on: ")[2])
+    (line,) = (line for line in done.stdout.splitlines() if "--timeout" in line)
+    told, _, command = line.partition("; give it more, or none: ")
+    assert told == "The time of --timeout was over before a trial began, and 0 of 3 trials are done"
+    assert shlex.split(command) == ["python", "-m", "slopesearch", *words]  # it can be pasted
+    assert "to go on" not in done.stdout
+    assert "pip install" not in done.stdout  # of a dashboard that is there

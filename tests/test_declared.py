@@ -10,8 +10,9 @@ import tomli_w
 from slopesearch.evidence.declared import declared
 from slopesearch.evidence.families import Family
 from slopesearch.search.launchers import LAUNCHERS
+from slopesearch.search.records import COMPARE
 from slopesearch.search.settings import Settings
-from slopesearch.search.store import Store
+from slopesearch.search.store import Store, create_or_resume
 from slopesearch.wording import RequestError
 from tests.conftest import InProcess
 from tests.harness import FOLDER, FakeLauncher
@@ -44,6 +45,21 @@ def family_of(path: Path) -> tuple[str, Family]:
     store = Store(f"sqlite:///{path.parent / 'x.db'}")
     name, _, (family,) = declared(path, None, Settings(FOLDER, "cpu", 1), store, print)
     return name, family
+
+
+def test_what_was_begun_on_the_digits_for_lack_of_mnist_goes_on_without_a_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, dataset=None)
+    store, settings = Store(f"sqlite:///{tmp_path / 'x.db'}"), Settings(tmp_path, "cpu", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("slopesearch.training.data._download", lambda *_: "no route to host")
+        name, spec, _ = declared(path, None, settings, store, lambda text: None)
+    assert name == "slopes-digits"
+    with store.writing(name + COMPARE) as storage:
+        create_or_resume(storage, name + COMPARE, spec, "images")
+    monkeypatch.setattr("slopesearch.training.data._download", pytest.fail)
+    assert declared(path, None, settings, store, pytest.fail)[:2] == (name, spec)
 
 
 def test_the_arms_of_a_file_are_a_family(tmp_path: Path) -> None:

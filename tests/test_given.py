@@ -13,10 +13,12 @@ from slopesearch.report.findings import counts
 from slopesearch.report.page import tables_of
 from slopesearch.report.plots import COMPARING
 from slopesearch.search.events import Noted
-from slopesearch.search.given import OTHERS, Given, choices_of, misfits, place
+from slopesearch.search.given import OTHERS, Backlog, Given, choices_of, misfits, place
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.loop import BATCH
 from slopesearch.search.messages import Message
+from slopesearch.search.records import GIVEN, TrialRecord
+from slopesearch.search.schedule import Schedule
 from slopesearch.search.space import resolve
 from slopesearch.wording import RequestError
 from tests.conftest import make_config
@@ -163,6 +165,34 @@ def test_a_config_runs_once(harness: Harness) -> None:
         "'0.toml' is trial 0 already, and does not run twice: relu norm none orthogonal"
     )
     assert notes[1].startswith("'1.toml' is trial 7 already, and does not run twice")
+
+
+def test_a_config_that_failed_runs_again_where_it_is_given_again(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(self: FakeLauncher, config: TrialConfig, attempt: int) -> str | None:
+        return "Traceback\nOSError: gone" if config.lr == 0.002 else None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeLauncher, "fault", fault)
+        harness(4, given=by_hand(RELU))
+    assert [trial.state for trial in harness.study().trials if trial.is_given] == ["FAIL"]
+    harness(6)
+    assert len(given_of(harness)) == 1  # a resume that does not name it leaves it
+    harness(6, given=by_hand(RELU))
+    assert [trial.state for trial in harness.study().trials if trial.is_given] == ["FAIL", "COMPLETE"]
+    harness(6, given=by_hand(RELU))
+    assert len(given_of(harness)) == 2
+
+
+def test_a_start_above_its_bound_that_was_stored_as_it_was_drawn_does_not_run_twice() -> None:
+    above = {**LEARNED, "negative_slope": 0.4}
+    config = place(SPEC, above).config
+    assert config.negative_slope == 0.3
+    stored = config.model_copy(update={"negative_slope": 0.4})  # as version 0.1.0 did
+    backlog = Backlog(SPEC, [above], Schedule(SPEC))
+    backlog.see(TrialRecord(0, "COMPLETE", 0.9, stored, {}, {GIVEN: True}))
+    assert not backlog.rest()
 
 
 def test_optuna_knows_it_as_a_trial_like_others(harness: Harness) -> None:

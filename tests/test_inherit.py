@@ -1,5 +1,6 @@
 """A study that begins with the trials of another: what it takes, what it leaves out, and what kills it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 
 from slopesearch.search.events import Noted
 from slopesearch.search.given import Given
+from slopesearch.search.inherit import inheritance, widened
 from slopesearch.search.launchers import LAUNCHERS
-from slopesearch.search.space import check
+from slopesearch.search.space import check, resolve
 from slopesearch.wording import RequestError
 from tests.harness import FakeLauncher, Harness, Killed, spec
 from tests.test_optimize import killed_at
@@ -93,6 +95,18 @@ def test_failed_and_unfinished_trials_are_left_out(harness: Harness, monkeypatch
         study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)
     harness(31, wider(), name="new", begin_from="old")
     assert harness.study("new").attributes["begun_from"]["left_out"] == {"unfinished": 1, "failed": 1}
+
+
+def test_trials_that_were_stored_with_a_start_above_its_bound_are_taken(harness: Harness) -> None:
+    old = harness.study("old")
+    trials = [
+        replace(trial, config=trial.config.model_copy(update={"negative_slope": 0.4}))
+        for trial in old.trials
+        if trial.config is not None and trial.config.slope_max == 0.1
+    ]
+    assert trials
+    taken = inheritance(replace(old, trials=trials), resolve(check(widened(old, wider())), "float32"))
+    assert (len(taken.trials), taken.left_out) == (len(trials), {})
 
 
 def test_what_a_person_gave_stays_by_hand(harness: Harness) -> None:

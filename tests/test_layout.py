@@ -46,6 +46,7 @@ ROUTE = [
     *("report.answers_panel", "report.findings", "report.page", "report.dashboard"),
     *("cli.streams", "cli.verdict_tables", "cli.tables", "cli.ending", "cli.answer_views", "cli.live"),
     "cli.options",
+    "cli.shipped",
     *("cli.study_commands", "cli.search_commands", "cli.compare_command", "cli.model_commands"),
     *("cli.doctor_command", "cli.main", "__main__"),
 ]
@@ -146,7 +147,7 @@ def test_shipped_studies_are_valid_and_open_with_question_cost_and_command(
     question, command = text.splitlines()[:2]
     assert re.fullmatch(r"# .+\?   about \d+ min on 2 cores", question)
     if "[arms." in text:
-        assert f"python -m slopesearch compare studies/{path.name} --seeds" in command
+        assert command.startswith(f"#   python -m slopesearch compare {path.stem} --seeds ")
         copy = tmp_path / path.name
         copy.write_text(f'dataset = "digits"\n{text}')
         _, _, (family,) = declared(
@@ -154,7 +155,7 @@ def test_shipped_studies_are_valid_and_open_with_question_cost_and_command(
         )
         assert len(family.contrasts) >= 2
         return
-    assert f"python -m slopesearch optimize studies/{path.name} --trials" in command
+    assert command.startswith(f"#   python -m slopesearch optimize {path.stem} --trials ")
     spec = check(tomllib.loads(text))
     resolve(spec.model_copy(update={"dataset": "mnist"}), "float32")
 

@@ -18,7 +18,7 @@ def events() -> list[Event]:
     report = Report(step=4, train_loss=1, val_loss=1, val_accuracy=0.91)
     result = TrialResult(ended="completed", curve=(report,), seconds=1, images_per_second=1, device="cpu")
     return [
-        Began(StudyRecord("digits-cnn", SPEC, STUDY.trials[:2]), ["cpu", "cpu"], 10, "studies/x.db"),
+        Began(StudyRecord("digits-cnn", SPEC, STUDY.trials[:3]), ["cpu", "cpu"], 10, "studies/x.db"),
         Started(0, 2, LONGEST),
         Started(1, 3, make_config()),
         Progressed(0, 2, report),
@@ -37,7 +37,7 @@ def test_lines_are_one_per_finished_trial() -> None:
             listen(event)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert len(lines) == 4
-    assert lines[0].startswith("digits-cnn: to 10 trials, 2 there already")
+    assert lines[0].startswith("digits-cnn: to 10 trials, 2 of them finished already")
     assert lines[0].endswith("workers: 2 on cpu; stored in studies/x.db")
     assert lines[3] == f"[3/10, best 0.9900] trial 2 completed 0.9900  {describe(LONGEST)}"
 

@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
+import slopesearch
 from slopesearch.cli import main as command_line
 from slopesearch.cli import streams
 from slopesearch.cli.main import COMMANDS
 from slopesearch.search.store import Store
 from slopesearch.wording import RequestError
+from tests import synthetic
+from tests.conftest import InProcess
 from tests.running import FAKE, ROOT
 
 
@@ -42,7 +45,7 @@ def told_and_running(store: Store) -> tuple[int, int]:
         rows = store.summaries()
     except RequestError:  # there is no such file yet
         return 0, 0
-    return sum(row.complete + row.pruned for row in rows), sum(row.running for row in rows)
+    return sum(row.complete + row.pruned for row in rows), sum(row.running + row.waiting for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -79,3 +82,75 @@ def test_a_study_ends_with_its_terminal_or_outlives_it(
         study.stdin.close()
         assert study.wait(120) == code
     assert told_and_running(store) == (trials, 0)
+
+
+def test_the_version_is_printed(command_line: InProcess) -> None:
+    assert command_line("--version").out == f"slopesearch {slopesearch.__version__}\n"
+
+
+def test_a_shell_completes_commands_options_and_is_told_how(tmp_path: Path) -> None:
+    """The script names the command that pip installs, whose answers it asks for."""
+    program = [sys.executable, "-m", "slopesearch", "--show-completion", "bash"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    script = subprocess.run(program, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert script.returncode == 0, script.stderr
+    assert script.stdout.rstrip().endswith(" slopesearch")
+    assert "_SLOPESEARCH_COMPLETE=complete_bash" in script.stdout
+    command = tmp_path / "slopesearch"
+    command.write_text("import sys\nfrom slopesearch.__main__ import main\nmain()\n")
+    for words, expected in (("slopesearch opt", "optimize"), ("slopesearch show --tri", "--trial")):
+        asked = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+        done = subprocess.run(
+            [sys.executable, str(command)],
+            capture_output=True,
+            text=True,
+            env={**environment, **asked, "_SLOPESEARCH_COMPLETE": "complete_bash"},
+        )
+        assert done.stdout.split() == [expected], done.stderr
+
+
+REFUSED = [  # of a storage that holds a study of four trials
+    "optimize --set foo=3",
+    "optimize --set init=he",
+    "optimize --set epochs=0",
+    "optimize --set space.lr=[0.0001,0.1]",
+    "optimize --timeout soon",
+    "optimize nowhere.toml",
+    "optimize compare-norm",
+    "optimize --data nowhere",
+    "optimize --storage x.db",
+    "optimize --storage sqlite:///nowhere/x.db",
+    "optimize --try nowhere.toml",
+    "optimize --from nothing",
+    "confirm nothing",
+    "compare nothing",
+    "compare nowhere.toml",
+    "train nowhere.toml",
+    "predict nowhere x.png",
+    "replay nothing --trial 0",
+    "replay --trial 99",
+]
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_a_request_that_is_wrong_without_torch_is_refused_before_it_is_loaded(
+    words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "studies").mkdir()
+    synthetic.store(synthetic.study_of(4), tmp_path / "studies" / "slopesearch.db")
+    program = (
+        "import sys\n"
+        "from slopesearch.cli.main import main\n"
+        "try:\n    main()\n"
+        "finally:\n    print('torch' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words.split()],
+        capture_output=True,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name != "SLOPESEARCH_DATA"}
+        | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stdout) == (2, "False\n"), done.stderr
+    assert done.stderr.startswith("error: ")

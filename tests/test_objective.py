@@ -75,3 +75,16 @@ def test_public_names_are_all_there() -> None:
     assert all(getattr(slopesearch, name) for name in slopesearch.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         slopesearch.nothing  # noqa: B018
+
+
+def test_public_names_are_listed_before_they_are_used_and_optuna_goes_on_talking() -> None:
+    """In a process of its own: here everything is imported, and `optimize` has made Optuna quiet."""
+    program = (
+        "import optuna, sys, slopesearch\n"
+        "assert set(slopesearch.__all__) <= set(dir(slopesearch)), dir(slopesearch)\n"
+        "assert 'torch' not in sys.modules\n"
+        "before = optuna.logging.get_verbosity()\n"
+        "slopesearch.Objective(slopesearch.StudySpec(dataset='digits', model='mlp'))\n"
+        "assert optuna.logging.get_verbosity() == before\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=250)

@@ -14,6 +14,7 @@ import pytest
 from slopesearch.config import REPORTS, Report, TrialConfig
 from slopesearch.search import sqlite
 from slopesearch.search.events import Event, Noted, Progressed, Started, Told
+from slopesearch.search.given import Given
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.pruner import PRUNERS
 from slopesearch.search.space import check
@@ -270,7 +271,70 @@ def test_the_first_ctrl_c_lets_trials_finish_and_the_second_leaves_them(
 
 def test_no_trial_begins_after_the_timeout(harness: Harness) -> None:
     outcome = harness(20, timeout=0.0)
-    assert (outcome.finished, outcome.interrupted) == (0, False)
+    assert (outcome.finished, outcome.interrupted, outcome.begun) == (0, False, 0)
+    assert harness(2).begun == 2
+    assert harness(3).begun == 1
+
+
+def notes(harness: Harness) -> list[str]:
+    return [event.text for event in harness.events if isinstance(event, Noted)]
+
+
+def test_a_study_from_a_file_has_the_files_name(harness: Harness) -> None:
+    assert harness(2, source="deep").name == "deep-digits"
+    assert harness(3, source="deep").finished == 3
+    assert harness(2).name == "digits-mlp"
+    assert harness(2, source="deep", name="mine").name == "mine"
+    assert harness(3, source="wide", begin_from="digits-mlp").name == "wide-digits"
+    assert notes(harness) == [
+        "wide-digits begins with 2 of the 2 trials of 'digits-mlp'; --trials counts them"
+    ]
+    with pytest.raises(RequestError, match="name: a leading '-' would be read as an option"):
+        harness(2, source="-deep")
+
+
+def test_a_study_from_a_file_goes_on_under_the_name_that_it_had_before_files_named_studies(
+    harness: Harness,
+) -> None:
+    harness(3, spec(epochs=5))
+    outcome = harness(4, spec(epochs=5), source="deep")
+    assert (outcome.name, outcome.finished) == ("digits-mlp", 4)
+    assert notes(harness) == [
+        "going on with the study 'digits-mlp', which asks the same; for one of this file's own add "
+        "--name deep-digits"
+    ]
+    assert harness(2, spec(epochs=6), source="deep").name == "deep-digits"  # it asks something else
+    with pytest.raises(RequestError, match="'deep-digits' was asked something else:\n  epochs: stored 6"):
+        harness(5, spec(epochs=5), source="deep")
+    assert harness(5, spec(epochs=5), name="digits-mlp", source="deep").finished == 5
+
+
+@pytest.mark.parametrize("source", [None, "deep"])
+def test_a_study_on_the_digits_for_lack_of_mnist_goes_on_without_a_download(
+    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | None
+) -> None:
+    asked, name = check({"model": "mlp"}), "digits-mlp" if source is None else "deep-digits"
+    with monkeypatch.context() as patch:
+        patch.setattr("slopesearch.training.data._download", lambda *_: "no route to host")
+        harness(2, asked, folder=tmp_path, source=source)
+    monkeypatch.setattr("slopesearch.training.data._download", pytest.fail)
+    harness.events.clear()
+    assert harness(3, asked, folder=tmp_path, source=source).name == name
+    assert notes(harness) == [
+        f"no MNIST in '{tmp_path}': going on with the study '{name}', on the bundled digits; for MNIST add "
+        "--dataset mnist"
+    ]
+    for given, fields in ((), {"epochs": 3}), (by_hand({"lr": 0.5}), {}):
+        with pytest.raises(RequestError):
+            harness(4, check({"model": "mlp", **fields}), folder=tmp_path, source=source, given=given)
+    with pytest.raises(RequestError, match="does not fit into the study"):
+        harness(4, asked, folder=tmp_path, name="new", given=by_hand({"lr": 0.5}))
+    with pytest.raises(pytest.fail.Exception):  # MNIST, which is asked for
+        harness(3, check({"model": "mlp", "dataset": "mnist"}), folder=tmp_path, source=source)
+
+
+def by_hand(choices: dict[str, Any]) -> list[Given]:
+    return [Given("'mine.toml'", choices, {"dataset": "digits"})]
 
 
 def test_resuming_takes_the_stored_fields_and_refuses_others(harness: Harness) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFile
+from PIL import Image, ImageDraw, ImageFile
 
 from slopesearch.runs.export import ConfigFile, Origin
-from slopesearch.runs.predict import load_run, predict_images, read_image
+from slopesearch.runs.predict import as_pixels, is_on, load_run, predict_images, read_grey
 from slopesearch.runs.train import for_training, open_run, train_run
-from slopesearch.training.data import load
+from slopesearch.training.data import DATASETS, load
 from slopesearch.wording import RequestError
 from tests.conftest import InProcess, make_config
 
@@ -35,6 +35,10 @@ def zero() -> np.ndarray:
     index = int((data.val_labels == 0).nonzero()[0])
     pixels: np.ndarray = ((data.val_images[index, 0] * 0.3247 + 0.305) * 255).round().clamp(0, 255).numpy()
     return pixels.astype(np.uint8)
+
+
+def read_image(path: Path, invert: bool) -> torch.Tensor:
+    return as_pixels(read_grey(path, invert), invert)
 
 
 def kinds(folder: Path) -> dict[str, Path]:
@@ -184,3 +188,54 @@ def test_a_run_that_is_not_finished_or_damaged_is_refused(run: Path, tmp_path: P
     (tmp_path / "weights.safetensors").write_bytes((run / "weights.safetensors").read_bytes())
     with pytest.raises(RequestError, match="is damaged or not of this run's"):
         load_run(tmp_path)
+
+
+def drawn(folder: Path, ink: int, paper: int, size: tuple[int, int] = (300, 400)) -> Path:
+    """A one with a foot, drawn with a broad pen, and the shadow of a hand over the paper."""
+    image = Image.new("L", size, paper)
+    pen = ImageDraw.Draw(image)
+    pen.line([(size[0] // 2, 40), (size[0] // 2, size[1] - 40)], fill=ink, width=30)
+    pen.line([(size[0] // 3, size[1] - 40), (2 * size[0] // 3, size[1] - 40)], fill=ink, width=30)
+    path = folder / f"{ink}-{paper}.png"
+    image.save(path)
+    return path
+
+
+def test_images_that_look_the_other_way_round_are_told_of_with_what_to_type(
+    run: Path, tmp_path: Path, command_line: InProcess
+) -> None:
+    ink, chalk, faint = drawn(tmp_path, 30, 200), drawn(tmp_path, 255, 0), drawn(tmp_path, 110, 130)
+    read = "and the images were read as"
+    for words, told in (
+        ((chalk,), ""),
+        ((ink, "--invert"), ""),
+        ((faint,), ""),
+        ((faint, "--invert"), ""),
+        ((ink,), f"'{ink}' looks like ink on paper, {read} white on black; for ink on paper add --invert"),
+        (
+            (ink, chalk, ink),
+            f"2 of 3 images, '{ink}' first, look like ink on paper, {read} white on black; for ink on paper "
+            "add --invert",
+        ),
+        (
+            (chalk, "--invert"),
+            f"'{chalk}' looks like white on black, {read} ink on paper; for white on black leave "
+            "--invert out",
+        ),
+    ):
+        done = command_line("predict", str(run), *map(str, words))
+        assert (done.code, done.err) == (0, f"warning: {told}\n" if told else "")
+        assert len(done.out.splitlines()) == len([word for word in words if isinstance(word, Path)])
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_no_image_of_a_data_set_is_taken_for_its_opposite(name: str, request: pytest.FixtureRequest) -> None:
+    folder = Path("unused") if name == "digits" else request.getfixturevalue("mnist_folder")
+    images, _ = DATASETS[name].read(folder, True)
+    seen = 0
+    for pixels in images[:2000].float().numpy():
+        white_on_black, ink_on_paper = Image.fromarray(pixels), Image.fromarray(255 - pixels)
+        assert not is_on(white_on_black, paper=True)
+        assert not is_on(ink_on_paper, paper=False)
+        seen += is_on(ink_on_paper, paper=True) and is_on(white_on_black, paper=False)
+    assert seen > 0.95 * len(images[:2000])

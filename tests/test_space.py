@@ -10,8 +10,10 @@ from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
 from slopesearch.search.cover import first_trials
 from slopesearch.search.sampler import SAMPLERS, SeededSampler
-from slopesearch.search.space import check, resolve, sample
+from slopesearch.search.space import check, resolve, sample, within_bound
 from slopesearch.search.textbook import TEXTBOOK, textbook
+from slopesearch.training.data import Data
+from tests.conftest import make_config, run_to_end
 
 
 def spec_of(**fields: Any) -> ResolvedSpec:
@@ -42,9 +44,25 @@ def test_the_whole_space_is_drawn_and_its_conditions_hold() -> None:
         assert (config.negative_slope is None) == (config.slope_mode is None) == (not leaky)
         assert (config.slope_min, config.slope_clamp) == ((1e-3, "project") if learnable else (None, None))
         assert 1e-4 <= config.lr <= 3e-2
-        assert all(getattr(config, name) == value for name, value in params.items())
+        shown = {name: getattr(config, name) for name in params}
+        if learnable:  # it starts at its bound where it was drawn above it, and the config says so
+            assert config.negative_slope == min(params["negative_slope"], params["slope_max"])
+            shown["negative_slope"] = params["negative_slope"]
+        assert shown == params
         if leaky:
             assert 1e-3 <= params["negative_slope"] <= 0.5
+
+    above = [params for _, params in drawn if params.get("negative_slope", 0) > params.get("slope_max", 1)]
+    assert len(above) >= 5
+
+
+def test_a_start_above_its_bound_is_the_same_run_as_one_at_the_bound(digits: Data) -> None:
+    stored = make_config(slope_mode="learnable", negative_slope=0.4, slope_max=0.1)
+    ours = within_bound(stored)
+    assert ours == stored.model_copy(update={"negative_slope": 0.1})
+    assert run_to_end(ours, digits).curve == run_to_end(stored, digits).curve
+    for config in (ours, make_config(negative_slope=0.4), make_config(activation="relu")):
+        assert within_bound(config) is config
 
 
 def test_a_fixed_parameter_is_no_parameter_of_the_study() -> None:

@@ -31,7 +31,7 @@ def file(path: Path) -> SqliteFile:
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("studies.db", "'studies.db' is not a storage URL; a SQLite file is named like sqlite:///"),
+        ("studies.db", "'studies.db' is not a storage URL; did you mean --storage sqlite:///studies.db"),
         ("postgresql://u@h/db", "server and in-memory storages are not supported, given 'postgresql"),
         ("sqlite+nothing:///x.db", "needs a driver that is not installed"),
         ("mongodb://u@h/db", "server and in-memory storages are not supported"),
@@ -102,8 +102,11 @@ def test_a_second_writer_is_refused_by_name_and_a_dead_one_forgotten(tmp_path: P
         pass
     with file(tmp_path / "x.db").lock("another study"):
         pass
+    assert [file(tmp_path / "x.db").is_written(name) for name in ("study", "another study")] == [True, False]
     holder.kill()
     holder.join()
+    assert list(tmp_path.glob("*.json"))  # it was killed and left its name
+    assert not file(tmp_path / "x.db").is_written("study")
     with file(tmp_path / "x.db").lock("study"):
         held = json.loads(next(tmp_path.glob("*.json")).read_text())
         assert held["pid"] == os.getpid()
@@ -137,10 +140,13 @@ def test_summaries_count_states_and_know_the_direction(tmp_path: Path) -> None:
         optuna.create_study(study_name="empty", storage=storage)
     rows = [tuple(vars(row).values()) for row in file(path).summaries()]
     assert rows == [
-        ("empty", 0, 0, 0, 0, None),
-        ("maximize", 3, 1, 4, 2, 3.0),
-        ("minimize", 3, 1, 4, 2, 1.0),
+        ("empty", 0, 0, 0, 0, 0, None),
+        ("maximize", 3, 1, 0, 4, 2, 3.0),
+        ("minimize", 3, 1, 0, 4, 2, 1.0),
     ]
+    with file(path).lock("maximize"):  # by a process that writes it
+        found = {row.name: (row.running, row.waiting) for row in file(path).summaries()}
+    assert found == {"empty": (0, 0), "maximize": (4, 0), "minimize": (0, 4)}
 
 
 def test_a_foreign_study_with_two_objectives_is_listed_once(tmp_path: Path) -> None:
@@ -151,7 +157,7 @@ def test_a_foreign_study_with_two_objectives_is_listed_once(tmp_path: Path) -> N
             study.tell(study.ask(), [value, value])
         study.ask()
     rows = [tuple(vars(row).values()) for row in file(path).summaries()]
-    assert rows == [("two", 3, 0, 1, 0, None)]
+    assert rows == [("two", 3, 0, 0, 1, 0, None)]
 
 
 def test_a_storage_may_be_a_link_to_another_disk(

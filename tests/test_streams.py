@@ -28,7 +28,7 @@ def test_a_study_goes_on_when_nobody_reads_its_lines(
     assert (process.stderr.read(), process.wait(120)) == (b"", 0)
     process.stderr.close()
     (row,) = json.loads(slopesearch("list", "--json").stdout)
-    assert (row["complete"] + row["pruned"], row["running"]) == (4, 0)
+    assert (row["complete"] + row["pruned"], row["running"] + row["waiting"]) == (4, 0)
 
 
 @pytest.mark.parametrize("command", [["show"], ["show", "--json"], ["list"], ["--help"]], ids=" ".join)
@@ -73,7 +73,7 @@ def test_a_study_goes_on_when_its_terminal_is_gone(tmp_path: Path, slopesearch: 
     os.close(ours)
     assert process.wait(120) == 0
     (row,) = json.loads(slopesearch("list", "--json").stdout)
-    assert (row["complete"] + row["pruned"], row["running"]) == (4, 0)
+    assert (row["complete"] + row["pruned"], row["running"] + row["waiting"]) == (4, 0)
 
 
 def test_a_full_disk_is_not_taken_for_a_lost_audience(tmp_path: Path) -> None:

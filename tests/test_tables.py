@@ -1,6 +1,7 @@
 """The tables that a person reads, at 80 columns."""
 
 import io
+import json
 from dataclasses import replace
 
 import pytest
@@ -75,13 +76,23 @@ def test_the_winners_lead_over_the_textbook_is_told() -> None:
 def test_a_study_reads_well_at_80_columns() -> None:
     text = render(study_table, STUDY)
     for words in (
-        "5 trials, 1 of them pruned, 1 failed, 1 unfinished",
+        "5 trials, 1 of them pruned, 1 failed, 1 waiting to be run again",
         "best: trial 5",
         "0.9800",
     ):
         assert words in text
     assert "learned from 0.0123 (at most 0.1)" in text
     assert max(map(len, text.splitlines())) <= 82
+
+
+def test_what_is_unfinished_runs_while_a_process_writes_the_study_and_waits_otherwise() -> None:
+    for is_written, words, more in ((True, "1 running", ""), (False, "1 waiting", " to be run again")):
+        study = replace(STUDY, is_written=is_written)
+        assert f"1 failed, {words}{more} (digits" in " ".join(render(study_table, study).split())
+        row = StudySummary("digits-cnn", 4, 1, study.running, study.waiting, 1, 0.98)
+        assert words in render(summaries_table, [row], {})
+        shown = json.loads(study_json(study, []))
+        assert (shown["running"], shown["waiting"]) == (int(is_written), int(not is_written))
 
 
 @pytest.mark.parametrize("trials", [[], STUDY.trials[2:4]])
@@ -93,7 +104,7 @@ def test_a_study_without_a_finished_trial_says_so(trials: list[TrialRecord]) -> 
 
 def test_names_are_data_not_markup() -> None:
     name = "[b]x[/b] :smile: <i>"
-    assert name in render(summaries_table, [StudySummary(name, 1, 2, 0, 0, 0.5)], {})
+    assert name in render(summaries_table, [StudySummary(name, 1, 2, 0, 0, 0, 0.5)], {})
     assert name in render(study_table, StudyRecord(name, SPEC, STUDY.trials))
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from slopesearch.cli.answer_views import answer_view, answers_json, closing
 from slopesearch.cli.options import DataFolder, Devices, Json, Launcher, Pack, Storage, Workers, data_folder
+from slopesearch.cli.shipped import shipped, study_file
 from slopesearch.cli.tables import say
 from slopesearch.evidence.answers import Answer
 from slopesearch.search.records import COMPARE
@@ -20,7 +21,8 @@ def compare_arms(
     asked: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME | STUDY.toml]", help="A search, around whose winner; or a study file with arms."
+            metavar="[NAME | STUDY]",
+            help="A search, around whose winner; or a study file with arms, or the name of one that ships.",
         ),
     ] = None,
     seeds: Annotated[
@@ -42,6 +44,14 @@ def compare_arms(
     as_json: Json = False,
 ) -> None:
     """What in the winner mattered: each choice swapped, on paired seeds, with a verdict; or declared arms."""
+    store, folder = Store(storage), data_folder(data)
+    if asked is not None and asked.endswith(".toml"):
+        wanted: Path | str | None = study_file(Path(asked))
+    elif asked in shipped() and store.spec_of(asked) is None:
+        wanted = shipped()[asked]
+    else:
+        wanted = store.read_search(asked, "ranking").name  # or a refusal, before torch is loaded
+
     from slopesearch.training.devices import checked_torch_pair
 
     with checked_torch_pair():
@@ -60,11 +70,10 @@ def compare_arms(
             say(console, f"({(time.monotonic() - begun) / 60:.1f} min)")
         begun = time.monotonic()
 
-    store = Store(storage)
     found = compare(
-        Path(asked) if asked is not None and asked.endswith(".toml") else asked,
+        wanted,
         store=store,
-        settings=Settings(data_folder(data), devices, workers, pack, launcher),
+        settings=Settings(folder, devices, workers, pack, launcher),
         seeds=seeds,
         only=[] if only is None else [one.strip() for one in only.split(",")],
         name=name,

@@ -76,7 +76,8 @@ class _Tally:
 def _opening(event: Began) -> str:
     spec, devices = event.study.spec, event.devices
     kinds = ", ".join(f"{devices.count(name)} on {name}" for name in dict.fromkeys(devices)) or "none needed"
-    resumed = f", {len(event.study.trials)} there already" if event.study.trials else ""
+    finished = event.study.count("COMPLETE") + event.study.count("PRUNED")
+    resumed = f", {finished} of them finished already" if event.study.trials else ""
     return (
         f"{event.study.name}: to {counted(event.target, 'trial')}{resumed}; {spec.dataset}, {spec.model}, "
         f"{counted(spec.epochs, 'epoch')} of {spec.train_size:,} images; {spec.precision}; workers: {kinds}; "

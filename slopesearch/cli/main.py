@@ -5,10 +5,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from slopesearch import __version__
 from slopesearch.cli import compare_command, doctor_command, model_commands, search_commands, study_commands
+from slopesearch.cli.shipped import list_shipped
 from slopesearch.cli.tables import LINES
 from slopesearch.wording import RequestError, StudyFailedError, printable
 
@@ -25,16 +29,31 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": model_commands.predict_digits,
     "replay": model_commands.replay_stored,
     "doctor": doctor_command.examine_machine,
+    "studies": list_shipped,
 }
 
 app = typer.Typer(
     help="Search activation, slope, BatchNorm placement, init and learning rate on MNIST.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"slopesearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _of_every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
@@ -43,7 +62,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal cannot show
     try:
-        app(prog_name="python -m slopesearch")
+        app(prog_name=_called(), complete_var="_SLOPESEARCH_COMPLETE")
     except RequestError as error:
         print("error: " + "\n       ".join(map(printable, error.sentences)), file=sys.stderr)
         sys.exit(2)
@@ -56,6 +75,13 @@ def main() -> None:
     except StudyFailedError as error:
         print(f"error: {printable(str(error), keep=LINES)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _called() -> str:
+    """What help calls the program. A shell completes the words of a command, which python -m is not."""
+    completes = any(word.endswith("-completion") for word in sys.argv[1:2])
+    is_command = Path(sys.argv[0]).stem == "slopesearch"
+    return "slopesearch" if completes or is_command else "python -m slopesearch"
 
 
 def _end_with_the_terminal() -> None:

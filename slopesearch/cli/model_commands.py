@@ -12,7 +12,7 @@ from slopesearch.cli.options import DataFolder, Device, Storage, StudyName, data
 from slopesearch.cli.tables import replay_table, say
 from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
-from slopesearch.wording import counted, describe, printable
+from slopesearch.wording import RequestError, counted, describe, printable, read_toml
 
 
 def export_config(
@@ -65,6 +65,9 @@ def train_config(
     device: Device = "auto",
 ) -> None:
     """Train a config for long, or go on from its last epoch; test it once, at the end."""
+    read_toml(file, "config file")  # or a refusal, before torch is loaded
+    folder = data_folder(data)
+
     from slopesearch.training.devices import checked_torch_pair
 
     with checked_torch_pair():
@@ -77,7 +80,6 @@ def train_config(
     asked = for_training(read_config_file(file), epochs, seed, train_size, not everything)
     config, console = asked.config, Console()
     where = one_device(device)
-    folder = data_folder(data)
     find(config.dataset, folder, lambda text: say(console, text))
     run = out or Path("runs") / file.stem
     with open_run(run, asked):
@@ -107,6 +109,11 @@ def predict_digits(
     ] = False,
 ) -> None:
     """Print the digit in each image, and its probability."""
+    if not run.is_dir():  # refused before torch is loaded
+        raise RequestError(
+            f"there is no folder '{run}'; name one that python -m slopesearch train has finished"
+        )
+
     from slopesearch.runs.predict import predict_images
 
     predictions = predict_images(run, images, invert)
@@ -115,6 +122,18 @@ def predict_digits(
             print(f"{printable(str(row.path))}: {row.digit}  {row.probability:.4f}")
         else:
             print(printable(f"error: '{row.path}' cannot be read: {row.error}"), file=sys.stderr)
+    wrong = [row.path for row in predictions if row.other_way]
+    if wrong:
+        taken, looks, remedy = "white on black", "ink on paper", "add --invert"
+        if invert:
+            taken, looks, remedy = looks, taken, "leave --invert out"
+        those = (
+            f"'{wrong[0]}' looks"
+            if len(wrong) == 1
+            else f"{len(wrong)} of {len(images)} images, '{wrong[0]}' first, look"
+        )
+        sentence = f"warning: {those} like {looks}, and the images were read as {taken}; for {looks} {remedy}"
+        print(printable(sentence), file=sys.stderr)
     if any(row.error for row in predictions):
         raise typer.Exit(2)
 
@@ -127,15 +146,16 @@ def replay_stored(
     device: Device = "auto",
 ) -> None:
     """Train the config of a stored trial again, and compare the curves."""
+    store, console = Store(storage), Console()
+    study = store.read_search(name, "ranking")
+    (stored,) = store.whole(study, [study.trial(trial)])
+
     from slopesearch.training.devices import checked_torch_pair
 
     with checked_torch_pair():
         from slopesearch.runs.replay import largest_difference, replay_trial, what_differs
         from slopesearch.training.devices import one_device
 
-    store, console = Store(storage), Console()
-    study = store.read_search(name, "ranking")
-    (stored,) = store.whole(study, [study.trial(trial)])
     where = one_device(device)
     curve = replay_trial(stored, data_folder(data), where)
     replay_table(console, stored.curve, curve)

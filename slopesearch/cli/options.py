@@ -3,12 +3,17 @@
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
-from slopesearch.wording import RequestError, parse_toml
+from slopesearch.config import Range, Space, StudySpec
+from slopesearch.wording import RequestError, mistakes, parse_toml
+
+RANGES = [name for name, field in Space.model_fields.items() if isinstance(field.default, Range)]
 
 Storage = Annotated[str, typer.Option(metavar="URL", help="Where studies are kept.")]
 StudyName = Annotated[str | None, typer.Argument(help="May be left out where there is one study.")]
@@ -41,12 +46,49 @@ def parse_seconds(text: str, option: str) -> float:
 
 
 def parse_set(text: str) -> dict[str, Any]:
-    """KEY=VALUE as TOML; a bare word is a string. Raises RequestError where it is neither."""
+    """KEY=VALUE as TOML; a bare word is a string.
+
+    Raises RequestError where it is neither, and for two numbers that were meant as a range.
+    """
     key, equals, value = text.partition("=")
     for candidate in (value, json.dumps(value)):
         try:
             if equals:
-                return parse_toml(f"{key} = {candidate}")
+                parsed = parse_toml(f"{key} = {candidate}")
+                _refuse_two_ends(parsed)
+                return parsed
         except ValueError:
             continue
     raise RequestError(f"--set takes KEY=VALUE, like --set space.lr=0.001, given '{text}'")
+
+
+def _refuse_two_ends(parsed: dict[str, Any]) -> None:
+    """Raise RequestError for a rising pair of numbers where the default is a range: a list is a choice."""
+    space = parsed.get("space")
+    for name, value in (space if isinstance(space, dict) else {}).items():
+        if name not in RANGES or not isinstance(value, list) or len(value) != 2:
+            continue
+        if not all(type(end) in (int, float) for end in value) or not value[0] < value[1]:
+            continue
+        low, high = value
+        log = ", log = true" if low > 0 else ""
+        raise RequestError(
+            f"space.{name}=[{low}, {high}] is two choices; for a range write "
+            f"--set 'space.{name}={{low = {low}, high = {high}{log}}}', for the two values alone the larger "
+            f"one first: --set 'space.{name}=[{high}, {low}]'"
+        )
+
+
+def check_fields(asked: Mapping[str, Any]) -> None:
+    """Raise RequestError for the keys, types and ranges that are wrong in a spec, without loading torch.
+
+    Names are in registries that load it: where some are given, all mistakes are told at once, by `check`.
+    """
+    space = asked.get("space")
+    names = {"dataset", "model", "sampler", "pruner"} & set(asked)
+    if names or (isinstance(space, Mapping) and {"activation", "init"} & set(space)):
+        return
+    try:
+        StudySpec.model_validate(asked)
+    except ValidationError as error:
+        raise RequestError(*mistakes(error, StudySpec)) from None

@@ -20,10 +20,12 @@ from slopesearch.cli.options import (
     Storage,
     StudyName,
     Workers,
+    check_fields,
     data_folder,
     parse_seconds,
     parse_set,
 )
+from slopesearch.cli.shipped import study_file
 from slopesearch.cli.tables import confirmation_json, confirmation_table, say
 from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
@@ -35,10 +37,17 @@ if TYPE_CHECKING:  # it loads torch
 
 def optimize_study(
     study: Annotated[
-        Path | None, typer.Argument(metavar="[STUDY.toml]", help="A study file: the question.")
+        Path | None,
+        typer.Argument(
+            metavar="[STUDY]",
+            help="A study file: the question; or the name of one that python -m slopesearch studies lists.",
+        ),
     ] = None,
     trials: Annotated[int, typer.Option(help="How many finished trials the study shall hold in all.")] = 200,
-    name: Annotated[str | None, typer.Option(help="Name of the study; DATASET-MODEL by default.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the study; FILE-DATASET, or DATASET-MODEL without a file, by default."),
+    ] = None,
     storage: Storage = DEFAULT_URL,
     data: DataFolder = None,
     dataset: Annotated[str | None, typer.Option(help="auto, mnist, fashion-mnist, kmnist or digits.")] = None,
@@ -59,7 +68,13 @@ def optimize_study(
         bool, typer.Option("--deterministic", help="The same trials on any number of workers.")
     ] = False,
     sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field of a study file.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any field of a study file, like space.norm=before; "
+            "a range: 'space.lr={low = 0.0001, high = 0.01, log = true}'.",
+        ),
     ] = None,
     tries: Annotated[
         list[Path] | None,
@@ -73,6 +88,25 @@ def optimize_study(
     ] = None,
 ) -> None:
     """Run a study, or go on with it until it holds --trials finished trials."""
+    # What can be refused without torch, which takes seconds to load, is refused before it.
+    file = None if study is None else study_file(study)
+    names = {"dataset": dataset, "model": model}
+    sizes = {"epochs": epochs, "train_size": train_size, "val_size": val_size, "seed": seed}
+    asked = _asked(file, {**names, **sizes}, sets or [])
+    if "arms" in asked:
+        raise RequestError(
+            f"'{study}' declares arms to compare; type: "
+            f"python -m slopesearch compare {shlex.quote(str(study))}"
+        )
+    check_fields(asked)
+    seconds = None if timeout is None else parse_seconds(timeout, "timeout")
+    silence, folder, store = parse_seconds(hang_timeout, "hang-timeout"), data_folder(data), Store(storage)
+    for path in tries or []:
+        read_toml(path, "config file")
+    if begin_from is not None:
+        store.read_search(begin_from, "ranking")
+    store.check_writable()
+
     from slopesearch.training.devices import checked_torch_pair
 
     with checked_torch_pair():
@@ -82,18 +116,15 @@ def optimize_study(
         from slopesearch.search.settings import Settings
         from slopesearch.search.space import check
 
-    names = {"dataset": dataset, "model": model}
-    sizes = {"epochs": epochs, "train_size": train_size, "val_size": val_size, "seed": seed}
-    spec = check(_asked(study, {**names, **sizes}, sets or []))
-    console, store = Console(), Store(storage)
+    spec, console = check(asked), Console()
     settings = Settings(
-        folder=data_folder(data),
+        folder=folder,
         devices=devices,
         workers=workers,
         pack=pack,
         launcher=launcher,
-        timeout=None if timeout is None else parse_seconds(timeout, "timeout"),
-        hang_timeout=parse_seconds(hang_timeout, "hang-timeout"),
+        timeout=seconds,
+        hang_timeout=silence,
         deterministic=deterministic,
     )
     given = [read_given(path) for path in tries or []]
@@ -102,6 +133,7 @@ def optimize_study(
             spec,
             trials=trials,
             name=name,
+            source=None if file is None else file.stem,
             given=given,
             begin_from=begin_from,
             store=store,
@@ -145,10 +177,25 @@ def _why_ended(outcome: "Outcome") -> list[str]:
             f"The space is used up: it holds {outcome.space} configs, and each has a trial. A wider space "
             f"is another study: change the space, and add --name {shlex.quote(outcome.name + '-2')}."
         ]
-    same = " ".join(map(shlex.quote, ["python", "-m", "slopesearch", *sys.argv[1:]]))
+    done = f"{outcome.finished} of {outcome.target} trials are done"
+    if outcome.finished < outcome.target and not outcome.begun and not outcome.interrupted:
+        again = _without_timeout(sys.argv[1:])
+        return [
+            f"The time of --timeout was over before a trial began, and {done}; give it more, or none: {again}"
+        ]
     if outcome.finished < outcome.target:
-        return [f"{outcome.finished} of {outcome.target} trials are done; to go on: {same}"]
+        return [f"{done}; to go on: {shlex.join(['python', '-m', 'slopesearch', *sys.argv[1:]])}"]
     return [f"More trials: the same command with --trials {2 * outcome.finished}."]
+
+
+def _without_timeout(words: Sequence[str]) -> str:
+    """The command of these words, but for its time limit, as a shell takes it."""
+    kept = [
+        word
+        for before, word in zip(("", *words), words, strict=False)
+        if "--timeout" not in (before, word) and not word.startswith("--timeout=")
+    ]
+    return shlex.join(["python", "-m", "slopesearch", *kept])
 
 
 def confirm_study(
@@ -167,6 +214,8 @@ def confirm_study(
     as_json: Json = False,
 ) -> None:
     """Run the best few of a study again on fresh seeds, then open the test set, once."""
+    name = Store(storage).read_search(name, "ranking").name  # or a refusal, before torch is loaded
+    folder = data_folder(data)
     from slopesearch.training.devices import checked_torch_pair
 
     with checked_torch_pair():
@@ -179,7 +228,7 @@ def confirm_study(
     found = confirm(
         name,
         store=Store(storage),
-        settings=Settings(data_folder(data), devices, workers, pack, launcher),
+        settings=Settings(folder, devices, workers, pack, launcher),
         top=top,
         seeds=seeds,
         open_again=open_again,

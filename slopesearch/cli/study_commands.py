@@ -70,7 +70,7 @@ def _delete(store: Store, name: str) -> None:
 
 
 def _counted(study: StudySummary) -> str:
-    trials = study.complete + study.pruned + study.running + study.failed
+    trials = study.complete + study.pruned + study.running + study.waiting + study.failed
     return f"{study.name} ({counted(trials, 'trial')})"
 
 

@@ -53,10 +53,16 @@ def summaries_table(
     console: Console, summaries: Sequence[StudySummary], confirmed: Mapping[str, float]
 ) -> None:
     """Print a line per study; `confirmed` has the mean objective of a search's pick on fresh seeds."""
-    table = _table("study", "complete", "pruned", "running", "failed", "best", "confirmed")
+    table = _table("study", "complete", "pruned", "unfinished", "failed", "best", "confirmed")
     for row in summaries:
-        table.add_row(*map(_cell, (*asdict(row).values(), confirmed.get(row.name))))
-    console.print(table if summaries else "no studies yet; `python -m slopesearch optimize` makes one")
+        unfinished = (
+            f"{row.waiting} waiting" if row.waiting else f"{row.running} running" if row.running else 0
+        )
+        ended = row.complete, row.pruned, unfinished, row.failed, row.best, confirmed.get(row.name)
+        table.add_row(*map(_cell, (row.name, *ended)))
+    console.print(table if summaries else "no studies yet; python -m slopesearch optimize makes one")
+    if any(row.waiting for row in summaries):
+        say(console, "waiting: to be run again, since the process that ran them has ended")
 
 
 def study_table(
@@ -120,8 +126,8 @@ def _means_table(console: Console, study: StudyRecord) -> None:
 def counts_sentence(study: StudyRecord) -> str:
     """How many trials a search holds, and how they ended."""
     complete, pruned, failed = (study.count(state) for state in ("COMPLETE", "PRUNED", "FAIL"))
-    running = study.count("RUNNING")
-    unfinished = f", {running} unfinished" if running else ""
+    unfinished = f", {study.running} running" if study.running else ""
+    unfinished = f", {study.waiting} waiting to be run again" if study.waiting else unfinished
     return (
         f"{study.name}: {complete + pruned} trials, {pruned} of them pruned, {failed} failed{unfinished} "
         f"({study.spec.dataset}, {study.spec.model})"
@@ -291,7 +297,8 @@ def study_json(study: StudyRecord, top: Sequence[TrialRecord]) -> str:
             "spec": study.spec.model_dump(mode="json"),
             "complete": study.count("COMPLETE"),
             "pruned": study.count("PRUNED"),
-            "running": study.count("RUNNING"),
+            "running": study.running,
+            "waiting": study.waiting,
             "failed": study.count("FAIL"),
             "top": [_trial_data(trial) for trial in top],
             "textbook": textbook_rows(study),

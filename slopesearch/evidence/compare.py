@@ -63,6 +63,7 @@ def compare(
     settings.slots()
     if name is not None:
         check_name(name)
+    store.check_writable()
     if isinstance(asked, Path):
         name, spec, families = declared(asked, name, settings, store, note)
         each, where = None, ""
@@ -78,7 +79,6 @@ def compare(
         winner, where = _winner(search, store)
         find(spec.dataset, settings.folder, note)
         families = around(winner, spec, only or list(QUESTIONS))
-    store.check_writable()
     data_hash = content_hash(spec.dataset, settings.folder)
     if not isinstance(asked, Path):
         refuse_other_images(search.name, search.spec, search.attributes, data_hash)

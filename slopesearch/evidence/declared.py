@@ -15,7 +15,7 @@ from slopesearch.search.records import COMPARE
 from slopesearch.search.settings import Settings
 from slopesearch.search.space import check, resolve, sample
 from slopesearch.search.store import Store
-from slopesearch.training.data import find
+from slopesearch.training.data import candidates, find
 from slopesearch.training.devices import best_precision
 from slopesearch.wording import RequestError, read_toml, short, unknown
 
@@ -51,9 +51,12 @@ def declared(
         found += _clashes(own, arms, resolve(spec, "float32"))
     if found:
         raise RequestError(f"'{path}' is no comparison that can be made:", *(f"  {line}" for line in found))
-    dataset = find(spec.dataset, settings.folder, note)
+    called = (name or f"{path.stem}-{one}" for one in candidates(spec.dataset, settings.folder))
+    there = next((stored for one in called if (stored := store.spec_of(one + COMPARE))), None)
+    # "auto" is what it was: a download that failed is not tried again.
+    asked = there.dataset if there and spec.dataset == "auto" else spec.dataset
+    dataset = find(asked, settings.folder, note)
     name = name or f"{path.stem}-{dataset}"
-    there = store.spec_of(name + COMPARE)
     precision = spec.precision or (there.precision if there else best_precision(settings.slots()))
     full = resolve(spec.model_copy(update={"dataset": dataset, "precision": precision}), precision)
     return name, full, [_family(own, arms, full, _question(path))]

@@ -22,15 +22,21 @@ from slopesearch.training.data import DATASETS, SIDE, DataSet
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 MOST_PIXELS = 20_000_000  # each takes up to 40 bytes of memory; without a limit a PNG of 0.8 MB took 3.8 GB
 
+LIGHT = 140  # of 255: above it a pixel is light, below 255 - LIGHT dark
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """An image file with the digit in it and its probability (0 to 1), or with the reason it cannot be read."""
+    """An image file with the digit in it and its probability (0 to 1), or with the reason it cannot be read.
+
+    `other_way`: it looks like ink on paper and was read as white on black, or the reverse.
+    """
 
     path: Path
     digit: int | None = None
     probability: float | None = None
     error: str | None = None
+    other_way: bool = False
 
 
 def load_run(run: Path) -> tuple[nn.Sequential, DataSet]:
@@ -65,13 +71,15 @@ def predict_images(run: Path, paths: list[Path], invert: bool = False) -> list[P
     predictions = []
     for path in paths:
         try:
-            pixels = read_image(path, invert)
+            grey = read_grey(path, invert)
+            pixels = as_pixels(grey, invert)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             predictions.append(Prediction(path, error=_reason(error)))
             continue
         probabilities = model((pixels[None, None] - data.mean) / data.std)[0].softmax(0)
         digit = int(probabilities.argmax())
-        predictions.append(Prediction(path, digit, float(probabilities[digit])))
+        other_way = is_on(grey, paper=not invert)
+        predictions.append(Prediction(path, digit, float(probabilities[digit]), other_way=other_way))
     return predictions
 
 
@@ -83,13 +91,12 @@ def _reason(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def read_image(path: Path, invert: bool) -> Tensor:
-    """An image file as (28, 28) float32 in [0, 1], bright on dark.
+def read_grey(path: Path, invert: bool) -> Image.Image:
+    """An image file in mode F, values 0 to 255, as it is.
 
-    The camera's rotation is applied, transparent parts become background and colours grey. The image keeps
-    its proportions when it is resized; background makes it square. Raises OSError, ValueError,
-    SyntaxError or Pillow's DecompressionBombError where it cannot be read, has more than MOST_PIXELS or is
-    no regular file, which a pipe or a device is not.
+    The camera's rotation is applied, transparent parts become background and colours grey. Raises OSError,
+    ValueError, SyntaxError or Pillow's DecompressionBombError where it cannot be read, has more than
+    MOST_PIXELS or is no regular file, which a pipe or a device is not.
     """
     if path.exists() and not path.is_file():
         raise ValueError("it is no file but a folder, a pipe or a device")
@@ -100,7 +107,26 @@ def read_image(path: Path, invert: bool) -> Tensor:
                 size = f"it has {file.width:,} x {file.height:,} pixels"
                 raise ValueError(f"{size}; at most {MOST_PIXELS:,} are decoded, so make it smaller first")
             image = ImageOps.exif_transpose(file)
-            grey = _grey(image, background=255 if invert else 0)
+            return _grey(image, background=255 if invert else 0)
+
+
+def is_on(grey: Image.Image, paper: bool) -> bool:
+    """Whether most of an image, and of its border, is as light as paper, or else as dark as a blackboard.
+
+    Strokes cover little of a picture and seldom follow its border. What is neither is not judged.
+    """
+    values = np.array(grey)
+    border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
+    typical = np.median(border), np.median(values)
+    return bool(min(typical) > LIGHT if paper else max(typical) < 255 - LIGHT)
+
+
+def as_pixels(grey: Image.Image, invert: bool) -> Tensor:
+    """An image in mode F as (28, 28) float32 in [0, 1], bright on dark.
+
+    It keeps its proportions when it is resized; background makes it square. Raises ValueError where a pixel
+    is not finite.
+    """
     small = ImageOps.pad(grey, (SIDE, SIDE), Image.Resampling.BICUBIC, color=255 if invert else 0)
     pixels = torch.from_numpy(np.array(small))
     if not pixels.isfinite().all():

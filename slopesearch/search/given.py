@@ -12,7 +12,7 @@ from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.search.ledger import Placed
 from slopesearch.search.records import TAKEN, TrialRecord
 from slopesearch.search.schedule import Schedule
-from slopesearch.search.space import sample
+from slopesearch.search.space import sample, within_bound
 from slopesearch.wording import RequestError, describe, plain, short, unknown
 
 if TYPE_CHECKING:
@@ -107,12 +107,20 @@ class Backlog:
     """The given configs of a study that no trial has run yet, in order.
 
     They are stored with the study before anything runs, so that a study that is killed goes on with them.
-    `see` is to be told of every trial that the study holds.
+    `see` is to be told of every trial that the study holds. A config whose trial failed runs again where it
+    is among those that are given `now`.
     """
 
-    def __init__(self, spec: ResolvedSpec, stored: Sequence[Mapping[str, Any]], schedule: Schedule) -> None:
+    def __init__(
+        self,
+        spec: ResolvedSpec,
+        stored: Sequence[Mapping[str, Any]],
+        schedule: Schedule,
+        now: Sequence[Given] = (),
+    ) -> None:
         placed = [place(spec, choices) for choices in stored]
         self._left = {one.config: one for one in placed}
+        self._now = {place(spec, one.choices).config for one in now}
         self._ran: dict[TrialConfig, int] = {}
         self._schedule = schedule
         self._unfinished = self._owed = 0  # trials that run again; those of them that were given
@@ -123,9 +131,10 @@ class Backlog:
             self._schedule.take_over(trial)
         elif trial.is_given:
             self._schedule.leave_out(trial.number, trial.config)
-        if trial.config in self._left:
-            del self._left[trial.config]
-            self._ran[trial.config] = trial.number
+        config = trial.config and within_bound(trial.config)
+        if config in self._left and not (trial.state == "FAIL" and config in self._now):
+            del self._left[config]
+            self._ran[config] = trial.number
         self._unfinished += trial.state == "RUNNING"
         self._owed += trial.state == "RUNNING" and trial.is_given
 

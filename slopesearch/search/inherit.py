@@ -14,6 +14,7 @@ from slopesearch.search.choices import PARAMS, TRIALS
 from slopesearch.search.given import OTHERS, Given, choices_of, misfits, place
 from slopesearch.search.ledger import ATTRIBUTES, FINITE, STEPS, VALUES, Placed, attribute_rows, now
 from slopesearch.search.records import BEGUN, TAKEN, StudyRecord, TrialRecord
+from slopesearch.search.space import within_bound
 from slopesearch.wording import RequestError, counted, differences
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def inheritance(old: StudyRecord, spec: ResolvedSpec) -> Heritage:
         given = Given("", choices_of(trial.config), others)
         if found := misfits(spec, given):
             left_out[f"outside by {' and '.join(found)}"] += 1
-        elif (placed := place(spec, given.choices)).config != trial.config:
+        elif (placed := place(spec, given.choices)).config != within_bound(trial.config):
             left_out["trained otherwise"] += 1
         else:
             trials.append((trial, placed))

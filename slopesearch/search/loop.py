@@ -62,6 +62,7 @@ class Loop:
     _jobs: dict[int, Job] = field(init=False)  # the trials that are not over, by number
     _heard: dict[int, float] = field(default_factory=dict)  # when a slot was last given or said something
     _said: set[str] = field(default_factory=set)
+    begun: int = 0  # trials that this call has given to a slot
     _deadline: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -138,6 +139,7 @@ class Loop:
             if pack:
                 self.running[slot] = pack
                 self._heard[slot] = time.monotonic()
+                self.begun += len(pack)
                 self.launcher.start(slot, [job.config for job in pack])
                 for job in pack:
                     self.listen(Started(slot, job.number, job.config))

@@ -27,8 +27,9 @@ class Objective:
     def __init__(self, spec: StudySpec, folder: Path = Path("data"), device: str = "auto") -> None:
         self.device = one_device(device)
         spec = check(spec.model_dump(exclude_unset=True))
-        spec = spec.model_copy(update={"dataset": find(spec.dataset, folder, print)})
-        self.spec = resolve(spec, best_precision([self.device.type]))
+        precision = best_precision([self.device.type])
+        resolve(spec, precision)  # before a download: what does not fit together will not do so after it
+        self.spec = resolve(spec.model_copy(update={"dataset": find(spec.dataset, folder, print)}), precision)
         sizes = self.spec.train_size, self.spec.val_size
         self.data = load(self.spec.dataset, folder, self.spec.split_seed, *sizes).to(self.device)
 

@@ -31,17 +31,18 @@ from slopesearch.search.store import (
     refuse_mixing,
     refuse_other_images,
 )
-from slopesearch.training.data import content_hash, find
+from slopesearch.training.data import candidates, content_hash, find
 from slopesearch.training.devices import best_precision
 from slopesearch.training.parity import why_no_packs
-from slopesearch.wording import RequestError
+from slopesearch.wording import RequestError, differences
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a call of `optimize` ended: `finished` counts complete and pruned trials of the whole study.
 
-    `space`: how many configs the space holds, where each of them has a trial, so that there is none left.
+    `begun` counts the trials that the call itself began. `space`: how many configs the space holds, where
+    each of them has a trial, so that there is none left.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Outcome:
     target: int
     interrupted: bool
     space: int | None = None
+    begun: int = 0
 
 
 def optimize(
@@ -56,6 +58,7 @@ def optimize(
     *,
     trials: int,
     name: str | None = None,
+    source: str | None = None,
     given: Sequence[Given] = (),
     begin_from: str | None = None,
     store: Store | None = None,
@@ -64,7 +67,9 @@ def optimize(
 ) -> Outcome:
     """Run a study, or go on with it, until it holds `trials` finished ones.
 
-    The study is called DATASET-MODEL unless it has a `name`; `store` is the default storage unless given.
+    The study is called DATASET-MODEL unless it has a `name`, or SOURCE-DATASET where `source` names the study
+    file that asks. Version 0.1.0 took no notice of the file: where there is no SOURCE-DATASET, but a
+    DATASET-MODEL with which the request agrees, that goes on, as it did. `store` is the default storage.
     Configs that a person has `given` run next, once each, over the total where need be. `begin_from` names a
     study whose trials a new one begins with, see `inheritance`; the total counts them.
     The first Ctrl-C or SIGTERM lets the running trials finish; the second leaves them, and the next call runs
@@ -76,6 +81,8 @@ def optimize(
         raise RequestError(f"trials: at least 1, given {trials}")
     if name is not None:
         check_name(name)
+    if source is not None:
+        check_name(f"{source}-{spec.dataset}")
     devices = settings.slots()
     spec = check(spec.model_dump(exclude_unset=True))
     store.check_writable()
@@ -85,10 +92,11 @@ def optimize(
 
     old = None if begin_from is None else store.read_search(begin_from)
     if old is None:
-        name, full = _study(store, spec, name, settings, devices, note)
+        name, full = _study(store, spec, name, source, given, settings, devices, note)
     else:
-        name, full = _successor(store, spec, name, old, settings, note)
+        name, full = _successor(store, spec, name, source, old)
     refuse_misfits(name, full, given)
+    find(full.dataset, settings.folder, note)  # behind what can be refused without the images
     data_hash = content_hash(full.dataset, settings.folder)
     if old is not None:
         refuse_other_images(old.name, old.spec, old.attributes, data_hash)
@@ -116,50 +124,75 @@ def _study(
     store: Store,
     spec: StudySpec,
     name: str | None,
+    source: str | None,
+    given: Sequence[Given],
     settings: Settings,
     devices: list[str],
     note: Callable[[str], None],
 ) -> tuple[str, ResolvedSpec]:
-    """The name and the spec of the study that is asked for, stored or with the defaults; finds its images."""
+    """The name and the spec of the study that is asked for, stored or with the defaults.
+
+    Of a new study on the data set "auto" it finds the images, to know which data set that is.
+    """
     if name is not None and (stored := store.spec_of(name)) is not None:
-        return name, _resumed(name, stored, spec, settings, note)
+        return name, _resumed(name, stored, spec)
     precision = best_precision(devices)
-    resolve(spec, precision)  # before a download: what does not fit together will not do so after it
-    spec = spec.model_copy(update={"dataset": find(spec.dataset, settings.folder, note)})
     full = resolve(spec, precision)
-    if name is None:
-        name = f"{full.dataset}-{full.model}"
-        if (stored := store.spec_of(name)) is not None:
-            return name, _resumed(name, stored, spec, settings, note)
-    return name, full
+    for dataset in () if name is not None else candidates(spec.dataset, settings.folder):
+        called = _default_name(store, spec, source, dataset, note)
+        if (stored := store.spec_of(called)) is not None:
+            full = _resumed(called, stored, spec)
+            if full.dataset == "digits" and spec.dataset == "auto":
+                note(
+                    f"no MNIST in '{settings.folder}': going on with the study '{called}', on the bundled "
+                    "digits; for MNIST add --dataset mnist"
+                )
+            return called, full
+    if spec.dataset == "auto":
+        # Whatever does not fit with MNIST, but for a data set that is named, will not fit after a download.
+        somewhere = [replace(one, others={**one.others, "dataset": None}) for one in given]
+        refuse_misfits(name or _named(source, full.dataset, full.model), full, somewhere)
+        full = resolve(spec.model_copy(update={"dataset": find("auto", settings.folder, note)}), precision)
+    return name or _named(source, full.dataset, full.model), full
+
+
+def _named(source: str | None, dataset: str, model: str) -> str:
+    return f"{dataset}-{model}" if source is None else f"{source}-{dataset}"
+
+
+def _default_name(
+    store: Store, spec: StudySpec, source: str | None, dataset: str, note: Callable[[str], None]
+) -> str:
+    """The name of a study that was given none, or the one that version 0.1.0 gave it, see `optimize`."""
+    name, before = _named(source, dataset, spec.model), _named(None, dataset, spec.model)
+    if name == before or store.spec_of(name) is not None:
+        return name
+    stored = store.spec_of(before)
+    if stored is None or differences(stored, spec):
+        return name
+    note(
+        f"going on with the study '{before}', which asks the same; for one of this file's own add "
+        f"--name {shlex.quote(name)}"
+    )
+    return before
 
 
 def _successor(
-    store: Store,
-    spec: StudySpec,
-    name: str | None,
-    old: StudyRecord,
-    settings: Settings,
-    note: Callable[[str], None],
+    store: Store, spec: StudySpec, name: str | None, source: str | None, old: StudyRecord
 ) -> tuple[str, ResolvedSpec]:
     """The name and the spec of a study that begins from another, now or in an earlier call."""
     full = resolve(check(widened(old, spec)), old.spec.precision)
-    name = name or f"{full.dataset}-{full.model}"
+    name = name or _named(source, full.dataset, full.model)
     stored = store.find(name, "ranking")
     if stored is not None and stored.trials and not has_begun_from(stored, old):
         raise RequestError(
             f"--from begins a new study, and '{name}' is there already; name another: "
             f"--name {shlex.quote(name + '-2')}"
         )
-    if stored is not None:
-        return name, _resumed(name, stored.spec, full, settings, note)
-    find(full.dataset, settings.folder, note)
-    return name, full
+    return name, full if stored is None else _resumed(name, stored.spec, full)
 
 
-def _resumed(
-    name: str, stored: ResolvedSpec, given: StudySpec, settings: Settings, note: Callable[[str], None]
-) -> ResolvedSpec:
+def _resumed(name: str, stored: ResolvedSpec, given: StudySpec) -> ResolvedSpec:
     """The stored spec, where nothing was given that differs from it."""
     try:
         check(stored.model_dump())
@@ -170,7 +203,6 @@ def _resumed(
             f"start another study: add --name {shlex.quote(name + '-2')}",
         ) from None
     refuse_mixing(name, stored, given)
-    find(stored.dataset, settings.folder, note)
     return stored
 
 
@@ -202,7 +234,7 @@ def run_study(
             listen(Noted(f"{name} {heritage.sentence}"))
         schedule = Schedule(spec)
         known = kept(storage, study_id, spec)
-        backlog = Backlog(spec, wanted := joined(known, given), schedule)
+        backlog = Backlog(spec, wanted := joined(known, given), schedule, given)
         sampler = SeededSampler(SAMPLERS[spec.sampler], spec.seed, schedule, size)
         ledger = Ledger(storage, study_id, spec, sampler, PRUNERS[spec.pruner]())
         before = ledger.load(backlog.see)
@@ -228,7 +260,7 @@ def run_study(
         finally:
             launcher.close()
         interrupted = interrupts.count > 0 and loop.finished < trials
-        return Outcome(name, loop.finished, trials, interrupted, _used_up(ledger, most))
+        return Outcome(name, loop.finished, trials, interrupted, _used_up(ledger, most), loop.begun)
 
 
 def _used_up(ledger: Ledger, most: float) -> int | None:

@@ -189,12 +189,13 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class StudySummary:
-    """A line of `list`."""
+    """A line of `list`. What is unfinished is `running` while a process writes the study, else `waiting`."""
 
     name: str
     complete: int
     pruned: int
     running: int
+    waiting: int  # to be run again
     failed: int
     best: float | None
 
@@ -208,6 +209,7 @@ class StudyRecord:
     trials: list[TrialRecord]  # by number
     attributes: dict[str, Any] = field(default_factory=dict)  # of the study, such as its versions
     unreadable: dict[str, str] = field(default_factory=dict)  # what is wrong with the others, by their name
+    is_written: bool = False  # whether a process wrote the study when it was read
 
     def find(self, number: int) -> TrialRecord | None:
         """The trial of a number, or None where there is none that can be read."""
@@ -272,3 +274,13 @@ class StudyRecord:
     def count(self, state: str) -> int:
         """How many trials are in a state."""
         return sum(trial.state == state for trial in self.trials)
+
+    @property
+    def running(self) -> int:
+        """How many trials run now."""
+        return self.count("RUNNING") if self.is_written else 0
+
+    @property
+    def waiting(self) -> int:
+        """How many trials a process left unfinished when it ended; they run again."""
+        return 0 if self.is_written else self.count("RUNNING")

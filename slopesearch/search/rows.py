@@ -120,6 +120,14 @@ def collector_at_rest() -> Iterator[None]:
             gc.enable()
 
 
+def _holds(config: TrialConfig, name: str, chosen: Any) -> bool:
+    """Whether a config has a drawn value; a start that is drawn above `slope_max` begins there."""
+    held = getattr(config, name, None)
+    if name == "negative_slope" and config.slope_max is not None and held == config.slope_max:
+        return isinstance(chosen, float) and chosen >= held
+    return bool(held == chosen)
+
+
 def record_of(rows: TrialRows, spec: ResolvedSpec, extent: Extent) -> TrialRecord:
     """A trial as it was stored. Raises UnreadableError where it is not as it was written."""
     if type(rows.number) is not int or rows.number < 0:
@@ -134,7 +142,7 @@ def record_of(rows: TrialRows, spec: ResolvedSpec, extent: Extent) -> TrialRecor
     if finished and config is None:
         raise UnreadableError("it has no config")
     for name, chosen in params_of(rows).items():
-        if config is not None and getattr(config, name, None) != chosen:
+        if config is not None and not _holds(config, name, chosen):
             raise UnreadableError(
                 f"its config was changed: {short(name)} is {short(getattr(config, name, None))} "
                 f"where {short(chosen)} was drawn"

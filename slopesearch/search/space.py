@@ -110,8 +110,23 @@ def _suggest(trial: BaseTrial, name: str, axis: Range | Sequence[Any]) -> Any:
     return axis[0] if len(axis) == 1 else trial.suggest_categorical(name, axis)
 
 
+def within_bound(config: TrialConfig) -> TrialConfig:
+    """The config with the slope that it really starts from: a start above `slope_max` begins there.
+
+    The run is the same. Version 0.1.0 stored such configs as they were drawn.
+    """
+    start, bound = config.negative_slope, config.slope_max
+    if start is None or bound is None or start <= bound:
+        return config
+    return config.model_copy(update={"negative_slope": bound})
+
+
 def sample(spec: ResolvedSpec, trial: BaseTrial) -> TrialConfig:
-    """Draw every parameter of a trial, the conditional ones only where their condition holds."""
+    """Draw every parameter of a trial, the conditional ones only where their condition holds.
+
+    The slope of the config is the one that the run starts from, see `within_bound`, whatever is drawn: a
+    range that depends on another draw would leave TPE no space in common.
+    """
     space = spec.space
     activation = _suggest(trial, "activation", space.activation)
     mode = slope = slope_max = None
@@ -119,7 +134,7 @@ def sample(spec: ResolvedSpec, trial: BaseTrial) -> TrialConfig:
         mode = _suggest(trial, "slope_mode", space.slope_mode)
         slope = _suggest(trial, "negative_slope", space.negative_slope)
         slope_max = _suggest(trial, "slope_max", space.slope_max) if mode == "learnable" else None
-    return TrialConfig(
+    config = TrialConfig(
         **spec.model_dump(
             include={"dataset", "split_seed", "train_size", "val_size", "batch_size", "epochs"}
             | {"model", "depth", "width", "precision", "warmup", "weight_decay", "output_gain"}
@@ -136,3 +151,4 @@ def sample(spec: ResolvedSpec, trial: BaseTrial) -> TrialConfig:
         init=_suggest(trial, "init", space.init),
         lr=_suggest(trial, "lr", space.lr),
     )
+    return within_bound(config)

@@ -7,6 +7,7 @@ process holds on it, SQLite's among them, and another process could then remove 
 import hashlib
 import json
 import os
+import shlex
 import socket
 import sqlite3
 import tempfile
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "sqlite:///studies/slopesearch.db"
 BUSY_TIMEOUT = 60  # s to wait for another process that holds the file
+LOOK = 0.2  # s to wait for a lock: a reader that looks whether it is held holds it for a moment
 SCHEMA = "v3.2.0.a"  # of the tables that Optuna 5 makes
 TABLES = {  # Optuna's; a view of such a name could not be written to
     *("version_info", "studies", "study_directions", "study_user_attributes", "study_system_attributes"),
@@ -231,11 +233,9 @@ class SqliteFile:
         Raises RequestError, naming the holder, where another process is doing this with the study.
         """
         self.path.parent.mkdir(exist_ok=True)  # the default folder; any other has been found there
-        key = study_name if doing == "written" else f"{study_name}\n{doing}"  # no name has a second line
-        digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-        lock, holder = FileLock(self._beside(f".{digest}.lock")), self._beside(f".{digest}.lock.json")
+        lock, holder = self._lock_files(study_name, doing)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=LOOK)
         except Timeout:
             try:
                 who = "process {pid} on {host}, since {since}".format(**json.loads(holder.read_text()))
@@ -253,6 +253,23 @@ class SqliteFile:
         finally:
             holder.unlink(missing_ok=True)
             lock.release()
+
+    def _lock_files(self, study_name: str, doing: str) -> tuple[FileLock, Path]:
+        """The lock of a study for one thing to be done, and the file that names who holds it."""
+        key = study_name if doing == "written" else f"{study_name}\n{doing}"  # no name has a second line
+        digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+        return FileLock(self._beside(f".{digest}.lock")), self._beside(f".{digest}.lock.json")
+
+    def is_written(self, study_name: str) -> bool:
+        """Whether a process writes the study now, as far as a reader may know."""
+        lock, holder = self._lock_files(study_name, "written")
+        if not holder.exists():  # it is there while the lock is held, and after a kill
+            return False
+        try:
+            with lock.acquire(timeout=0):
+                return False
+        except (Timeout, OSError):  # held; or not for this user to open, who believes what is written there
+            return True
 
     def summaries(self) -> list[StudySummary]:
         """Every study of the file, by name.
@@ -282,7 +299,10 @@ class SqliteFile:
         found = []
         for name, complete, pruned, running, failed, best in rows:
             value = None if name.endswith(VERDICTS) else best
-            counts = complete or 0, pruned or 0, running or 0, failed or 0
+            running, waiting = running or 0, 0
+            if running and not self.is_written(name):
+                running, waiting = 0, running
+            counts = complete or 0, pruned or 0, running, waiting, failed or 0
             found.append(StudySummary(name, *counts, value))
         return found
 
@@ -300,14 +320,22 @@ def _path_of(url: str) -> Path:
         ) from None
     except (ArgumentError, ValueError):
         raise RequestError(
-            f"'{url}' is not a storage URL; a SQLite file is named like {DEFAULT_URL}"
+            f"'{url}' is not a storage URL; did you mean --storage {_option(url.removeprefix('sqlite:'))}?"
         ) from None
+    if backend == "sqlite" and parsed.host:
+        given = "/".join(filter(None, (parsed.host, parsed.database)))
+        raise RequestError(f"'{url}' names no file; did you mean --storage {_option(given)}?")
     if backend != "sqlite" or not parsed.database or parsed.database == ":memory:":
         raise RequestError(
             f"studies are stored in SQLite files, server and in-memory storages are not supported, given "
             f"'{url}'; name one like {DEFAULT_URL}"
         )
     return Path(parsed.database)
+
+
+def _option(path: str) -> str:
+    """The storage URL of a SQLite file, as a shell takes it; that of an absolute path has four slashes."""
+    return shlex.quote(f"sqlite:///{path}")
 
 
 def _unwritable(path: Path, reason: str) -> RequestError:

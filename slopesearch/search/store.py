@@ -7,6 +7,7 @@ import shlex
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,7 @@ class Store:
             record = _record_of(connection, name, extent)
             if record is None:
                 raise RequestError(f"the study '{name}' was not made by slopesearch, or holds nothing yet")
-            return record
+            return replace(record, is_written=self._file.is_written(name))
 
     def read_search(self, name: str | None = None, extent: Extent = "whole") -> StudyRecord:
         """A study that is a search, see `read`. Raises RequestError for the studies of its verdict."""

@@ -237,6 +237,13 @@ def check_files(raw: Path, sha256: Mapping[str, str]) -> None:
         )
 
 
+def candidates(dataset: str, folder: Path) -> list[str]:
+    """What a data set's name may stand for here: "auto" for MNIST, or the digits while MNIST is not there."""
+    if dataset != "auto":
+        return [dataset]
+    return ["mnist"] if is_there("mnist", folder) else ["mnist", "digits"]
+
+
 def find(dataset: str, folder: Path, note: Callable[[str], None]) -> str:
     """The data set to use: the one that is named, downloaded where it is missing; "auto" is resolved.
 
