@@ -1,5 +1,7 @@
 """The library without the command line: the README's example, Objective in a study of one's own."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import optuna
