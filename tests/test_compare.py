@@ -17,6 +17,7 @@ from slopesearch.evidence.answers import Answer, answers_of, families_of
 from slopesearch.evidence.arms import paired
 from slopesearch.evidence.compare import Compared, compare
 from slopesearch.evidence.families import Family
+from slopesearch.evidence.planned import Plan
 from slopesearch.evidence.statistics import estimate
 from slopesearch.evidence.tuning import best_rate, widened
 from slopesearch.search import sqlite
@@ -57,13 +58,17 @@ class Comparison:
         self.path, self.store = path, Store(f"sqlite:///{path}")
         self.events: list[Event] = []
         self.notes: list[str] = []
+        self.plans: list[Plan] = []
         self.told: list[Answer] = []
 
     def __call__(self, asked: Any = None, listen: Any = None, workers: int = 2, **settings: Any) -> Compared:
-        for seen in (self.events, self.notes, self.told):
+        for seen in (self.events, self.notes, self.plans, self.told):
             seen.clear()
 
         class Display:
+            def __init__(_, plan: Plan) -> None:  # noqa: N805
+                self.plans.append(plan)
+
             def __enter__(_) -> Any:  # noqa: N805
                 return listen or self.events.append
 

@@ -14,6 +14,7 @@ from slopesearch.evidence import confirm as module
 from slopesearch.evidence import planned
 from slopesearch.evidence.arms import HE, TUNED, TUTORIAL, choose_arms, paired
 from slopesearch.evidence.confirm import Verdict, confirm
+from slopesearch.evidence.planned import Plan
 from slopesearch.evidence.statistics import estimate
 from slopesearch.search import sqlite
 from slopesearch.search.events import Began, Event, Listener, Progressed, Started, Told
@@ -42,12 +43,17 @@ class Search:
         self.store = self.harness.store
         self.events: list[Event] = []
         self.notes: list[str] = []
+        self.plans: list[Plan] = []
 
     def __call__(self, workers: int = 2, listen: Any = None, **settings: Any) -> Verdict:
         self.events.clear()
         self.notes.clear()
+        self.plans.clear()
 
         class Display:
+            def __init__(_, plan: Plan) -> None:  # noqa: N805
+                self.plans.append(plan)
+
             def __enter__(_) -> Any:  # noqa: N805
                 return listen or self.events.append
 

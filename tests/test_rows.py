@@ -61,7 +61,9 @@ def test_no_more_is_read_than_is_asked_for(path: Path, extent: Extent) -> None:
         same = ("number", "state", "value", "config")
         assert all(getattr(trial, name) == getattr(all_of_it, name) for name in same)
         assert trial.reports == ({} if extent == "ranking" else all_of_it.reports)
-        why = {key for key in ("ended", "val_loss", "would_prune_at", "pruned_by") if key in all_of_it.attributes}
+        why = {
+            key for key in ("ended", "val_loss", "would_prune_at", "pruned_by") if key in all_of_it.attributes
+        }
         draws_curve = extent == "page" and trial.state == "COMPLETE" and all_of_it.curve[-1].slopes
         assert trial.curve == (all_of_it.curve if draws_curve else ())
         assert trial.diagnostics == (all_of_it.diagnostics if extent == "page" else None)

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from slopesearch.cli.answer_views import answer_view, answers_json, closing
+from slopesearch.cli.live import display_on, doing, note
 from slopesearch.cli.options import DataFolder, Devices, Json, Launcher, Pack, Storage, Workers, data_folder
 from slopesearch.cli.tables import say
 from slopesearch.evidence.answers import Answer
@@ -43,12 +44,11 @@ def compare_arms(
     """What in the winner mattered: each choice swapped, on paired seeds, with a verdict; or declared arms."""
     from slopesearch.training.devices import checked_torch_pair
 
-    with checked_torch_pair():
-        from slopesearch.cli.live import display_on
+    progress, console = Console(stderr=as_json), Console()
+    with doing(progress, "loading torch"), checked_torch_pair():
         from slopesearch.evidence.compare import compare
         from slopesearch.search.settings import Settings
 
-    progress, console = Console(stderr=as_json), Console()
     begun = time.monotonic()
 
     def tell(answer: Answer) -> None:
@@ -66,8 +66,8 @@ def compare_arms(
         seeds=seeds,
         only=[] if only is None else [one.strip() for one in only.split(",")],
         name=name,
-        note=lambda text: say(progress, text),
-        display=lambda: display_on(progress),
+        note=lambda text: note(progress, text),
+        display=lambda plan: display_on(progress, plan),
         tell=tell,
     )
     if as_json:

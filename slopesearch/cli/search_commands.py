@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from slopesearch.cli.live import display_on, doing, note
 from slopesearch.cli.options import (
     DataFolder,
     Devices,
@@ -75,8 +76,8 @@ def optimize_study(
     """Run a study, or go on with it until it holds --trials finished trials."""
     from slopesearch.training.devices import checked_torch_pair
 
-    with checked_torch_pair():
-        from slopesearch.cli.live import display_on
+    console = Console()
+    with doing(console, "loading torch"), checked_torch_pair():
         from slopesearch.runs.export import read_given
         from slopesearch.search.optimize import optimize
         from slopesearch.search.settings import Settings
@@ -85,7 +86,7 @@ def optimize_study(
     names = {"dataset": dataset, "model": model}
     sizes = {"epochs": epochs, "train_size": train_size, "val_size": val_size, "seed": seed}
     spec = check(_asked(study, {**names, **sizes}, sets or []))
-    console, store = Console(), Store(storage)
+    store = Store(storage)
     settings = Settings(
         folder=data_folder(data),
         devices=devices,
@@ -182,12 +183,11 @@ def confirm_study(
     """Run the best few of a study again on fresh seeds, then open the test set, once."""
     from slopesearch.training.devices import checked_torch_pair
 
-    with checked_torch_pair():
-        from slopesearch.cli.live import display_on
+    progress = Console(stderr=as_json)
+    with doing(progress, "loading torch"), checked_torch_pair():
         from slopesearch.evidence.confirm import confirm
         from slopesearch.search.settings import Settings
 
-    progress = Console(stderr=as_json)
     found = confirm(
         name,
         store=Store(storage),
@@ -195,8 +195,8 @@ def confirm_study(
         top=top,
         seeds=seeds,
         open_again=open_again,
-        note=lambda text: say(progress, text),
-        display=lambda: display_on(progress),
+        note=lambda text: note(progress, text),
+        display=lambda plan: display_on(progress, plan),
     )
     if found.confirmed and as_json:
         print(confirmation_json(found.confirmed, found.openings))
