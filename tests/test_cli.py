@@ -35,7 +35,7 @@ def test_a_study_from_one_command_to_the_dashboard(slopesearch: CommandLine, tmp
     # Asked for more, it goes on; the fields of the first call are remembered.
     second = slopesearch("optimize", "--dataset", "digits", "--model", "mlp", "--trials", "9")
     assert second.returncode == 0, second.stderr
-    assert "7 there already" in second.stdout
+    assert "to 9 trials, 7 of them finished already;" in second.stdout
     assert len(re.findall(r"^\[\d+/9", second.stdout, re.MULTILINE)) == 2
 
     (row,) = json.loads(slopesearch("list", "--json").stdout)
@@ -204,7 +204,7 @@ def test_a_wrong_request_gets_a_sentence_exit_2_and_writes_nothing(
 
 def test_a_wrong_request_as_a_process(slopesearch: CommandLine, tmp_path: Path) -> None:
     done = slopesearch("optimize", "--model", "resnet", "--set", "seed=-1")
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (2, "loading torch\n")
     assert done.stderr.splitlines()[0].startswith("error: ")
     assert len(done.stderr.splitlines()) == 2  # both mistakes
     assert list(tmp_path.iterdir()) == []

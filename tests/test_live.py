@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from slopesearch.cli.counts import SearchCounts
@@ -12,9 +13,11 @@ from slopesearch.cli.live import Lines, LiveDisplay, display_on, doing, note
 from slopesearch.config import Report, TrialConfig, TrialResult
 from slopesearch.evidence.planned import Plan
 from slopesearch.search.events import Began, Event, Noted, Progressed, Started, Told
+from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.records import Stop, StudyRecord, TrialRecord
 from slopesearch.wording import describe
-from tests.conftest import make_config
+from tests.conftest import InProcess, make_config
+from tests.harness import FakeLauncher
 from tests.test_tables import LONGEST, SPEC, STUDY, render
 
 
@@ -300,3 +303,25 @@ def test_an_arm_that_is_there_twice_runs_once() -> None:
     plan = Plan.over_seeds("slope", ["a", "b"], 2, [config, config, *[make_config(init_seed=9)] * 2])
     assert plan.shape == "1 arm x 2 seeds"
     assert list(plan.runs.values()) == [("a", "seed 1 of 2"), ("a", "seed 2 of 2")]
+
+
+def test_what_a_search_says_and_in_which_order(
+    command_line: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LAUNCHERS, "fake", FakeLauncher)
+    command = ("optimize", "--dataset", "digits", "--model", "mlp", "--launcher", "fake", "--workers", "2")
+
+    def said(trials: int) -> list[str]:
+        lines = command_line(*command, "--devices", "cpu", "--trials", str(trials)).out.splitlines()
+        return lines[: lines.index("")]  # where the ending begins
+
+    loading, opening, starting, *told = said(3)
+    assert loading == "loading torch"
+    assert opening.startswith("digits-mlp: to 3 trials; ")
+    assert starting == "starting 2 workers"
+    assert [line[:3] for line in told] == ["[1/", "[2/", "[3/"]
+
+    _, opening, starting, *told = said(5)
+    assert opening.startswith("digits-mlp: to 5 trials, 3 of them finished already; ")
+    assert starting == "starting 2 workers; the first result comes about 1 s after that"  # as they store
+    assert [line[:3] for line in told] == ["[4/", "[5/"]

@@ -117,7 +117,7 @@ def test_a_confirmation_prints_what_it_has(command_line: InProcess) -> None:
 def test_a_study_is_extended_by_a_trial(command_line: InProcess) -> None:
     done = command_line("optimize", "--name", "digits-mlp", "--trials", "7", *INLINE)
     assert done.code == 0, done.err
-    assert "to 7 trials, 6 there already" in done.out
+    assert "to 7 trials, 6 of them finished already" in done.out
     assert sum(counts(command_line)["digits-mlp"]) == 7
 
 
