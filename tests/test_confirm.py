@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -14,6 +15,7 @@ from slopesearch.evidence import confirm as module
 from slopesearch.evidence import planned
 from slopesearch.evidence.arms import HE, TUNED, TUTORIAL, choose_arms, paired
 from slopesearch.evidence.confirm import Verdict, confirm
+from slopesearch.evidence.planned import Plan
 from slopesearch.evidence.statistics import estimate
 from slopesearch.search import sqlite
 from slopesearch.search.events import Began, Event, Listener, Progressed, Started, Told
@@ -42,12 +44,17 @@ class Search:
         self.store = self.harness.store
         self.events: list[Event] = []
         self.notes: list[str] = []
+        self.plans: list[Plan] = []
 
     def __call__(self, workers: int = 2, listen: Any = None, **settings: Any) -> Verdict:
         self.events.clear()
         self.notes.clear()
+        self.plans.clear()
 
         class Display:
+            def __init__(_, plan: Plan) -> None:  # noqa: N805
+                self.plans.append(plan)
+
             def __enter__(_) -> Any:  # noqa: N805
                 return listen or self.events.append
 
@@ -112,6 +119,36 @@ def confirmed(done: tuple[Search, Verdict], tmp_path: Path) -> Search:
 @pytest.fixture
 def search(searched: Path, tmp_path: Path) -> Search:
     return Search(Path(shutil.copy(searched, tmp_path)))
+
+
+def test_each_plan_says_what_it_is_and_calls_its_runs_by_arm_and_seed(search: Search) -> None:
+    verdict = search()
+    tuning, *wider, confirming, testing = search.plans
+    assert (tuning.title, tuning.shape) == ("confirm, learning rates", "2 arms x 6 rates")
+    assert all(plan.done >= 12 and plan.shape.startswith("2 arms x ") for plan in wider)
+    assert {name for name, _ in tuning.runs.values()} == {TUTORIAL, HE}
+    assert all(rate == f"lr {config.lr:.2g}" for config, (_, rate) in tuning.runs.items())
+    arms = len(verdict.confirmed)
+    assert (confirming.title, confirming.shape) == ("confirm", f"{arms} arms x 3 seeds")
+    assert (confirming.done, len(confirming.runs)) == (0, 3 * arms)
+    called = {row.arm.config: row.arm.roles[0] for row in verdict.confirmed}
+    for config, words in confirming.runs.items():
+        (run,) = (run for run in range(3) if config.init_seed == derive(0, "confirm", run, "init"))
+        (arm,) = (arm for arm in called if paired(arm, 0, run) == config)
+        assert words == (called[arm], f"seed {run + 1} of 3")
+    tested = len(verdict.openings[-1].arms)
+    assert (testing.title, testing.shape) == ("test set", f"{tested} arms x 3 seeds")
+    assert {config.evaluated_on for config in testing.runs} == {"test"}
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Told) and event.number == 3 * arms + 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        search(seeds=6, listen=during("/confirm", stop))
+    search(seeds=6)
+    assert search.plans[0].shape == f"{arms} arms x 6 seeds"
+    assert search.plans[0].done == 3 * arms + 5
 
 
 def test_every_config_runs_on_the_same_fresh_seeds_without_pruning(done: tuple[Search, Verdict]) -> None:
@@ -420,8 +457,15 @@ def test_the_whole_way_on_the_command_line(command_line: InProcess, tmp_path: Pa
     options = ("--top", "1", "--seeds", "2", "--launcher", "inline")
     done = command_line("confirm", *options)
     assert done.code == 0, done.err
-    assert "digits-mlp: " in done.out.splitlines()[0]
-    assert "fresh seeds" in done.out.splitlines()[0]
+    first, second, *lines = done.out.splitlines()
+    assert first == "loading torch"
+    assert second.startswith("digits-mlp: ")
+    assert "fresh seeds" in second
+    last_of = [line for line in lines if re.match(r"(confirm|test set)\b.* of \d+ runs", line)]
+    assert last_of[0] == "confirm, learning rates: 0 of 12 runs (2 arms x 6 rates)"
+    assert last_of[-1].startswith("test set: 10 of 10 runs (5 arms x 2 seeds); completed: ")
+    assert lines[lines.index(last_of[0]) + 1].startswith("starting 1 worker")
+    assert not re.search(r"best [0-9]|trial \d", "".join(last_of))
     for words in ("pick: 1, the lowest mean loss", "the tutorial's recipe", "ReLU with He init", "shrinkage"):
         assert words in done.out
     assert "The test set was opened once, on 20" in done.out
@@ -429,7 +473,7 @@ def test_the_whole_way_on_the_command_line(command_line: InProcess, tmp_path: Pa
 
     again = command_line("confirm", *options, "--json")
     verdict = json.loads(again.out)
-    assert again.err.splitlines()[0].startswith("digits-mlp: ")
+    assert [line.split(":")[0] for line in again.err.splitlines()] == ["loading torch", "digits-mlp"]
     assert len(verdict["openings"]) == 1
     assert verdict["confirmed"][0] == verdict["pick"]
     assert verdict["openings"][0]["tested"][0]["arm"]["config"] == verdict["pick"]["arm"]["config"]

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numba
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 import slopesearch
 from slopesearch.nets import cpu
 from slopesearch.nets.activations import ACTIVATIONS, LearnableLeakyReLU, PReLU
-from slopesearch.nets.cpu import accelerate, plan
+from slopesearch.nets.cpu import accelerate, loops, plan
 from slopesearch.nets.models import build_model
 from slopesearch.nets.packed import PackedModel
 from slopesearch.nets.plain import as_torch
@@ -823,6 +824,24 @@ def test_all_that_numba_compiles_is_in_one_file() -> None:
     users = [path for path in package.rglob("*.py") if imports(path) & {"numba", "llvmlite"}]
     assert users == [package / "nets" / "cpu" / "loops.py"]
     assert "slopesearch" not in imports(users[0])  # nor does it compile in what another file holds
+
+
+def test_that_the_loops_are_compiled_is_said_once_and_not_where_they_come_from_a_cache(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_misses(misses: dict[str, int]) -> SimpleNamespace:
+        return SimpleNamespace(stats=SimpleNamespace(cache_misses=misses))
+
+    tell: Any = loops._tell_if_new
+    monkeypatch.setattr(loops, "_is_told", False)
+    with caplog.at_level(logging.INFO, "slopesearch"):
+        tell(with_misses({}))
+        assert caplog.messages == []
+        for _ in range(3):
+            tell(with_misses({"(float32,)": 1}))
+    assert caplog.messages == ["compiling the fast loops once (about 15 s)"]
+    compiled = next(value for value in vars(loops).values() if getattr(value, "nopython_signatures", None))
+    assert sum(compiled.stats.cache_hits.values()) + sum(compiled.stats.cache_misses.values()) > 0
 
 
 def test_it_compiles_for_a_processor_of_which_nothing_is_known() -> None:

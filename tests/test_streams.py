@@ -23,6 +23,7 @@ def test_a_study_goes_on_when_nobody_reads_its_lines(
     assert process.stdout is not None
     assert process.stderr is not None
     if flags:
+        assert process.stdout.readline() == b"loading torch\n"
         assert process.stdout.readline().startswith(b"digits-mlp: ")
     process.stdout.close()
     assert (process.stderr.read(), process.wait(120)) == (b"", 0)

@@ -10,7 +10,7 @@ import torch
 
 from slopesearch.config import Report
 from slopesearch.search import worker
-from slopesearch.search.messages import Failed
+from slopesearch.search.messages import Failed, Said
 from slopesearch.training.data import Data, load
 from tests.conftest import make_config
 
@@ -31,6 +31,22 @@ def test_a_worker_makes_its_gpu_the_current_one_and_multiplies_as_it_says() -> N
     command = [sys.executable, "-c", program, "cuda:1", "unused"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("cuda:1 ieee", "current: cuda:1\n")
+
+
+def test_a_worker_says_what_takes_long_before_it_has_a_report() -> None:
+    """So it has to leave the process at once."""
+    program = (
+        "import logging, os\n"
+        "from slopesearch.search import worker\n"
+        "def serve(readline, outbox, folder, device):\n"
+        "    logging.getLogger('slopesearch').info('compiling')\n"
+        "    os._exit(0)\n"
+        "worker.serve = serve\n"
+        "worker.main(input)\n"
+    )
+    command = [sys.executable, "-c", program, "cpu", "unused"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert Said.model_validate_json(done.stdout).text == "compiling"
 
 
 def test_a_worker_loads_its_images_once(monkeypatch: pytest.MonkeyPatch) -> None:

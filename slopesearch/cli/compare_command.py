@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from slopesearch.cli.answer_views import answer_view, answers_json, closing
+from slopesearch.cli.live import display_on, doing, note
 from slopesearch.cli.options import DataFolder, Devices, Json, Launcher, Pack, Storage, Workers, data_folder
 from slopesearch.cli.shipped import shipped, study_file
 from slopesearch.cli.tables import say
@@ -54,13 +55,12 @@ def compare_arms(
 
     from slopesearch.training.devices import checked_torch_pair
 
-    with checked_torch_pair():
-        from slopesearch.cli.live import display_on
+    progress, console = Console(stderr=as_json), Console()
+    with doing(progress, "loading torch"), checked_torch_pair():
         from slopesearch.evidence.compare import compare
         from slopesearch.report.dashboard import annotate_all
         from slopesearch.search.settings import Settings
 
-    progress, console = Console(stderr=as_json), Console()
     begun = time.monotonic()
 
     def tell(answer: Answer) -> None:
@@ -77,8 +77,8 @@ def compare_arms(
         seeds=seeds,
         only=[] if only is None else [one.strip() for one in only.split(",")],
         name=name,
-        note=lambda text: say(progress, text),
-        display=lambda: display_on(progress),
+        note=lambda text: note(progress, text),
+        display=lambda plan: display_on(progress, plan),
         tell=tell,
     )
     if found.answers:

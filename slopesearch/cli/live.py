@@ -1,9 +1,11 @@
 """What a person sees while a study or a long run goes on: redrawn on a terminal, else line by line."""
 
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -13,84 +15,46 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.spinner import Spinner
+from rich.table import Column
 from rich.text import Text
 
-from slopesearch.cli.tables import say
-from slopesearch.config import REPORTS, TrialConfig
+from slopesearch.cli.counts import PlanCounts, SearchCounts, starting
+from slopesearch.cli.tables import say, wrapped
+from slopesearch.config import REPORTS, Report, TrialConfig
 from slopesearch.search.events import Began, Event, Noted, Progressed, Started, Told
-from slopesearch.training.engine import total_steps
-from slopesearch.training.fit import Epoch
-from slopesearch.wording import counted, describe
+
+if TYPE_CHECKING:  # they load torch
+    from slopesearch.evidence.planned import Plan
+    from slopesearch.training.fit import Epoch
 
 
-class _Tally:
-    """The counts and the best trial of a study, kept up to date by its events."""
-
-    def __init__(self) -> None:
-        self.counts = {"COMPLETE": 0, "PRUNED": 0, "FAIL": 0}
-        self.target = 0
-        self.best: tuple[float, int, TrialConfig] | None = None
-        self.stopped = ""  # the trial that the pruner stopped last, and why
-        self._maximize = True
-        self._started = time.monotonic()
-        self._told = 0
-
-    @property
-    def finished(self) -> int:
-        return self.counts["COMPLETE"] + self.counts["PRUNED"]
-
-    def begin(self, event: Began) -> None:
-        self.target = event.target
-        self._maximize = event.study.spec.maximize
-        for trial in event.study.trials:
-            if trial.state in self.counts:
-                self._count(trial.number, trial.state, trial.value, trial.config)
-
-    def tell(self, event: Told) -> None:
-        self._told += event.state != "FAIL"
-        if event.stop is not None:
-            self.stopped = f"stopped last: #{event.number} {event.stop.words}"
-        self._count(event.number, event.state, event.value, event.config)
-
-    def _count(self, number: int, state: str, value: float | None, config: TrialConfig | None) -> None:
-        self.counts[state] += 1
-        if state != "COMPLETE" or value is None or config is None:
-            return
-        if self.best is None or (value > self.best[0] if self._maximize else value < self.best[0]):
-            self.best = value, number, config
-
-    def rate(self) -> float:
-        """Finished trials a minute, of this call alone."""
-        return 60 * self._told / max(time.monotonic() - self._started, 1e-9)
-
-    def time_left(self) -> str:
-        if not self._told:
-            return "-:--"
-        seconds = round((self.target - self.finished) / self.rate() * 60)
-        minutes, seconds = divmod(max(seconds, 0), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+@contextmanager
+def doing(console: Console, text: str) -> Iterator[None]:
+    """Say what is done in the block: on a terminal as long as it is done, else in a line."""
+    if not console.is_terminal:
+        say(console, text)
+        yield
+        return
+    with console.status(text):
+        console.show_cursor(True)  # Ctrl-C may end the process in the block, and leave the terminal as it is
+        yield
 
 
-def _opening(event: Began) -> str:
-    spec, devices = event.study.spec, event.devices
-    kinds = ", ".join(f"{devices.count(name)} on {name}" for name in dict.fromkeys(devices)) or "none needed"
-    finished = event.study.count("COMPLETE") + event.study.count("PRUNED")
-    resumed = f", {finished} of them finished already" if event.study.trials else ""
-    return (
-        f"{event.study.name}: to {counted(event.target, 'trial')}{resumed}; {spec.dataset}, {spec.model}, "
-        f"{counted(spec.epochs, 'epoch')} of {spec.train_size:,} images; {spec.precision}; workers: {kinds}; "
-        f"stored in {event.storage}"
-    )
+def note(console: Console, text: str) -> None:
+    """Print text as data, on a terminal wrapped at its words."""
+    for line in text.splitlines():
+        if console.is_terminal:
+            wrapped(console, line)
+        else:
+            say(console, line)
 
 
 class Lines:
     """One line per finished trial, for logs and pipes."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._tally = _Tally()
+    def __init__(self, console: Console, counts: SearchCounts | PlanCounts) -> None:
+        self._console, self._counts = console, counts
 
     def __enter__(self) -> "Lines":
         return self
@@ -104,38 +68,41 @@ class Lines:
         """Print a line where the study begins, a note is made, or a trial is over."""
         match event:
             case Began():
-                self._tally.begin(event)
-                say(self._console, _opening(event))
+                for words in (self._counts.begin(event), self._counts.heading(), starting(event)):
+                    if words:
+                        say(self._console, words)
             case Noted():
                 say(self._console, event.text)
             case Told():
-                self._tally.tell(event)
-                best = f", best {self._tally.best[0]:.4f}" if self._tally.best else ""
-                value = "   -  " if event.value is None else f"{event.value:.4f}"
-                ended = event.result.ended if event.result else "failed"
-                say(
-                    self._console,
-                    f"[{self._tally.finished}/{self._tally.target}{best}] trial {event.number} {ended} "
-                    f"{value}  {describe(event.config)}{f'  {event.stop.words}' if event.stop else ''}",
-                )
+                self._counts.tell(event)
+                say(self._console, self._counts.line(event))
 
 
 class LiveDisplay:
-    """A bar for the study, its best config, and a line per worker, redrawn in place."""
+    """A bar for the study, what it found, and a line per worker, redrawn in place.
 
-    def __init__(self, console: Console) -> None:
-        self._tally = _Tally()
-        self._total = Progress(BarColumn(bar_width=None), MofNCompleteColumn(), console=console, expand=True)
+    Until something comes of the workers, what is awaited stands in place of the bar; at the end one line
+    is left.
+    """
+
+    def __init__(self, console: Console, counts: SearchCounts | PlanCounts) -> None:
+        self._counts = counts
+        beside = TextColumn("{task.description}")
+        self._total = Progress(BarColumn(bar_width=None), beside, console=console, expand=True)
         self._bar = self._total.add_task("", total=None)
+        rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         self._workers = Progress(
-            TextColumn("{task.fields[device]:<7}"),
-            BarColumn(bar_width=9),
-            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.fields[device]:<7}", table_column=Column(no_wrap=True, min_width=7)),
+            BarColumn(bar_width=9, table_column=Column(min_width=9)),
+            TextColumn("{task.description}", markup=False, table_column=rest),
             console=console,
+            expand=True,
         )
         self._lines: list[TaskID] = []  # by slot
         self._packs: list[dict[int, TrialConfig]] = []  # by slot: number and config of each running trial
         self._starting: int | None = None  # the slot whose pack is being announced, trial by trial
+        self._awaited: Spinner | None = None
+        self._is_over = False
         self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=4)
 
     def __enter__(self) -> "LiveDisplay":
@@ -144,6 +111,7 @@ class LiveDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_over = True
         self._live.stop()
 
     def __call__(self, event: Event) -> None:
@@ -152,24 +120,28 @@ class LiveDisplay:
             case Began():
                 self._begin(event)
             case Noted():
-                say(self._live.console, event.text)
+                note(self._live.console, event.text)
             case Started():
                 self._start(event)
             case Progressed():
-                self._show(event.slot, event.report.step, f"{event.report.val_accuracy:.3f} ")
+                self._awaited = None
+                self._show(event.slot, event.report)
             case Told():
-                self._tally.tell(event)
+                self._awaited = None
+                self._counts.tell(event)
                 self._packs[event.slot].pop(event.number, None)
                 if not self._packs[event.slot]:
                     self._show_idle(event.slot)
         self._starting = event.slot if isinstance(event, Started) else None
-        self._total.update(self._bar, completed=self._tally.finished)
+        self._total.update(self._bar, completed=self._counts.finished, description=self._counts.beside())
 
     def _begin(self, event: Began) -> None:
-        self._tally.begin(event)
-        self._total.update(self._bar, total=self._tally.target)
+        opening = self._counts.begin(event)
+        self._total.update(self._bar, total=self._counts.target)
+        if words := starting(event):
+            self._awaited = Spinner("dots", words)
         self._live.start()
-        say(self._live.console, _opening(event))
+        note(self._live.console, opening)
         self._packs = [{} for _ in event.devices]
         self._lines = [
             self._workers.add_task("starting", total=REPORTS, device=device) for device in event.devices
@@ -187,46 +159,41 @@ class LiveDisplay:
                 pack.clear()
                 self._show_idle(slot)
         self._packs[event.slot][event.number] = event.config
-        self._show(event.slot, 0, "")
+        self._show(event.slot, None)
 
     def _show_idle(self, slot: int) -> None:
         self._workers.update(self._lines[slot], description="idle", completed=0)
 
-    def _show(self, slot: int, step: int, accuracy: str) -> None:
-        trials = self._packs[slot]
-        first, last = min(trials), max(trials)
-        if first == last:
-            text = f"#{first} {accuracy}{describe(trials[first])}"
-        else:
-            text = f"{len(trials)} together, #{first} to #{last} {accuracy}"
-        self._workers.update(self._lines[slot], description=text, completed=step)
+    def _show(self, slot: int, report: Report | None) -> None:
+        text = self._counts.running(self._packs[slot], report)
+        self._workers.update(self._lines[slot], description=text, completed=report.step if report else 0)
 
     def _draw(self) -> Group:
-        tally = self._tally
-        facts = Table.grid(padding=(0, 1))
-        facts.add_row(
-            f"{tally.counts['PRUNED']} pruned,",
-            f"{tally.counts['FAIL']} failed,",
-            f"{tally.rate():.1f} trials/min,",
-            f"{tally.time_left()} left",
-        )
-        best = "best: none yet"
-        if tally.best is not None:
-            value, number, config = tally.best
-            best = f"best {value:.4f}, #{number}: {describe(config)}"
-        lines = [Text(line, no_wrap=True, overflow="ellipsis") for line in (best, tally.stopped) if line]
-        return Group(self._total, facts, *lines, self._workers)
+        heading: list[RenderableType] = [_line(self._counts.heading())] if self._counts.heading() else []
+        if self._is_over:
+            return Group(*(heading or [self._total]))
+        if self._awaited is not None:
+            return Group(*heading, self._awaited, self._workers)
+        below = [", ".join(self._counts.facts()), *self._counts.lines()]
+        return Group(*heading, self._total, *map(_line, below), self._workers)
 
 
-def display_on(console: Console) -> LiveDisplay | Lines:
-    """The display of a study that suits the console: redrawn on a terminal, lines elsewhere."""
-    return LiveDisplay(console) if console.is_terminal else Lines(console)
+def _line(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def display_on(console: Console, plan: "Plan | None" = None) -> LiveDisplay | Lines:
+    """The display of a search, or of planned runs: redrawn on a terminal, lines elsewhere."""
+    counts = SearchCounts() if plan is None else PlanCounts(plan)
+    return LiveDisplay(console, counts) if console.is_terminal else Lines(console, counts)
 
 
 class FitDisplay:
     """The display of a long run: a line per epoch, and on a terminal a bar of its steps below."""
 
     def __init__(self, console: Console, config: TrialConfig) -> None:
+        from slopesearch.training.engine import total_steps  # here, since it loads torch
+
         columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, console=console, expand=True, disable=not console.is_terminal)
         self._steps = self._bar.add_task(
@@ -247,7 +214,7 @@ class FitDisplay:
         """Take in how many steps are done in all."""
         self._bar.update(self._steps, completed=steps)
 
-    def told(self, row: Epoch) -> None:
+    def told(self, row: "Epoch") -> None:
         """Print an epoch's line."""
         validation = ""
         if row.val_loss is not None and row.val_accuracy is not None:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from slopesearch.cli.ending import ending
+from slopesearch.cli.live import display_on, doing, note
 from slopesearch.cli.options import (
     DataFolder,
     Devices,
@@ -109,14 +110,14 @@ def optimize_study(
 
     from slopesearch.training.devices import checked_torch_pair
 
-    with checked_torch_pair():
-        from slopesearch.cli.live import display_on
+    console = Console()
+    with doing(console, "loading torch"), checked_torch_pair():
         from slopesearch.runs.export import read_given
         from slopesearch.search.optimize import optimize
         from slopesearch.search.settings import Settings
         from slopesearch.search.space import check
 
-    spec, console = check(asked), Console()
+    spec = check(asked)
     settings = Settings(
         folder=folder,
         devices=devices,
@@ -218,13 +219,12 @@ def confirm_study(
     folder = data_folder(data)
     from slopesearch.training.devices import checked_torch_pair
 
-    with checked_torch_pair():
-        from slopesearch.cli.live import display_on
+    progress = Console(stderr=as_json)
+    with doing(progress, "loading torch"), checked_torch_pair():
         from slopesearch.evidence.confirm import confirm
         from slopesearch.report.dashboard import annotate_all
         from slopesearch.search.settings import Settings
 
-    progress = Console(stderr=as_json)
     found = confirm(
         name,
         store=Store(storage),
@@ -232,8 +232,8 @@ def confirm_study(
         top=top,
         seeds=seeds,
         open_again=open_again,
-        note=lambda text: say(progress, text),
-        display=lambda: display_on(progress),
+        note=lambda text: note(progress, text),
+        display=lambda plan: display_on(progress, plan),
     )
     if found.confirmed:
         annotate_all(Store(storage), found.study.name)

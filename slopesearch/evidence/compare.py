@@ -12,7 +12,7 @@ from slopesearch.evidence.answers import Answer, answer, answers_of, families_of
 from slopesearch.evidence.arms import paired
 from slopesearch.evidence.declared import declared
 from slopesearch.evidence.families import Family, changes, seeds_for
-from slopesearch.evidence.planned import Display, Planned, finished
+from slopesearch.evidence.planned import Display, Plan, Planned, finished
 from slopesearch.evidence.questions import QUESTIONS, around
 from slopesearch.evidence.results import confirmed_of, pick
 from slopesearch.evidence.tuning import Tuned, plan_of, tune, tuning_spec
@@ -41,7 +41,7 @@ def compare(
     only: Sequence[str] = (),
     name: str | None = None,
     note: Callable[[str], None] = lambda text: None,
-    display: Display = lambda: nullcontext(lambda event: None),
+    display: Display = lambda plan: nullcontext(lambda event: None),
     tell: Callable[[Answer], None] = lambda answer: None,
 ) -> Compared:
     """Answer the questions around the winner of a search, or that of a study file with arms.
@@ -49,7 +49,8 @@ def compare(
     `asked` is the name of a search, which may be left out where there is one, or the path of a file; `only`
     some of QUESTIONS. Each arm's learning rate is tuned (NAME/tune), then all arms of a question run on the
     same fresh seeds (NAME/compare), and `tell` gets the answer; asked again it goes on with what is there.
-    NAME is that of the search or of the file, unless there is a `name`. `note` is told what it will cost.
+    NAME is that of the search or of the file, unless there is a `name`. `note` is told what it will cost;
+    `display` makes a listener for each plan of runs.
     Raises RequestError where the request is wrong, before anything is written, and StudyFailedError where run
     after run fails, or the storage cannot be written.
     """
@@ -167,14 +168,15 @@ class _Comparison:
 
     def _answer(self, family: Family, seeds: int) -> Answer | None:
         """The answer to one question, stored; None where its runs were interrupted."""
-        tuned = tune(family.sides, self.planned, family.metric)
+        tuned = tune(family.sides, self.planned, family.metric, title := f"compare {family.question}")
         if tuned is None:
             return None
         if self.each is None:
             each = _seconds(self.planned.record(TUNE)) or 0.0
             self.note(f"tuned; to compare takes about {self._minutes(len(tuned) * seeds, each):.1f} min")
-        plan = self._plan(tuned, seeds)
-        if not self.planned.run(COMPARE, list(dict.fromkeys(plan))):
+        names = [one.side.name for one in tuned]
+        plan = Plan.over_seeds(title, names, seeds, self._plan(tuned, seeds))
+        if not self.planned.run(COMPARE, plan):
             return None
         record = self.planned.record(COMPARE)
         sides = [

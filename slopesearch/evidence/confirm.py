@@ -9,7 +9,7 @@ from statistics import median
 from slopesearch.config import TrialConfig
 from slopesearch.evidence.arms import TUNED, Arm, all_arms, baselines, choose_arms, paired
 from slopesearch.evidence.families import STEPS, Side
-from slopesearch.evidence.planned import Display, Planned, finished
+from slopesearch.evidence.planned import Display, Plan, Planned, finished
 from slopesearch.evidence.questions import rates_around
 from slopesearch.evidence.results import (
     ConfirmedArm,
@@ -52,7 +52,7 @@ def confirm(
     seeds: int = 10,
     open_again: bool = False,
     note: Callable[[str], None] = lambda text: None,
-    display: Display = lambda: nullcontext(lambda event: None),
+    display: Display = lambda plan: nullcontext(lambda event: None),
 ) -> Verdict:
     """Run the best few of a search, the best of each activation and the baselines on fresh seeds.
 
@@ -61,7 +61,7 @@ def confirm(
     has become one of the best since. When all are there, the arm with the lowest mean loss is picked, and it
     and the baselines are trained on the same seeds again and tested (`NAME/test`). The test set is not opened
     a second time unless `open_again`; of two calls at a time the second is refused. `note` is told what it
-    will cost, and what is begun; `display` makes a listener for each of the studies.
+    will cost, and what is begun; `display` makes a listener for each plan of runs.
     Raises RequestError where the request is wrong, and StudyFailedError where run after run fails, or the
     storage cannot be written.
     """
@@ -109,7 +109,7 @@ class _Confirmation:
         if tuned is None:
             return Verdict(self.search, [], [], interrupted=True)
         arms = all_arms(choose_arms(self.search, top, tuned), earlier)
-        if not self.planned.run(CONFIRM, self._plan(arms, seeds)):
+        if not self.planned.run(CONFIRM, self._named("confirm", arms, seeds)):
             return Verdict(self.search, [], [], interrupted=True)
         after = self.planned.record(CONFIRM)
         objective = self.search.spec.objective
@@ -127,7 +127,7 @@ class _Confirmation:
             Side(name=name, config=config, rates=rates_around(winner.lr))
             for name, config in baselines(self.search).items()
         ]
-        found = tune(sides, self.tuning, "val_loss", stored_only)
+        found = tune(sides, self.tuning, "val_loss", "confirm", stored_only)
         return None if found is None else {one.side.name: one.side.config for one in found}
 
     def _test(
@@ -145,7 +145,7 @@ class _Confirmation:
             self._keep(openings=[opening.model_dump(mode="json") for opening in openings])
         *before, opening = openings
         self.note(f"opening the test set for {len(opening.arms)} configs: the pick and the baselines")
-        if not self.planned.run(TEST, self._plan(opening.arms, opening.seeds, TEST)):
+        if not self.planned.run(TEST, self._named("test set", opening.arms, opening.seeds, TEST)):
             return before, True
         runs = self.planned.record(TEST)
         tested = []
@@ -164,6 +164,11 @@ class _Confirmation:
             for seed in range(seeds)
             for arm in arms
         ]
+
+    def _named(self, title: str, arms: Sequence[Arm], seeds: int, part: str = CONFIRM) -> Plan:
+        """The same runs with the words for them: an arm is called by the first of its roles."""
+        names = [arm.roles[0] for arm in arms]
+        return Plan.over_seeds(title, names, seeds, self._plan(arms, seeds, part))
 
     def _keep(self, **attributes: object) -> None:
         self.planned.store.set_attributes(self.search.name + CONFIRM, attributes)

@@ -1,9 +1,9 @@
 """Studies whose runs are planned beforehand: through the one loop, resumed where they were left."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optuna.trial import Trial, TrialState
 
@@ -13,11 +13,41 @@ from slopesearch.search.optimize import run_study
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.settings import Settings
 from slopesearch.search.store import Store, refuse_other_images
-from slopesearch.wording import RequestError, differences
-
-Display = Callable[[], AbstractContextManager[Listener]]
+from slopesearch.wording import RequestError, counted, differences
 
 FINISHED = ("COMPLETE", "PRUNED")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Runs to be made, in their order, and what a person calls them.
+
+    `title` says what they are for, `shape` how they come about, such as "12 arms x 10 seeds"; of each run
+    there is the name of its arm, and what sets it apart from the arm's other runs, such as "seed 3 of 10".
+    `done` of them were finished before.
+    """
+
+    title: str
+    shape: str
+    runs: Mapping[TrialConfig, tuple[str, str]]
+    done: int = 0
+
+    @classmethod
+    def over_seeds(
+        cls, title: str, arms: Sequence[str], seeds: int, configs: Iterable[TrialConfig]
+    ) -> "Plan":
+        """The plan of configs that come seed by seed, in each of them arm by arm; arms that are equal once.
+
+        Raises ValueError where there is not one config for each arm and seed.
+        """
+        words = [(arm, f"seed {seed} of {seeds}") for seed in range(1, seeds + 1) for arm in arms]
+        runs: dict[TrialConfig, tuple[str, str]] = {}
+        for config, called in zip(configs, words, strict=True):
+            runs.setdefault(config, called)
+        return cls(title, f"{counted(len(runs) // seeds, 'arm')} x {counted(seeds, 'seed')}", runs)
+
+
+Display = Callable[[Plan], AbstractContextManager[Listener]]
 
 
 @dataclass(frozen=True)
@@ -43,25 +73,27 @@ class Planned:
         self.refuse_another(part)
         self._run(part, [], lambda event: None)
 
-    def run(self, part: str, plan: Sequence[TrialConfig]) -> bool:
-        """Run what is left of a plan without repeats; whether all of its runs are finished then.
+    def run(self, part: str, plan: Plan) -> bool:
+        """Run what is left of a plan; whether all of its runs are finished then.
 
         The study may hold trials that are not in the plan: finished trials, and interrupted trials, which
         are finished first. Raises RequestError where it was asked something else.
         """
         self.refuse_another(part)
-        if len(finished(self.record(part), plan)) == len(plan):
+        configs = list(plan.runs)
+        done = len(finished(self.record(part), configs))
+        if done == len(configs):
             return True
-        with self.display() as listen:
-            whole = self._run(part, plan, listen)
-        return whole and len(finished(self.record(part), plan)) == len(plan)
+        with self.display(replace(plan, done=done)) as listen:
+            whole = self._run(part, configs, listen)
+        return whole and len(finished(self.record(part), configs)) == len(configs)
 
     def _run(self, part: str, plan: Sequence[TrialConfig], listen: Listener) -> bool:
         before = self.record(part)
         outcome = run_study(
             self.name + part,
             self._spec(),
-            _Plan(plan, before),
+            _Handout(plan, before),
             trials=_others(before, plan) + len(plan) if plan else 0,
             store=self.store,
             settings=self.settings,
@@ -87,7 +119,7 @@ class Planned:
         refuse_other_images(before.name, before.spec, before.attributes, self.data_hash)
 
 
-class _Plan:
+class _Handout:
     """Hands out the configs of a plan that no trial has yet, in order; then those of trials that fail.
 
     A trial left as FAIL was counted as a trial that would be finished, so another takes its place.

@@ -1,6 +1,6 @@
 """The learning rate of each side, tuned on one seed and the search's own validation images; NAME/tune."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from statistics import fmean
@@ -9,9 +9,10 @@ from slopesearch.config import ResolvedSpec, TrialConfig
 from slopesearch.evidence.answers import LEAST_LOSS
 from slopesearch.evidence.arms import paired
 from slopesearch.evidence.families import Metric, Side
-from slopesearch.evidence.planned import Planned, finished
+from slopesearch.evidence.planned import Plan, Planned, finished
 from slopesearch.search.records import TUNE, TrialRecord
 from slopesearch.training.data import DATASETS
+from slopesearch.wording import counted
 
 WIDENINGS = 2  # of the learning rates to try, as many again beyond the edge where the best of them lies
 LEARNED_DIGITS = 3  # of a learned mean, as the fixed slope that it is compared with
@@ -44,21 +45,21 @@ def tuning_spec(spec: ResolvedSpec) -> ResolvedSpec:
 
 
 def tune(
-    sides: Sequence[Side], planned: Planned, metric: Metric, stored_only: bool = False
+    sides: Sequence[Side], planned: Planned, metric: Metric, title: str, stored_only: bool = False
 ) -> list[Tuned] | None:
     """Tune every side, those that have another's learned slope at the end; None where it was interrupted.
 
     Or where runs are missing and those that are stored shall do.
 
     Each tries the same number of rates, on the same seed. A best rate at the edge widens them by as many
-    again, WIDENINGS times at most.
+    again, WIDENINGS times at most. `title` says what for, on a display.
     """
-    first = _tune([side for side in sides if side.mean_of is None], planned, metric, stored_only)
+    first = _tune([side for side in sides if side.mean_of is None], planned, metric, title, stored_only)
     if first is None:
         return None
     done = {tuned.side.name: tuned for tuned in first}
     rest = [_with_learned_slope(side, done[side.mean_of], planned) for side in sides if side.mean_of]
-    second = _tune(rest, planned, metric, stored_only)
+    second = _tune(rest, planned, metric, title, stored_only)
     if second is None:
         return None
     done |= {tuned.side.name: tuned for tuned in second}
@@ -72,12 +73,14 @@ def plan_of(side: Side, rates: Sequence[float], planned: Planned) -> list[TrialC
     return [config.model_copy(update={"lr": rate}) for rate in rates if len(side.rates) > 1]
 
 
-def _tune(sides: Sequence[Side], planned: Planned, metric: Metric, stored_only: bool) -> list[Tuned] | None:
+def _tune(
+    sides: Sequence[Side], planned: Planned, metric: Metric, title: str, stored_only: bool
+) -> list[Tuned] | None:
     rates = {side.name: side.rates for side in sides}
     while True:
         plans = {side.name: plan_of(side, rates[side.name], planned) for side in sides}
-        plan = list(dict.fromkeys(config for one in plans.values() for config in one))
-        there = len(finished(planned.record(TUNE), plan)) == len(plan)
+        plan = _named(title, plans)
+        there = len(finished(planned.record(TUNE), list(plan.runs))) == len(plan.runs)
         if not there and (stored_only or not planned.run(TUNE, plan)):
             return None
         record = planned.record(TUNE)
@@ -94,6 +97,18 @@ def _tune(sides: Sequence[Side], planned: Planned, metric: Metric, stored_only: 
         if not wider:
             return tuned
         rates |= wider
+
+
+def _named(title: str, plans: Mapping[str, Sequence[TrialConfig]]) -> Plan:
+    """The runs that tune each side, by name, with the words for them; runs that sides share once."""
+    runs: dict[TrialConfig, tuple[str, str]] = {}
+    for name, plan in plans.items():
+        for config in plan:
+            runs.setdefault(config, (name, f"lr {config.lr:.2g}"))
+    sizes = [len(plan) for plan in plans.values() if plan]
+    fewest, most = min(sizes, default=0), max(sizes, default=0)
+    rates = f"{most}" if fewest == most else f"{fewest} to {most}"
+    return Plan(f"{title}, learning rates", f"{counted(len(sizes), 'arm')} x {rates} rates", runs)
 
 
 def widened(rates: tuple[float, ...], best: float, first: int) -> tuple[float, ...] | None:

@@ -180,8 +180,8 @@ class Ledger:
                 if trial.state == TrialState.WAITING:
                     self._waiting[record.number] = trial
                 if record.state == "COMPLETE":
-                    ranked_by = {"val_loss": record.val_loss}
-                    records.append(replace(record, reports={}, attributes=ranked_by))
+                    shown = {k: v for k, v in record.attributes.items() if k in ("val_loss", "seconds")}
+                    records.append(replace(record, reports={}, attributes=shown))
                 else:
                     records.append(replace(record, config=None, reports={}, attributes={}))
         return StudyRecord(self._name, self.spec, records)

@@ -34,15 +34,15 @@ from slopesearch.wording import mistakes, short
 AT_ONCE = 500  # trials that are read at a time
 
 # How much of each trial is read: what ranks it (number, state, value, config, why it ended and was stopped,
-# whether it was given); the reports, config, AUDITED and where it comes from, and all of a trial that is not
-# over; the reports and the flat attributes; also the bulky attributes that a page draws; all.
+# whether it was given); the reports, config, loss, seconds, AUDITED and where it comes from, and all of a
+# trial that is not over; the reports and the flat attributes; also the bulky ones that a page draws; all.
 Extent = Literal["ranking", "loop", "flat", "page", "whole"]
 
 _RUNS = "state IN ('RUNNING', 'WAITING')"
 _FLAT = f"key NOT IN {BULKY}"
 _KEYS: dict[Extent, str] = {
     "ranking": f"key IN ('config', 'ended', 'val_loss', '{AUDITED}', '{STOPPED}', '{GIVEN}')",
-    "loop": f"(key IN ('config', 'val_loss', '{AUDITED}', '{GIVEN}', '{TAKEN}') OR {_RUNS})",
+    "loop": f"(key IN ('config', 'val_loss', 'seconds', '{AUDITED}', '{GIVEN}', '{TAKEN}') OR {_RUNS})",
     "flat": _FLAT,
     "page": f"({_FLAT} OR key = 'layers' OR (key = 'curves' AND state = 'COMPLETE'))",
     "whole": "TRUE",

@@ -87,6 +87,7 @@ class _Sayer(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # In one write, so that a message of another thread does not come in between.
         self._outbox.write(Said(text=record.getMessage()).model_dump_json() + "\n")
+        self._outbox.flush()  # what takes long is said before it
 
 
 def main(readline: Callable[[], str]) -> None:
@@ -96,5 +97,7 @@ def main(readline: Callable[[], str]) -> None:
     # A private copy of standard output for messages; whatever else prints goes to standard error.
     outbox = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    logging.getLogger("slopesearch").addHandler(_Sayer(outbox))
+    logger = logging.getLogger("slopesearch")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(_Sayer(outbox))
     serve(readline, outbox, Path(sys.argv[2]), device)

@@ -6,6 +6,8 @@ even. A window is 2x2 numbers of a channel; its winner, 0 to 3, is the one that 
 first of equal ones, NaN above all.
 """
 
+import logging
+
 import numba
 import numpy as np
 from llvmlite import ir
@@ -21,6 +23,7 @@ _ROWS = ("float32[:,::1]", "int16[:,::1]")
 _FLAT = ("float32[::1]", "int16[::1]")
 _PLACES, _IMAGES, _BY_CHANNEL = "uint8[:,:,:,::1]", "float32[:,:,::1]", "float32[:,::1]"
 _POOLED = f"{{m}}, {_PLACES}, {{m}}, {_PLACES}"
+_is_told = False  # that they are compiled
 _CONTRACT = {"contract"}  # a * b + c in one instruction
 
 
@@ -29,11 +32,21 @@ def _compiled(signatures, fastmath=_CONTRACT):
 
     def decorate(function):
         try:
-            return numba.njit(signatures, cache=True, fastmath=fastmath)(function)
+            compiled = numba.njit(signatures, cache=True, fastmath=fastmath)(function)
         except RuntimeError:  # no folder to cache in: then each start compiles, which takes 12 s
             return numba.njit(signatures, fastmath=fastmath)(function)
+        _tell_if_new(compiled)
+        return compiled
 
     return decorate
+
+
+def _tell_if_new(compiled):
+    """Log, once, that the loops are compiled: at the first one that is not in the cache."""
+    global _is_told
+    if compiled.stats.cache_misses and not _is_told:
+        _is_told = True
+        logging.getLogger("slopesearch").info("compiling the fast loops once (about 15 s)")
 
 
 def _load(value):
