@@ -210,6 +210,14 @@ def test_the_test_set_is_opened_once_for_the_pick_and_the_baselines(
     assert told.openings[1].tested == opening.tested
 
 
+def test_asked_for_nothing_else_a_confirmation_is_given_back_without_a_run(
+    done: tuple[Search, Verdict], confirmed: Search
+) -> None:
+    verdict = confirmed(top=None, seeds=None)  # two configs and three seeds, as it was made
+    assert confirmed.told() == 0
+    assert (verdict.confirmed, verdict.openings) == (done[1].confirmed, done[1].openings)
+
+
 def test_more_seeds_and_more_configs_are_added(done: tuple[Search, Verdict], confirmed: Search) -> None:
     first = done[1]
     more = confirmed(seeds=4, top=4)
@@ -471,7 +479,7 @@ def test_the_whole_way_on_the_command_line(command_line: InProcess, tmp_path: Pa
     assert "The test set was opened once, on 20" in done.out
     assert done.out.count("opening the test set") == 1
 
-    again = command_line("confirm", *options, "--json")
+    again = command_line("confirm", "--launcher", "inline", "--json")  # as many as before
     verdict = json.loads(again.out)
     assert [line.split(":")[0] for line in again.err.splitlines()] == ["loading torch", "digits-mlp"]
     assert len(verdict["openings"]) == 1
@@ -480,7 +488,8 @@ def test_the_whole_way_on_the_command_line(command_line: InProcess, tmp_path: Pa
     assert json.loads(command_line("show", "digits-mlp/confirm", "--json").out) == verdict
     assert "pick: 1" in command_line("show", "digits-mlp/confirm").out
     said = "The intervals are over seeds, on the same validation images that chose the configs."
-    for words in (said, "pick minus", "Seed by seed, ± 95 %", "its lr tuned", "compare digits-mlp"):
+    commands = ("compare digits-mlp", "export digits-mlp -o best.toml")
+    for words in (said, "pick minus", "not separated", "Seed by seed, ± 95 %", "its lr tuned", *commands):
         assert words in done.out
     assert {len(row["losses"]) for row in verdict["confirmed"]} == {2}
     for command in (["export"], ["replay", "--trial", "0"]):

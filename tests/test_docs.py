@@ -38,9 +38,7 @@ def typed(path: Path) -> list[str]:
 )
 def test_what_a_page_tells_to_type_is_a_command_with_such_options(path: Path, line: str) -> None:
     name, *words = shlex.split(line)
-    command = write_commands.commands()[name]
-    parsed = command.make_context(name, words, resilient_parsing=False)
-    assert parsed.params
+    write_commands.commands()[name].make_context(name, words)  # or an error of an option or an argument
 
 
 def test_the_pages_have_the_commands_of_the_command_line() -> None:

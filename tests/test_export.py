@@ -11,7 +11,7 @@ import tomli_w
 from slopesearch import load_config
 from slopesearch.config import TrialConfig
 from slopesearch.evidence.arms import Arm
-from slopesearch.evidence.results import confirm_arm
+from slopesearch.evidence.results import ConfirmedArm, confirm_arm
 from slopesearch.evidence.statistics import estimate
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.runs.export import (
@@ -211,3 +211,20 @@ def test_a_file_of_50_mb_is_not_read(tmp_path: Path) -> None:
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(RequestError, match="there is no config file 'nowhere.toml'"):
         load_config("nowhere.toml")
+
+
+def test_no_end_of_an_accuracys_interval_is_above_one() -> None:
+    arm = Arm(roles=("top 1",), config=make_config(), trial=1, searched=0.95)
+    row = ConfirmedArm(
+        arm=arm,
+        runs=2,
+        diverged=0,
+        val_accuracy=estimate([0.9975, 1.0]),
+        val_loss=estimate([0.1, 0.2]),
+        shrinkage=None,
+    )
+    assert row.val_accuracy.high > 1
+    found = StudyRecord(f"{NAME}/confirm", STUDY.spec, [], {"confirmed": [row.model_dump(mode="json")]})
+    fresh = choose_export(STUDY, found, None).origin.confirmed
+    assert fresh is not None
+    assert (fresh.val_accuracy.high, fresh.val_accuracy.mean) == (1.0, row.val_accuracy.mean)

@@ -7,7 +7,7 @@ import pytest
 
 from slopesearch.cli.tables import study_json, study_table
 from slopesearch.evidence.arms import HE, Arm
-from slopesearch.evidence.health import Health, health, luck
+from slopesearch.evidence.health import COMMAND, Health, health, luck
 from slopesearch.evidence.results import ConfirmedArm, compare_with_pick, confirm_arm
 from slopesearch.report.page import page, tables_of
 from slopesearch.search.records import StudyRecord, TrialRecord
@@ -290,7 +290,8 @@ def test_doubts_are_told_everywhere_warnings_first_within_80_columns() -> None:
     text = render(study_table, study)
     assert "\nwarning: The best learning rate, 0.028, lies at the upper end of its range," in text
     assert "\nnote: 1 of 162 trials failed" in text
-    assert max(map(len, text.splitlines())) <= 80
+    assert max(len(line) for line in text.splitlines() if not line.startswith(f"  {COMMAND}")) <= 80
+    assert f"\n  {COMMAND} show s --trial 161\n" in text
     told = json.loads(study_json(study, []))["health"]
     assert [doubt["grade"] for doubt in told] == ["warning", "note"]
     html = page(study, tables_of(study))

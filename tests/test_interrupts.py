@@ -20,7 +20,6 @@ from tests import synthetic
         ("optimize", "torch.nn"),
         ("optimize", "optuna"),
         ("show", "slopesearch.cli.tables"),
-        ("report", "optuna"),
         ("report", "plotly"),
     ],
 )

@@ -124,8 +124,8 @@ def test_a_worker_that_dies_is_told_of_and_replaced() -> None:
         launcher._workers[0].process.wait()
         assert finish(launcher, {0: make_config()})[0].ended == "completed"
         # One that is stuck, as in a driver that never returns, is ended.
-        launcher.start(0, [make_config()])
         os.kill(launcher._workers[0].process.pid, signal.SIGSTOP)
+        launcher.start(0, [make_config()])
         launcher.end(0, "no message for a week")
         assert launcher.wait(60) == (0, Failed(reason="no message for a week"))
     finally:

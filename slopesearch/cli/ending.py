@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from slopesearch.cli.tables import counts_sentence, doubt_lines, found_sentences, say, wrap_words
+from slopesearch.cli.tables import counts_sentence, found_sentences, say, with_command, wrap_words
 from slopesearch.evidence.answers import answers_of
 from slopesearch.evidence.health import COMMAND, Health, health
 from slopesearch.evidence.results import confirmed_of
@@ -30,7 +30,7 @@ def ending(console: Console, store: Store, study: StudyRecord, notes: Sequence[s
         found += wrap_words(sentence, width, "  " * depth)
     # A confirmation has baselines and runners-up of its own.
     textbook, rivals = ([], []) if confirmed else (_textbook(study, width), _rivals(study, width))
-    end = [line for note in notes for line in wrap_words(note, width)]
+    end = [line for note in notes for line in with_command(note, width)]
     end += ["", "Next:", *(f"  {line}" for line in next_commands(store, study))]
     room = SCREEN - 1 - len(found) - len(textbook) - len(end)
     answered = answers_of(store.find(study.name + COMPARE, "ranking"))
@@ -78,7 +78,7 @@ def _doubts(store: Store, study: StudyRecord, doubts: Sequence[Health], width: i
     """As many of the doubts as there is room for, the first one at least, and where the others are."""
     shown: list[str] = []
     for number, doubt in enumerate(doubts):
-        lines, rest = doubt_lines(doubt, width), len(doubts) - number - 1
+        lines, rest = with_command(f"{doubt.grade}: {doubt.text}", width), len(doubts) - number - 1
         if number and len(shown) + len(lines) + bool(rest) > room:
             more = f"{counted(rest + 1, 'doubt')} more: {COMMAND} show {shlex.quote(study.name)}"
             return [*shown, more + store.option]

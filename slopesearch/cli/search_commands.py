@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from slopesearch.cli.ending import ending
+from slopesearch.cli.ending import ending, next_commands
 from slopesearch.cli.live import display_on, doing, note
 from slopesearch.cli.options import (
     DataFolder,
@@ -201,8 +201,13 @@ def _without_timeout(words: Sequence[str]) -> str:
 
 def confirm_study(
     name: StudyName = None,
-    top: Annotated[int, typer.Option(help="How many of the best trials.")] = 5,
-    seeds: Annotated[int, typer.Option(help="Runs of each config, on seeds that the search never saw.")] = 10,
+    top: Annotated[
+        int | None, typer.Option(help="How many of the best trials; 5, or as many as before, by default.")
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Runs of each config, on fresh seeds; 10, or as many as before, by default."),
+    ] = None,
     storage: Storage = DEFAULT_URL,
     data: DataFolder = None,
     devices: Devices = "auto",
@@ -241,8 +246,8 @@ def confirm_study(
         print(confirmation_json(found.confirmed, found.openings))
     elif found.confirmed:
         confirmation_table(Console(), found.confirmed, found.openings)
-        where = f"{shlex.quote(found.study.name)}{Store(storage).option}"
-        say(progress, f"\nNext:\n  what mattered     python -m slopesearch compare {where}")
+        lines = next_commands(Store(storage), found.study)
+        say(progress, "\n  ".join(["\nNext:", *lines]))
     if found.interrupted:
         say(progress, "the confirmation is not done; the same command goes on with it")
         raise typer.Exit(130)

@@ -14,10 +14,10 @@ from rich.text import Text
 
 from slopesearch.cli.verdict_tables import confirmed_sentences, mean_rows
 from slopesearch.config import Report, TrialConfig
-from slopesearch.evidence.health import COMMAND, Health, health
+from slopesearch.evidence.health import COMMAND, health
 from slopesearch.evidence.results import ConfirmedArm, Opening, confirmed_of, openings_of, pick
 from slopesearch.evidence.selection import believed, sentences
-from slopesearch.evidence.statistics import Estimate
+from slopesearch.evidence.statistics import ALPHA, Estimate
 from slopesearch.report.summary import NOT_COMPARABLE, TOP, textbook_rows
 from slopesearch.search.records import CONFIRM, TAKEN, VERDICTS, StudyRecord, StudySummary, TrialRecord
 from slopesearch.wording import counted, describe, fixed_choices, printable
@@ -91,14 +91,14 @@ def study_table(
     if doubts:
         console.print()
     for doubt in doubts:
-        for line in doubt_lines(doubt, console.width):
+        for line in with_command(f"{doubt.grade}: {doubt.text}", console.width):
             say(console, line)
 
 
-def doubt_lines(doubt: Health, width: int) -> list[str]:
-    """The lines of a doubt, its command on a line of its own, which is not wrapped."""
-    words, command, rest = doubt.text.partition(COMMAND)
-    lines = wrap_words(f"{doubt.grade}: {words}", width)
+def with_command(text: str, width: int) -> list[str]:
+    """The lines of a text, the command that ends it on a line of its own, which is not wrapped."""
+    words, command, rest = text.partition(COMMAND)
+    lines = wrap_words(words, width)
     return [*lines, f"  {printable(command + rest)}"] if command else lines
 
 
@@ -237,11 +237,13 @@ def _confirmed_table(
 def _differences_table(
     console: Console, confirmed: Sequence[ConfirmedArm], numbers: Mapping[TrialConfig, int]
 ) -> None:
-    table = _table("pick minus", "val_loss", "p", "val_accuracy", "p")
+    table = _table("pick minus", "val_loss", "p", "", "val_accuracy", "p")
     for row in confirmed:
         if row.difference is not None:
             found = row.difference
-            cells = (_cells(found.val_loss)[0], found.p_loss, _cells(found.val_accuracy)[0], found.p_accuracy)
+            apart = "better" if found.p_loss is not None and found.p_loss < ALPHA else "not separated"
+            loss = _cells(found.val_loss)[0], found.p_loss, apart
+            cells = (*loss, _cells(found.val_accuracy)[0], found.p_accuracy)
             table.add_row(_cell(numbers[row.arm.config]), *map(_cell, cells))
     if table.row_count:
         console.print()

@@ -8,6 +8,7 @@ from slopesearch.search.textbook import TEXTBOOK, Params
 from slopesearch.seeds import derive
 
 EARLIER = "confirmed before"
+_PLACE = "top "  # and a number: the place of a trial in the search
 TUTORIAL, HE = "the tutorial's recipe", "ReLU with He init"  # baselines, as TEXTBOOK names them
 TUNED = {name: f"{name}, its lr tuned" for name in (TUTORIAL, HE)}  # the same, fairly
 
@@ -23,6 +24,12 @@ class Arm(Noun):
     config: TrialConfig
     trial: int | None = None
     searched: float | None = None
+
+    @property
+    def place(self) -> int:
+        """Its place among the best of the search; 0 where it was chosen for another reason."""
+        places = [int(role.removeprefix(_PLACE)) for role in self.roles if role.startswith(_PLACE)]
+        return max(places, default=0)
 
     @property
     def is_baseline(self) -> bool:
@@ -47,7 +54,7 @@ def choose_arms(study: StudyRecord, top: int, tuned: Mapping[str, TrialConfig] |
     has run to its end.
     """
     as_used = baselines(study)
-    chosen = [(f"top {place}", trial.config) for place, trial in enumerate(study.ranked()[:top], start=1)]
+    chosen = [(f"{_PLACE}{place}", trial.config) for place, trial in enumerate(study.ranked()[:top], start=1)]
     for activation in study.spec.space.activation or ():
         best = _best_of(study, activation)
         if best is not None:

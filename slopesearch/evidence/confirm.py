@@ -29,6 +29,8 @@ from slopesearch.search.store import Store, refuse_other_images
 from slopesearch.training.data import content_hash, find
 from slopesearch.wording import RequestError
 
+TOP, SEEDS = 5, 10  # configs of a search, and runs of each, unless it is said otherwise
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -48,20 +50,23 @@ def confirm(
     *,
     store: Store | None = None,
     settings: Settings | None = None,
-    top: int = 5,
-    seeds: int = 10,
+    top: int | None = None,
+    seeds: int | None = None,
     open_again: bool = False,
     note: Callable[[str], None] = lambda text: None,
     display: Display = lambda plan: nullcontext(lambda event: None),
 ) -> Verdict:
     """Run the best few of a search, the best of each activation and the baselines on fresh seeds.
 
-    The baselines stand as people use them, and with their learning rate tuned (NAME/tune). The runs are a
-    study `NAME/confirm` beside the search, without pruning; asked again it goes on with them, and runs what
-    has become one of the best since. When all are there, the arm with the lowest mean loss is picked, and it
-    and the baselines are trained on the same seeds again and tested (`NAME/test`). The test set is not opened
-    a second time unless `open_again`; of two calls at a time the second is refused. `note` is told what it
-    will cost, and what is begun; `display` makes a listener for each plan of runs.
+    The best five on ten seeds, or as many as the confirmation that is there, unless `top` and `seeds` say
+    otherwise; so one that has ended is given back without a run, unless the search has gone on. The
+    baselines stand as people use them, and with their learning rate tuned (NAME/tune). The runs are a
+    study `NAME/confirm` beside the search, without pruning; asked again it goes on with them, and runs
+    what has become one of the best since. When all are there, the arm with the lowest mean loss is
+    picked, and it and the baselines are trained on the same seeds again and tested (`NAME/test`). The
+    test set is not opened a second time unless `open_again`; of two calls at a time the second is
+    refused. `note` is told what it will cost, and what is begun; `display` makes a listener for each plan
+    of runs.
     Raises RequestError where the request is wrong, and StudyFailedError where run after run fails, or the
     storage cannot be written.
     """
@@ -69,7 +74,7 @@ def confirm(
     found = [
         f"{field}: at least {least}, given {given}"
         for field, given, least in (("top", top, 1), ("seeds", seeds, 2))
-        if given < least
+        if given is not None and given < least
     ]
     if found:
         raise RequestError(*found)
@@ -98,10 +103,12 @@ class _Confirmation:
     tuning: Planned  # of the baselines' learning rates, in the study that `compare` tunes in
     note: Callable[[str], None]
 
-    def run(self, top: int, seeds: int, open_again: bool) -> Verdict:
+    def run(self, top: int | None, seeds: int | None, open_again: bool) -> Verdict:
         before = self.planned.record(CONFIRM)
         earlier = [row.arm for row in confirmed_of(before)]
-        seeds = max([seeds, *(row.runs for row in confirmed_of(before))])
+        top = top or max((arm.place for arm in earlier), default=0) or TOP
+        had = max((row.runs for row in confirmed_of(before)), default=0)
+        seeds = max(seeds or had or SEEDS, had)
         known = self._tuned(stored_only=True)
         arms = all_arms(choose_arms(self.search, top, known), earlier)
         self._say_cost(arms, seeds, known is None, _is_tested(openings_of(before)) and not open_again)

@@ -10,6 +10,8 @@ from slopesearch.evidence.statistics import FEWEST, MOST_SEEDS, Estimate, Judgem
 
 Rows = list[dict[str, Any]]
 
+FEWEST_RELATED = 3  # seeds, below which a correlation is +1 or -1 whatever happens
+
 EDGE = "*"  # behind a rate at the edge of those that were tried
 
 
@@ -105,7 +107,7 @@ def sentences(answer: Answer) -> list[str]:
             )
     told += _open(answer)
     related = [contrast.correlation for contrast in answer.contrasts if contrast.correlation is not None]
-    if related:
+    if related and answer.seeds >= FEWEST_RELATED:
         told.append(
             f"Paired correlation of the log losses: {sum(related) / len(related):.2f} (mean of contrasts)."
         )

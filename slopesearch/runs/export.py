@@ -71,7 +71,9 @@ def choose_export(study: StudyRecord, confirmation: StudyRecord | None, number: 
     row = next((row for row in confirmed if row.arm.config == config), None)
     fresh = None
     if row is not None:
-        fresh = FreshRuns(runs=row.runs, val_accuracy=row.val_accuracy, val_loss=row.val_loss)
+        ends = {"low": max(0.0, row.val_accuracy.low), "high": min(1.0, row.val_accuracy.high)}
+        accuracy = row.val_accuracy.model_copy(update=ends)  # t knows of no ends
+        fresh = FreshRuns(runs=row.runs, val_accuracy=accuracy, val_loss=row.val_loss)
     return ConfigFile(
         config=config,
         origin=Origin(
