@@ -47,14 +47,37 @@ def busy(name: str = "s") -> StudyRecord:
     return StudyRecord(name, found.spec, found.trials)
 
 
-def test_the_ending_fits_on_a_screen_with_the_best_on_it(tmp_path: Path) -> None:
-    lines = lines_of(busy(), tmp_path)
+def test_the_ending_fits_on_a_screen_with_the_best_on_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = lines_of(busy(), Path())
     assert len(lines) < SCREEN
     text = "\n".join(lines)
     assert "best: trial 2, val_accuracy 0.9876" in text
     assert "  77 more trials, all on the same init seed and batch order, cannot be told" in text
     assert "More trials: the same command with --trials 400." in text
     assert "doubts more: python -m slopesearch show s" in text
+
+
+def test_the_ending_fits_where_commands_are_wider_than_the_screen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = lines_of(busy(), Path("a-folder-with-a-long-name"), "and-a-database-with-one-too.db")
+    assert sum(len(line) > 80 for line in lines) >= 3
+    assert sum(max(1, -(-len(line) // 80)) for line in lines) < SCREEN
+    assert "best: trial 2, val_accuracy 0.9876" in lines
+    assert any(line.startswith("5 doubts: python -m slopesearch show s ") for line in lines)
+
+
+def test_a_command_in_a_note_is_not_wrapped(tmp_path: Path) -> None:
+    command = f"python -m slopesearch optimize --name s --storage sqlite:///{'x' * 40}/y.db --timeout 1m"
+    out = io.StringIO()
+    notes = [f"3 of 200 trials are done; to go on: {command}"]
+    store = Store(f"sqlite:///{tmp_path / 'x.db'}")
+    ending(Console(file=out, width=80), store, busy(), notes)
+    assert f"  {command}" in out.getvalue().splitlines()
 
 
 def test_an_image_is_worth_so_much(tmp_path: Path) -> None:

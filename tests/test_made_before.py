@@ -98,6 +98,9 @@ def test_a_trial_is_exported_as_it_was_and_replayed(command_line: InProcess, tmp
     done = command_line("export", "digits-mlp", "-o", "now.toml", *HERE)
     assert done.code == 0, done.err
     now, before = (tomllib.loads(path.read_text()) for path in (tmp_path / "now.toml", MADE / "best.toml"))
+    accuracy = before["origin"]["confirmed"]["val_accuracy"]
+    assert accuracy["low"] < 0  # as it was written then, of two seeds
+    accuracy |= {"low": 0.0, "high": min(accuracy["high"], 1.0)}
     assert (now["origin"], now["versions"]) == (before["origin"], before["versions"])
     assert now["config"].items() >= before["config"].items()
     for name, trial in (("digits-mlp", "4"), ("digits-mlp", "5"), ("digits-cnn", "0")):

@@ -1,11 +1,21 @@
 """The results of a confirmation, from runs to what is stored and back."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from slopesearch.config import ResolvedSpec
 from slopesearch.evidence.arms import TUTORIAL, Arm, paired
-from slopesearch.evidence.results import ConfirmedArm, compare_with_pick, confirm_arm, confirmed_of, pick
+from slopesearch.evidence.results import (
+    ConfirmedArm,
+    as_share,
+    compare_with_pick,
+    confirm_arm,
+    confirmed_of,
+    fixed_against_learned,
+    pick,
+)
 from slopesearch.evidence.statistics import estimate, flip_p
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.space import check, resolve
@@ -39,7 +49,7 @@ def test_shrinkage_is_what_the_search_saw_too_well() -> None:
             confirmed_of(StudyRecord("x/confirm", SPEC, [], {"confirmed": rows}))
 
 
-def confirmed(losses: list[float], *roles: str, **changes: float) -> ConfirmedArm:
+def confirmed(losses: list[float], *roles: str, **changes: Any) -> ConfirmedArm:
     arm = Arm(roles=roles, config=make_config(**changes))
     runs = [
         TrialRecord(
@@ -83,3 +93,44 @@ def test_what_an_earlier_version_stored_is_read() -> None:
         mode="json", exclude={"losses": True, "accuracies": True, "difference": {"p_loss"}}
     )
     assert confirmed_of(StudyRecord("x/confirm", SPEC, [], {"confirmed": [stored]}))[0].difference
+
+
+def test_a_difference_of_losses_is_judged_by_its_p_and_without_one_by_its_interval() -> None:
+    draws = np.random.default_rng(1).normal(0.1, 0.001, 8)
+    near, far = draws + np.resize([0.001, -0.001], 8), draws + 0.05
+    rows = [confirmed(list(losses), lr=0.1 + k) for k, losses in enumerate((draws - 1e-5, near, far))]
+    assert [row.difference.verdict for row in compare_with_pick(rows) if row.difference] == [
+        "not separated",
+        "separated",
+    ]
+    few = [
+        confirmed(losses, lr=0.1 + k) for k, losses in enumerate(([0.1, 0.2], [0.3, 0.401], [0.11, 0.201]))
+    ]
+    assert [row.difference.verdict for row in compare_with_pick(few) if row.difference] == [
+        "no verdict",
+        "not separated",
+    ]
+
+
+def test_the_best_fixed_slope_stands_against_the_best_learned_one() -> None:
+    learned = {"slope_mode": "learnable", "slope_min": 1e-3, "slope_max": 0.1, "slope_clamp": "project"}
+    rows = [
+        confirmed([0.1, 0.12], activation="relu"),
+        confirmed([0.2, 0.25], lr=0.2),
+        confirmed([0.5, 0.6], lr=0.3),
+        confirmed([0.3, 0.33], lr=0.4, **learned),
+    ]
+    better, other = fixed_against_learned(compare_with_pick(rows))
+    assert (better.arm, other.arm) == (rows[1].arm, rows[3].arm)
+    assert better.difference is None
+    assert other.difference is not None
+    assert other.difference.val_loss == estimate([0.2 - 0.3, 0.25 - 0.33])
+    assert fixed_against_learned(rows[:3]) == []
+    old = [row.model_copy(update={"losses": ()}) for row in rows]  # of an earlier version
+    assert fixed_against_learned(old) == []
+
+
+def test_an_interval_of_an_accuracy_ends_where_accuracies_do() -> None:
+    assert as_share(found := estimate([0.99, 1.0])).model_dump() == {**found.model_dump(), "high": 1.0}
+    assert as_share(found := estimate([0.0, 0.01])).model_dump() == {**found.model_dump(), "low": 0.0}
+    assert as_share(found := estimate([0.4, 0.41])) == found

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from math import ceil
 
 from rich.console import Console
 
@@ -32,13 +33,18 @@ def ending(console: Console, store: Store, study: StudyRecord, notes: Sequence[s
     textbook, rivals = ([], []) if confirmed else (_textbook(study, width), _rivals(study, width))
     end = [line for note in notes for line in with_command(note, width)]
     end += ["", "Next:", *(f"  {line}" for line in next_commands(store, study))]
-    room = SCREEN - 1 - len(found) - len(textbook) - len(end)
+    room = SCREEN - 1 - len(found) - len(textbook) - _rows(end, console.width)
     answered = answers_of(store.find(study.name + COMPARE, "ranking"))
     found_doubtful = health(study, confirmed, answered, store.option)
     doubts = _doubts(store, study, found_doubtful, width, room - len(rivals[:1]))
-    rivals = rivals[: max(1, room - len(doubts))]
+    rivals = rivals[: max(1, room - _rows(doubts, console.width))]
     for line in [*found, *rivals, *textbook, *doubts, *end]:
         say(console, line)
+
+
+def _rows(lines: Sequence[str], width: int) -> int:
+    """How many rows of a terminal lines take: a command that is wider than it takes several."""
+    return sum(max(1, ceil(len(line) / width)) for line in lines)
 
 
 def next_commands(store: Store, study: StudyRecord) -> list[str]:
@@ -75,12 +81,13 @@ def _textbook(study: StudyRecord, width: int) -> list[str]:
 
 
 def _doubts(store: Store, study: StudyRecord, doubts: Sequence[Health], width: int, room: int) -> list[str]:
-    """As many of the doubts as there is room for, the first one at least, and where the others are."""
+    """As many of the doubts as there is room for, and where the others are."""
     shown: list[str] = []
+    all_of_them = f"{COMMAND} show {shlex.quote(study.name)}{store.option}"
     for number, doubt in enumerate(doubts):
         lines, rest = with_command(f"{doubt.grade}: {doubt.text}", width), len(doubts) - number - 1
-        if number and len(shown) + len(lines) + bool(rest) > room:
-            more = f"{counted(rest + 1, 'doubt')} more: {COMMAND} show {shlex.quote(study.name)}"
-            return [*shown, more + store.option]
+        last = f"{counted(rest, 'doubt')} more: {all_of_them}" if rest else ""
+        if _rows([*shown, *lines, *filter(None, [last])], width) > room:
+            return [*shown, f"{counted(rest + 1, 'doubt')}{' more' if shown else ''}: {all_of_them}"]
         shown += lines
     return shown

@@ -27,7 +27,11 @@ from slopesearch.cli.options import (
     parse_set,
 )
 from slopesearch.cli.shipped import study_file
-from slopesearch.cli.tables import confirmation_json, confirmation_table, say
+from slopesearch.cli.tables import confirmation_json, confirmation_table, say, with_command
+from slopesearch.cli.verdict_tables import confirmation_of, is_finished
+from slopesearch.evidence.health import COMMAND
+from slopesearch.evidence.results import ConfirmedArm, Opening, confirmed_of, openings_of
+from slopesearch.search.records import StudyRecord
 from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
 from slopesearch.wording import RequestError, read_toml
@@ -219,8 +223,16 @@ def confirm_study(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run the best few of a study again on fresh seeds, then open the test set, once."""
-    name = Store(storage).read_search(name, "ranking").name  # or a refusal, before torch is loaded
+    """Run the best few of a study again on fresh seeds, then open the test set, once; or print what is there.
+
+    A confirmation that is finished is printed, and nothing runs, unless --top or --seeds is given.
+    """
+    store = Store(storage)
+    search = store.read_search(name, "ranking")  # or a refusal, before torch is loaded
+    there = confirmation_of(store, search.name)
+    if top is None and seeds is None and not open_again and is_finished(there):
+        _print_confirmation(store, search, confirmed_of(there), openings_of(there), as_json)
+        return
     folder = data_folder(data)
     from slopesearch.training.devices import checked_torch_pair
 
@@ -231,8 +243,8 @@ def confirm_study(
         from slopesearch.search.settings import Settings
 
     found = confirm(
-        name,
-        store=Store(storage),
+        search.name,
+        store=store,
         settings=Settings(folder, devices, workers, pack, launcher),
         top=top,
         seeds=seeds,
@@ -241,13 +253,30 @@ def confirm_study(
         display=lambda plan: display_on(progress, plan),
     )
     if found.confirmed:
-        annotate_all(Store(storage), found.study.name)
-    if found.confirmed and as_json:
-        print(confirmation_json(found.confirmed, found.openings))
-    elif found.confirmed:
-        confirmation_table(Console(), found.confirmed, found.openings)
-        lines = next_commands(Store(storage), found.study)
-        say(progress, "\n  ".join(["\nNext:", *lines]))
+        annotate_all(store, search.name)
+        _print_confirmation(store, search, found.confirmed, found.openings, as_json)
     if found.interrupted:
         say(progress, "the confirmation is not done; the same command goes on with it")
         raise typer.Exit(130)
+
+
+def _print_confirmation(
+    store: Store,
+    search: StudyRecord,
+    confirmed: Sequence[ConfirmedArm],
+    openings: Sequence[Opening],
+    as_json: bool,
+) -> None:
+    if as_json:
+        print(confirmation_json(confirmed, openings))
+        return
+    console, best = Console(), search.best()
+    confirmation_table(console, confirmed, openings)
+    if best.config not in [row.arm.config for row in confirmed]:
+        command = f"{COMMAND} confirm {shlex.quote(search.name)} --top 1{store.option}"
+        said = (
+            f"The search's best is trial {best.number} by now, which is not among these; to run it: {command}"
+        )
+        for line in with_command(said, console.width):
+            say(console, line)
+    say(console, "\n  ".join(["\nNext:", *next_commands(store, search)]))

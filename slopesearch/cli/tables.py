@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from slopesearch.cli.verdict_tables import confirmed_sentences, mean_rows
+from slopesearch.cli.verdict_tables import confirmed_sentences, mean_rows, separation_sentences
 from slopesearch.config import Report, TrialConfig
 from slopesearch.evidence.health import COMMAND, health
 from slopesearch.evidence.results import ConfirmedArm, Opening, confirmed_of, openings_of, pick
 from slopesearch.evidence.selection import believed, sentences
-from slopesearch.evidence.statistics import ALPHA, Estimate
+from slopesearch.evidence.statistics import Estimate
 from slopesearch.report.summary import NOT_COMPARABLE, TOP, textbook_rows
-from slopesearch.search.records import CONFIRM, TAKEN, VERDICTS, StudyRecord, StudySummary, TrialRecord
+from slopesearch.search.records import CONFIRM, TAKEN, TEST, VERDICTS, StudyRecord, StudySummary, TrialRecord
 from slopesearch.wording import counted, describe, fixed_choices, printable
 
 LINES = "\n\t"  # the control characters that a traceback needs
@@ -117,7 +117,8 @@ def wrap_words(text: str, width: int, indent: str = "") -> list[str]:
 def _means_table(console: Console, study: StudyRecord) -> None:
     rows = mean_rows(study)
     say(console, f"\n{printable(study.name)}: {len(study.trials)} runs of {len(rows)} configs on seeds")
-    table = _table("config", "runs", f"mean {study.spec.objective}")
+    images = TEST[1:] if study.name.endswith(TEST) else "val"
+    table = _table("config", "runs", f"mean {study.spec.objective.replace('val', images)}")
     for row in rows:
         table.add_row(*map(_cell, row))
     console.print(table)
@@ -205,7 +206,7 @@ def confirmation_table(
     )
     if diverged:
         say(console, f"{diverged} runs diverged and count as chance.")
-    say(console, "The intervals are over seeds, on the same validation images that chose the configs.")
+    wrapped(console, "The intervals are over seeds, on the same validation images that chose the configs.")
     say(console, f"pick: {numbers[best.arm.config]}, the lowest mean loss")
     _differences_table(console, confirmed, numbers)
     if not openings:
@@ -241,8 +242,7 @@ def _differences_table(
     for row in confirmed:
         if row.difference is not None:
             found = row.difference
-            apart = "better" if found.p_loss is not None and found.p_loss < ALPHA else "not separated"
-            loss = _cells(found.val_loss)[0], found.p_loss, apart
+            loss = _cells(found.val_loss)[0], found.p_loss, found.verdict
             cells = (*loss, _cells(found.val_accuracy)[0], found.p_accuracy)
             table.add_row(_cell(numbers[row.arm.config]), *map(_cell, cells))
     if table.row_count:
@@ -250,6 +250,8 @@ def _differences_table(
         console.print(table)
         say(console, "Seed by seed, ± 95 %; p is family-wise (max-T of sign flips), from six seeds on.")
         say(console, "The pick was chosen by these runs, so its lead is a little flattered.")
+        for sentence in separation_sentences(confirmed, numbers):
+            wrapped(console, sentence)
 
 
 def _tested_table(console: Console, opening: Opening, numbers: Mapping[TrialConfig, int]) -> None:

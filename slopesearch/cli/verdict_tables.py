@@ -1,12 +1,19 @@
 """What a search comes to once it was confirmed, and the studies of a verdict, whose trials are seeds."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from slopesearch.config import TrialConfig
-from slopesearch.evidence.results import ConfirmedArm, confirmed_of, pick
-from slopesearch.evidence.statistics import Estimate
+from slopesearch.evidence.results import (
+    ConfirmedArm,
+    as_share,
+    confirmed_of,
+    fixed_against_learned,
+    openings_of,
+    pick,
+)
+from slopesearch.evidence.statistics import FEWEST, Estimate
 from slopesearch.search.records import CONFIRM, StudyRecord
 from slopesearch.search.store import Store
 from slopesearch.wording import RequestError, counted, describe
@@ -22,20 +29,26 @@ def confirmation_of(store: Store, search: str) -> StudyRecord | None:
     return found
 
 
+def is_finished(confirmation: StudyRecord | None) -> bool:
+    """Whether a confirmation has come to its end, the test included."""
+    openings = openings_of(confirmation)
+    return bool(confirmed_of(confirmation) and openings and openings[-1].tested)
+
+
 def confirmed_sentences(study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -> list[str]:
     """The pick of a search's confirmation, what the search had seen, and its lead over the baselines."""
     best, searched = pick(confirmed), study.ranked()[0]
     told = [
         f"confirmed: {describe(best.arm.config)}",
-        f"val_accuracy {_interval(best.val_accuracy)}, val_loss {_interval(best.val_loss)}: mean of "
-        f"{counted(best.runs, 'fresh seed')} (95 %).",
+        f"val_accuracy {_interval(as_share(best.val_accuracy))}, val_loss {_interval(best.val_loss)}: mean "
+        f"of {counted(best.runs, 'fresh seed')} (95 %).",
     ]
     if best.arm.trial == searched.number:
         told.append(f"The search saw {study.spec.objective} {searched.value:.4f} of it, in one run.")
     elif searched.config not in [row.arm.config for row in confirmed]:
         told.append(
             f"The search's best is trial {searched.number} by now, with {study.spec.objective} "
-            f"{searched.value:.4f} in one run: confirm again."
+            f"{searched.value:.4f} in one run: confirm again with --top 1."
         )
     else:
         told.append(
@@ -48,6 +61,48 @@ def confirmed_sentences(study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -
             where = "Ahead of" if lead.mean > 0 else "Not ahead of"
             told.append(f"{where} {', '.join(row.arm.roles)}: val_accuracy {_interval(lead, '+')}.")
     return told
+
+
+def separation_sentences(confirmed: Sequence[ConfirmedArm], numbers: Mapping[TrialConfig, int]) -> list[str]:
+    """Which arms the pick is told apart from, and fixed slopes against learned ones; by the loss.
+
+    `numbers` are those of the arms in the table above. Nothing where there is one arm.
+    """
+    verdicts = {
+        str(numbers[row.arm.config]): row.difference.verdict
+        for row in confirmed
+        if row.difference is not None
+    }
+    if not verdicts:
+        return []
+    level = [number for number, verdict in verdicts.items() if verdict == "not separated"]
+    if pick(confirmed).runs < FEWEST:
+        told = [f"A verdict takes {FEWEST} seeds; with fewer an interval around zero separates nothing."]
+    else:
+        apart = sum(verdict == "separated" for verdict in verdicts.values())
+        told = [f"By val_loss the pick is separated from {apart} of {counted(len(verdicts), 'other arm')}."]
+    if level:
+        told.append(f"Not separated from the pick: {', '.join(level)}.")
+    return [*told, *_slope_sentences(confirmed, numbers)]
+
+
+def _slope_sentences(confirmed: Sequence[ConfirmedArm], numbers: Mapping[TrialConfig, int]) -> list[str]:
+    found = fixed_against_learned(confirmed)
+    if not found:
+        return []
+    better, other = (row.arm.config for row in found)
+    difference = found[1].difference
+    assert difference is not None
+    learned = {"learnable": "learned", "fixed": "fixed"}
+    words = [f"{learned[str(config.slope_mode)]} ({numbers[config]})" for config in (better, other)]
+    differing = [name for name in ("norm", "init", "lr") if getattr(better, name) != getattr(other, name)]
+    too = f"; they differ in {' and '.join(differing)} too" if differing else ""
+    p = "" if difference.p_loss is None else f", p {difference.p_loss:.4f}"
+    loss = difference.val_loss
+    return [
+        f"Slope, {words[0]} minus {words[1]}, the best of each: val_loss {loss.mean:+.4f} ± {loss.half:.4f}"
+        f"{p}, {difference.verdict}{too}."
+    ]
 
 
 def _interval(found: Estimate, sign: str = "") -> str:

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from slopesearch.config import Noun
 from slopesearch.evidence.arms import Arm
-from slopesearch.evidence.statistics import FEWEST, Estimate, estimate, flip_p
+from slopesearch.evidence.statistics import ALPHA, FEWEST, Estimate, estimate, flip_p
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.wording import RequestError
 
@@ -27,6 +27,13 @@ class Difference(Noun):
     val_loss: Estimate
     p_accuracy: float | None = None  # the defaults here and below are for what was stored before the fields
     p_loss: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the losses differ: by the family-wise p; without one an interval around zero says no."""
+        if self.p_loss is not None:
+            return "separated" if self.p_loss < ALPHA else "not separated"
+        return "not separated" if self.val_loss.low <= 0 <= self.val_loss.high else "no verdict"
 
 
 class ConfirmedArm(Noun):
@@ -120,6 +127,24 @@ def compare_with_pick(confirmed: Sequence[ConfirmedArm]) -> list[ConfirmedArm]:
         for k, row in enumerate(others)
     }
     return [row.model_copy(update={"difference": found.get(row.arm.config)}) for row in confirmed]
+
+
+def fixed_against_learned(confirmed: Sequence[ConfirmedArm]) -> list[ConfirmedArm]:
+    """The best arm of leaky ReLU with a fixed slope and the best with a learnable one, the better first.
+
+    The other has the difference of these two; its p are those of one contrast alone. Empty where there are
+    not both, or where an earlier version stored no values by seed.
+    """
+    best: dict[str, ConfirmedArm] = {}
+    for row in sorted(confirmed, key=lambda row: row.val_loss.mean):
+        if row.arm.config.slope_mode is not None and row.losses:
+            best.setdefault(row.arm.config.slope_mode, row.model_copy(update={"difference": None}))
+    return compare_with_pick(list(best.values())) if len(best) == 2 else []
+
+
+def as_share(found: Estimate) -> Estimate:
+    """The estimate of an accuracy with its interval where an accuracy can lie, from 0 to 1."""
+    return found.model_copy(update={"low": max(found.low, 0.0), "high": min(found.high, 1.0)})
 
 
 def confirmed_of(confirmation: StudyRecord | None) -> list[ConfirmedArm]:

@@ -2,21 +2,22 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
 import tomli_w
 from pydantic import Field, ValidationError
 
 from slopesearch.checks import size_misfits, unknown_names
 from slopesearch.config import Noun, Objective, TrialConfig
-from slopesearch.wording import RequestError, mistakes, read_toml
+from slopesearch.evidence.results import as_share, confirmed_of, pick
+from slopesearch.evidence.statistics import Estimate
 from slopesearch.files import refuse_special, write_aside
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.initializers import INITS
 from slopesearch.nets.models import MODELS, count_parameters
 from slopesearch.search.given import OTHERS, Given, choices_of
 from slopesearch.search.records import StudyRecord
-from slopesearch.evidence.results import confirmed_of, pick
-from slopesearch.evidence.statistics import Estimate
 from slopesearch.training.data import DATASETS
+from slopesearch.wording import RequestError, mistakes, read_toml
 
 MOST_PARAMETERS = 10**8  # 400 MB of weights and 800 MB for Adam: more is a typing error
 
@@ -71,8 +72,7 @@ def choose_export(study: StudyRecord, confirmation: StudyRecord | None, number: 
     row = next((row for row in confirmed if row.arm.config == config), None)
     fresh = None
     if row is not None:
-        ends = {"low": max(0.0, row.val_accuracy.low), "high": min(1.0, row.val_accuracy.high)}
-        accuracy = row.val_accuracy.model_copy(update=ends)  # t knows of no ends
+        accuracy = as_share(row.val_accuracy)
         fresh = FreshRuns(runs=row.runs, val_accuracy=accuracy, val_loss=row.val_loss)
     return ConfigFile(
         config=config,
@@ -89,7 +89,12 @@ def choose_export(study: StudyRecord, confirmation: StudyRecord | None, number: 
 
 _MAY_BE_NONE = ("depth", "width", "negative_slope", "slope_mode", "slope_min", "slope_max", "slope_clamp")
 
-_KNOWN: dict[str, Iterable[str]] = {"dataset": DATASETS, "model": MODELS, "activation": ACTIVATIONS, "init": INITS}
+_KNOWN: dict[str, Iterable[str]] = {
+    "dataset": DATASETS,
+    "model": MODELS,
+    "activation": ACTIVATIONS,
+    "init": INITS,
+}
 
 _HEAD = "# A network and its training, for `python -m slopesearch train FILE`; what is left out is none.\n"
 

@@ -11,12 +11,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from slopesearch.wording import RequestError
-from slopesearch.runs.export import read_config_file
 from slopesearch.nets.models import build_model
 from slopesearch.nets.plain import as_torch
+from slopesearch.runs.export import read_config_file
 from slopesearch.runs.train import CONFIG, WEIGHTS
 from slopesearch.training.data import DATASETS, SIDE, DataSet
+from slopesearch.wording import RequestError
 
 # Pillow knows more formats, but starts Ghostscript for EPS.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")

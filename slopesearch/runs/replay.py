@@ -1,4 +1,4 @@
-"""replay_trial(): the config of a stored trial trained again, and how its curve differs from the stored one."""
+"""replay_trial(): the config of a stored trial trained again, and how its curve differs."""
 
 from collections.abc import Sequence
 from math import inf
@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from slopesearch.config import Report
-from slopesearch.wording import RequestError
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.store import versions
 from slopesearch.training.data import load_for
 from slopesearch.training.engine import train
+from slopesearch.wording import RequestError
 
 
 def replay_trial(trial: TrialRecord, folder: Path, device: torch.device) -> tuple[Report, ...]:
@@ -34,7 +34,7 @@ def replay_trial(trial: TrialRecord, folder: Path, device: torch.device) -> tupl
 
 
 def largest_difference(stored: Sequence[Report], new: Sequence[Report]) -> float:
-    """The largest difference between two numbers of the curves, in any field; infinite where one lacks a number."""
+    """The largest difference between two numbers of the curves; infinite where one lacks a number."""
     old, here = ([row.model_dump() for row in curve] for curve in (stored, new))
     if len(old) != len(here):
         return inf

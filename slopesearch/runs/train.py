@@ -17,16 +17,16 @@ from safetensors.torch import save
 from torch import nn
 
 from slopesearch.config import TrialConfig
-from slopesearch.wording import RequestError, counted
-from slopesearch.runs.export import ConfigFile, as_toml, read_config_file
 from slopesearch.files import write_aside
 from slopesearch.nets.models import count_parameters
 from slopesearch.nets.plain import as_code, as_torch
+from slopesearch.runs.export import ConfigFile, as_toml, read_config_file
 from slopesearch.seeds import derive
 from slopesearch.training.data import DATASETS, content_hash, load_for, load_test
 from slopesearch.training.engine import total_steps
-from slopesearch.training.validation import evaluate
 from slopesearch.training.fit import Epoch, Fit
+from slopesearch.training.validation import evaluate
+from slopesearch.wording import RequestError, counted
 
 CONFIG, WEIGHTS = "config.toml", "weights.safetensors"
 CHECKPOINT, IMAGES = "checkpoint.pt", "images.sha256"  # of an unfinished run alone
@@ -74,7 +74,9 @@ def open_run(run: Path, asked: ConfigFile) -> Iterator[None]:
     """
     if not run.exists():
         run.mkdir(parents=True)
-    elif not run.is_dir() or {path.name for path in run.iterdir()} - {LOCK} and not (run / CONFIG).is_file():
+    elif not run.is_dir() or (
+        {path.name for path in run.iterdir()} - {LOCK} and not (run / CONFIG).is_file()
+    ):
         raise RequestError(f"'{run}' is there already and is no run folder; name another with -o")
     lock = FileLock(run / LOCK)
     try:
