@@ -265,7 +265,7 @@ def test_a_killed_worker_is_replaced_and_a_killed_study_leaves_no_worker_behind(
     process.send_signal(signal.SIGINT)
     time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert "to go on: python -m slopesearch optimize" in process.stdout.read()
+    assert "to go on: python -m slopesearch optimize" in " ".join(process.stdout.read().split())
     process.stdout.close()
     assert process.wait(60) == 130
     (row,) = json.loads(slopesearch("list", "--json").stdout)
