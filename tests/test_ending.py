@@ -136,3 +136,12 @@ def test_what_is_believed_is_what_is_said(tmp_path: Path) -> None:
     assert isinstance(study.spec, ResolvedSpec)
     text = " ".join(" ".join(lines_of(study, tmp_path)).split())
     assert f"expect {found.value:.4f} ({found.low:.4f} to {found.high:.4f})" in text
+
+
+def test_only_trials_that_cannot_be_told_from_the_best_stand_below_it(tmp_path: Path) -> None:
+    values = (0.99, 0.985, 0.5, 0.4)
+    study = study_with(*(record(n, "COMPLETE", value, lr=0.01 + n / 1000) for n, value in enumerate(values)))
+    lines = lines_of(study, tmp_path)
+    assert any("1 more trial, all on" in line for line in lines)
+    told = [line.split()[0] for line in lines if line.startswith("    ")]
+    assert [word for word in told if word.isdigit()] == ["1"]

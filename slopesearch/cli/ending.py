@@ -10,6 +10,7 @@ from slopesearch.cli.tables import counts_sentence, found_sentences, say, with_c
 from slopesearch.evidence.answers import answers_of
 from slopesearch.evidence.health import COMMAND, Health, health
 from slopesearch.evidence.results import confirmed_of
+from slopesearch.evidence.selection import believed
 from slopesearch.report.summary import textbook_rows
 from slopesearch.search.records import COMPARE, CONFIRM, StudyRecord
 from slopesearch.search.store import Store
@@ -64,11 +65,11 @@ def next_commands(store: Store, study: StudyRecord) -> list[str]:
 
 
 def _rivals(study: StudyRecord, width: int) -> list[str]:
-    """The next best trials, one on a line, which is cut where it is too long: `show` has them whole."""
-    fixed = fixed_choices(study.spec)
+    """The next best of the trials that cannot be told from the best, a line each; `show` has them whole."""
+    fixed, found = fixed_choices(study.spec), believed(study)
     lines = (
         f"    {trial.number:<5}{trial.value:.4f}  {describe(trial.config, fixed)}"
-        for trial in study.ranked()[1 : 1 + RIVALS]
+        for trial in study.ranked()[1 : 1 + min(RIVALS, found.tied if found else 0)]
         if trial.config is not None
     )
     return [line if len(line) <= width else f"{line[: width - 2]} …" for line in lines]
