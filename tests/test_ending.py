@@ -96,7 +96,7 @@ def test_no_line_is_cut_but_those_that_are_typed(tmp_path: Path, name: str) -> N
     folder.mkdir()
     lines = lines_of(study, folder)
     store = Store(f"sqlite:///{folder / 'x.db'}")
-    for command in next_commands(store, study):
+    for command in next_commands(store, study, [], []):
         assert f"  {command}" in lines
     typed = [line for line in lines if "python -m slopesearch" in line]
     assert len(typed) >= 3
@@ -115,11 +115,13 @@ def test_a_choice_that_the_space_fixes_is_not_repeated(tmp_path: Path) -> None:
 
 def test_the_next_commands_are_those_that_have_not_run(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path / 'x.db'}")
-    assert [line.split("slopesearch ")[1].split()[0] for line in next_commands(store, busy())] == [
+    assert [line.split("slopesearch ")[1].split()[0] for line in next_commands(store, busy(), [], [])] == [
         *COMMANDS[:3]
     ]
     none = study_with(record(0, "FAIL", None))
-    assert [line.split("slopesearch ")[1].split()[0] for line in next_commands(store, none)] == ["show"]
+    assert [line.split("slopesearch ")[1].split()[0] for line in next_commands(store, none, [], [])] == [
+        "show"
+    ]
 
 
 def test_words_for_a_learned_slope_say_where_it_starts() -> None:
@@ -145,3 +147,13 @@ def test_only_trials_that_cannot_be_told_from_the_best_stand_below_it(tmp_path: 
     assert any("1 more trial, all on" in line for line in lines)
     told = [line.split()[0] for line in lines if line.startswith("    ")]
     assert [word for word in told if word.isdigit()] == ["1"]
+
+
+def test_a_verdict_that_cannot_be_read_does_not_stop_the_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, edited = busy(), {"confirmed": [1], "families": [1]}
+    monkeypatch.setattr(Store, "find", lambda self, name, extent: StudyRecord(name, study.spec, [], edited))
+    lines = lines_of(study, tmp_path)
+    assert "best: trial 2, val_accuracy 0.9876" in lines
+    assert any(line.startswith("  is it real") for line in lines)

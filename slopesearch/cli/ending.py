@@ -7,12 +7,12 @@ from math import ceil
 from rich.console import Console
 
 from slopesearch.cli.tables import counts_sentence, found_sentences, say, with_command, wrap_words
-from slopesearch.evidence.answers import answers_of
+from slopesearch.cli.verdict_tables import answered_of, confirmation_of
 from slopesearch.evidence.health import COMMAND, Health, health
-from slopesearch.evidence.results import confirmed_of
-from slopesearch.evidence.selection import believed
+from slopesearch.evidence.results import ConfirmedArm, confirmed_of
+from slopesearch.evidence.selection import Believed, believed
 from slopesearch.report.summary import textbook_rows
-from slopesearch.search.records import COMPARE, CONFIRM, StudyRecord
+from slopesearch.search.records import StudyRecord
 from slopesearch.search.store import Store
 from slopesearch.wording import counted, describe, fixed_choices
 
@@ -25,17 +25,16 @@ def ending(console: Console, store: Store, study: StudyRecord, notes: Sequence[s
 
     `notes`: sentences that stand behind the result, such as why the search has ended early.
     """
-    confirmed = confirmed_of(store.find(study.name + CONFIRM, "ranking"))
-    width = min(console.width, 100)
+    confirmed, answered = verdict(store, study.name)
+    width, belief = min(console.width, 100), believed(study)
     found = ["", *wrap_words(counts_sentence(study), width)]
-    for depth, sentence in found_sentences(study, confirmed):
+    for depth, sentence in found_sentences(study, confirmed, belief):
         found += wrap_words(sentence, width, "  " * depth)
     # A confirmation has baselines and runners-up of its own.
-    textbook, rivals = ([], []) if confirmed else (_textbook(study, width), _rivals(study, width))
+    textbook, rivals = ([], []) if confirmed else (_textbook(study, width), _rivals(study, belief, width))
     end = [line for note in notes for line in with_command(note, width)]
-    end += ["", "Next:", *(f"  {line}" for line in next_commands(store, study))]
+    end += ["", "Next:", *(f"  {line}" for line in next_commands(store, study, confirmed, answered))]
     room = SCREEN - 1 - len(found) - len(textbook) - _rows(end, console.width)
-    answered = answers_of(store.find(study.name + COMPARE, "ranking"))
     found_doubtful = health(study, confirmed, answered, store.option)
     doubts = _doubts(store, study, found_doubtful, width, room - len(rivals[:1]))
     rivals = rivals[: max(1, room - _rows(doubts, console.width))]
@@ -48,14 +47,19 @@ def _rows(lines: Sequence[str], width: int) -> int:
     return sum(max(1, ceil(len(line) / width)) for line in lines)
 
 
-def next_commands(store: Store, study: StudyRecord) -> list[str]:
+def verdict(store: Store, search: str) -> tuple[list[ConfirmedArm], list[str]]:
+    """The confirmed arms of a search, and the questions that a comparison has answered."""
+    return confirmed_of(confirmation_of(store, search)), answered_of(store, search)
+
+
+def next_commands(
+    store: Store, study: StudyRecord, confirmed: Sequence[ConfirmedArm], answered: Sequence[str]
+) -> list[str]:
     """The three commands that a person would type now, with what each is for."""
     name, where = shlex.quote(study.name), store.option
-    confirmed = bool(confirmed_of(store.find(study.name + CONFIRM, "ranking")))
-    compared = bool(answers_of(store.find(study.name + COMPARE, "ranking")))
     known = {
-        "is it real": (confirmed, f"{COMMAND} confirm {name}{where}"),
-        "what mattered": (compared, f"{COMMAND} compare {name}{where}"),
+        "is it real": (bool(confirmed), f"{COMMAND} confirm {name}{where}"),
+        "what mattered": (bool(answered), f"{COMMAND} compare {name}{where}"),
         "as one page": (False, f"{COMMAND} report {name}{where}"),
         "to train with": (not study.ranked(), f"{COMMAND} export {name} -o best.toml{where}"),
         "look again": (False, f"{COMMAND} show {name}{where}"),
@@ -64,12 +68,12 @@ def next_commands(store: Store, study: StudyRecord) -> list[str]:
     return left[:3] if study.ranked() else [left[-1]]
 
 
-def _rivals(study: StudyRecord, width: int) -> list[str]:
+def _rivals(study: StudyRecord, belief: Believed | None, width: int) -> list[str]:
     """The next best of the trials that cannot be told from the best, a line each; `show` has them whole."""
-    fixed, found = fixed_choices(study.spec), believed(study)
+    fixed = fixed_choices(study.spec)
     lines = (
         f"    {trial.number:<5}{trial.value:.4f}  {describe(trial.config, fixed)}"
-        for trial in study.ranked()[1 : 1 + min(RIVALS, found.tied if found else 0)]
+        for trial in study.ranked()[1 : 1 + min(RIVALS, belief.tied if belief else 0)]
         if trial.config is not None
     )
     return [line if len(line) <= width else f"{line[: width - 2]} …" for line in lines]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from slopesearch.cli.ending import ending, next_commands
+from slopesearch.cli.ending import ending, next_commands, verdict
 from slopesearch.cli.live import display_on, doing, note
 from slopesearch.cli.options import (
     DataFolder,
@@ -279,4 +279,4 @@ def _print_confirmation(
         )
         for line in with_command(said, console.width):
             say(console, line)
-    say(console, "\n  ".join(["\nNext:", *next_commands(store, search)]))
+    say(console, "\n  ".join(["\nNext:", *next_commands(store, search, *verdict(store, search.name))]))

@@ -12,7 +12,7 @@ from rich.console import Console
 from slopesearch.cli.answer_views import answers_json, answers_view
 from slopesearch.cli.options import Json, Storage, StudyName
 from slopesearch.cli.tables import say, study_json, study_table, summaries_table, trial_json, trial_view
-from slopesearch.cli.verdict_tables import confirmation_of
+from slopesearch.cli.verdict_tables import answered_of, confirmation_of
 from slopesearch.evidence.answers import answers_of
 from slopesearch.evidence.pruning import why_stopped
 from slopesearch.evidence.results import confirmed_of, pick
@@ -95,8 +95,8 @@ def show_study(
     else:
         is_search = not record.name.endswith(VERDICTS)
         confirmation = confirmation_of(store, record.name) if is_search else None
-        comparison = store.find(record.name + COMPARE, "ranking") if is_search else None
-        study_table(Console(), record, confirmation, answers_of(comparison), store.option)
+        answered = answered_of(store, record.name) if is_search else []
+        study_table(Console(), record, confirmation, answered, store.option)
 
 
 def report_study(

@@ -16,7 +16,7 @@ from slopesearch.cli.verdict_tables import confirmed_sentences, mean_rows, separ
 from slopesearch.config import Report, TrialConfig
 from slopesearch.evidence.health import COMMAND, health
 from slopesearch.evidence.results import ConfirmedArm, Opening, confirmed_of, openings_of, pick
-from slopesearch.evidence.selection import believed, sentences
+from slopesearch.evidence.selection import Believed, believed, sentences
 from slopesearch.evidence.statistics import Estimate
 from slopesearch.report.summary import NOT_COMPARABLE, TOP, textbook_rows
 from slopesearch.search.records import CONFIRM, TAKEN, TEST, VERDICTS, StudyRecord, StudySummary, TrialRecord
@@ -135,7 +135,9 @@ def counts_sentence(study: StudyRecord) -> str:
     )
 
 
-def found_sentences(study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -> list[tuple[int, str]]:
+def found_sentences(
+    study: StudyRecord, confirmed: Sequence[ConfirmedArm], belief: Believed | None
+) -> list[tuple[int, str]]:
     """What a search has found, or what was confirmed of it: sentences, each with its depth below the first.
 
     The last leads over to the runners-up, where there are any.
@@ -151,13 +153,12 @@ def found_sentences(study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -> li
         (0, f"best: trial {best.number}, {spec.objective} {ranked[0].value:.4f}"),
         (1, describe(ranked[0].config, fixed_choices(spec))),
     ]
-    found = believed(study)
-    if found is not None:
-        told.append((1, sentences(found)[0]))
+    if belief is not None:
+        told.append((1, sentences(belief)[0]))
         image = f"; one of the {spec.val_size:,} validation images is {1 / (spec.val_size or 1):.4f}"
-        rivals = f"{counted(found.tied, 'more trial')}, all on the same init seed and batch order, cannot be"
+        rivals = f"{counted(belief.tied, 'more trial')}, all on the same init seed and batch order, cannot be"
         tied = f"{rivals} told from it by one run each{image if spec.maximize else ''}"
-        told.append((1, tied + (". The next:" if found.tied else ".")))
+        told.append((1, tied + (". The next:" if belief.tied else ".")))
     return told
 
 
@@ -166,7 +167,7 @@ def _found_table(console: Console, study: StudyRecord, confirmed: Sequence[Confi
     wrapped(console, counts_sentence(study))
     for sentence in study.left_out():
         say(console, f"left out: {sentence}")
-    for depth, sentence in found_sentences(study, confirmed):
+    for depth, sentence in found_sentences(study, confirmed, believed(study)):
         wrapped(console, sentence, indent="  " * depth)
     if not study.ranked():
         return

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from slopesearch.config import TrialConfig
+from slopesearch.evidence.answers import answers_of
 from slopesearch.evidence.results import (
     ConfirmedArm,
     as_share,
@@ -14,7 +15,7 @@ from slopesearch.evidence.results import (
     pick,
 )
 from slopesearch.evidence.statistics import FEWEST, Estimate
-from slopesearch.search.records import CONFIRM, StudyRecord
+from slopesearch.search.records import COMPARE, CONFIRM, StudyRecord
 from slopesearch.search.store import Store
 from slopesearch.wording import RequestError, counted, describe
 
@@ -27,6 +28,14 @@ def confirmation_of(store: Store, search: str) -> StudyRecord | None:
     except RequestError:  # its own `show` says why
         return None
     return found
+
+
+def answered_of(store: Store, search: str) -> list[str]:
+    """The questions that a comparison of a search has answered; none where it cannot be read."""
+    try:
+        return list(answers_of(store.find(search + COMPARE, "ranking")))
+    except RequestError:  # its own `show` says why
+        return []
 
 
 def is_finished(confirmation: StudyRecord | None) -> bool:
