@@ -141,7 +141,7 @@ def describe(config: TrialConfig, without: Collection[str] = ()) -> str:
         words.append(
             f"learned from {start:.3g} (at most {config.slope_max:g})" if learned else f"{start:.3g}"
         )
-    found = {"norm": f"norm {config.norm}", "init": config.init, "lr": f"lr {config.lr:.2g}"}
+    found = {"norm": f"norm {config.norm}", "init": config.init, "lr": f"lr {config.lr:.3g}"}
     words += [text for name, text in found.items() if name not in without]
     return " ".join(words) or "the only config"
 

@@ -114,8 +114,8 @@ def test_nothing_settled_is_no_answer_and_a_better_arm_is_one() -> None:
 
 def test_learning_a_slope_that_gains_nothing_and_what_its_own_mean_leaves_open() -> None:
     learned: dict[str, Any] = {"slope_mode": "learnable", "slope_max": 0.3}
-    fixed, up = side_of("fixed 0.01", 1, 0.01, 0), side_of("learned to 0.3", 1.05, 0.01, 1, **learned)
-    twin = side_of("fixed, learned to 0.3", 1.03, 0.1, 2, negative_slope=0.05)
+    fixed, up = side_of("fixed 0.01", 1, 0.01, 0), side_of("learned, at most 0.3", 1.05, 0.01, 1, **learned)
+    twin = side_of("mean of learned, at most 0.3", 1.03, 0.1, 2, negative_slope=0.05)
     sides = [fixed, up, twin]
     found = answer_of(*sides, question="learned")
     family = found.family.model_copy(

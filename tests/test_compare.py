@@ -174,14 +174,14 @@ def test_the_five_questions_in_the_order_of_their_cost(done: tuple[Comparison, C
 def test_a_learnable_slope_meets_the_fixed_one_and_its_own_mean(done: tuple[Comparison, Compared]) -> None:
     answer = answered(done[1], "learned")
     assert answer.family.contrasts == (
-        *((f"learned to {top}", "fixed 0.01") for top in ("0.1", "0.3", "1")),
-        *((f"learned to {top}", f"fixed, learned to {top}") for top in ("0.1", "0.3", "1")),
+        *((f"learned, at most {top}", "fixed 0.01") for top in ("0.1", "0.3", "1")),
+        *((f"learned, at most {top}", f"mean of learned, at most {top}") for top in ("0.1", "0.3", "1")),
     )
-    means = {side.name: side.config.negative_slope for side in answer.sides if "fixed, " in side.name}
+    means = {side.name: side.config.negative_slope for side in answer.sides if "mean of" in side.name}
     assert means == {
-        "fixed, learned to 0.1": 0.0167,
-        "fixed, learned to 0.3": 0.05,
-        "fixed, learned to 1": 0.167,
+        "mean of learned, at most 0.1": 0.0167,
+        "mean of learned, at most 0.3": 0.05,
+        "mean of learned, at most 1": 0.167,
     }
     starts = {side.config.negative_slope for side in answer.sides if side.config.slope_mode == "learnable"}
     assert starts == {0.01}

@@ -49,3 +49,9 @@ def test_a_study_with_arms_is_for_compare(command_line: InProcess, tmp_path: Pat
         "error: 'compare-norm' declares arms to compare; type: python -m slopesearch compare compare-norm\n",
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_no_study_is_answered_with_the_studies_with_arms_too(command_line: InProcess) -> None:
+    done = command_line("compare", "compare-slop")
+    assert done.code == 2
+    assert "the study files with arms that ship with the package: compare-norm, compare-slope\n" in done.err

@@ -131,7 +131,7 @@ def test_runs_that_differ_in_more_are_no_twins(other: dict[str, Any]) -> None:
     study = study_with(record(0, "COMPLETE", 0.9, **other), learned(1, 0.8))
     said = PLOTS["learned_slopes"].say(PLOTS["learned_slopes"].rows(study), study.spec)
     assert "No two runs differ in nothing but fixed or learned" in said
-    assert "compare NAME --only learned says which is better." in said
+    assert "which is better, compare with --only learned says, on seeds of its own." in said
     assert "better in" not in said
 
 
@@ -152,7 +152,7 @@ def test_twins_alone_say_whether_learning_ended_better() -> None:
     assert twins == {1: 0, 2: 0, 3: 0, 6: 5, 8: None}
     said = PLOTS["learned_slopes"].say(rows, study.spec)
     assert "4 pairs; learned ended better in 2, fixed in 1, equal in 1." in said
-    assert "compare NAME --only learned says which is better." in said
+    assert "which is better, compare with --only learned says, on seeds of its own." in said
     loss = study_with(*study.trials, objective="val_loss")
     assert "learned ended better in 1, fixed in 2, equal in 1." in PLOTS["learned_slopes"].say(
         rows, loss.spec

@@ -16,6 +16,20 @@ from slopesearch.evidence.answers import Answer
 from slopesearch.search.records import COMPARE
 from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
+from slopesearch.wording import RequestError
+
+
+def _search(store: Store, asked: str | None) -> str:
+    """The name of a search of the storage, or a refusal, before torch is loaded."""
+    try:
+        return store.read_search(asked, "ranking").name
+    except RequestError as error:
+        if asked is None or store.spec_of(asked) is not None:
+            raise
+        declared = ", ".join(name for name in shipped() if name.startswith("compare-"))
+        raise RequestError(
+            *error.sentences, f"the study files with arms that ship with the package: {declared}"
+        ) from None
 
 
 def compare_arms(
@@ -51,7 +65,7 @@ def compare_arms(
     elif asked in shipped() and store.spec_of(asked) is None:
         wanted = shipped()[asked]
     else:
-        wanted = store.read_search(asked, "ranking").name  # or a refusal, before torch is loaded
+        wanted = _search(store, asked)
 
     from slopesearch.training.devices import checked_torch_pair
 

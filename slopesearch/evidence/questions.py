@@ -46,7 +46,7 @@ def name_of(config: TrialConfig) -> str:
     if config.negative_slope is not None:
         words.append(f"{config.negative_slope:.3g}")
     if config.slope_mode == "learnable":
-        words.append(f"to {config.slope_max:g}")
+        return f"{' '.join(words)} learned, at most {config.slope_max:g}"
     return " ".join(words)
 
 
@@ -72,8 +72,8 @@ def _slope(winner: TrialConfig, spec: ResolvedSpec) -> Family:
 def _learned(winner: TrialConfig, spec: ResolvedSpec) -> Family:
     fixed = _side(f"fixed {LEAKY:g}", with_slope(winner, LEAKY, None, spec))
     highest = [value for value in values_of(spec.space.slope_max) if value > spec.slope_min]
-    learned = [_side(f"learned to {top:g}", with_slope(winner, LEAKY, top, spec)) for top in highest]
-    twins = [_side(f"fixed, {side.name}", fixed.config, mean_of=side.name) for side in learned]
+    learned = [_side(f"learned, at most {top:g}", with_slope(winner, LEAKY, top, spec)) for top in highest]
+    twins = [_side(f"mean of {side.name}", fixed.config, mean_of=side.name) for side in learned]
     pairs = tuple((side.name, twin.name) for side, twin in zip(learned, twins, strict=True))
     return Family(
         question="learned",

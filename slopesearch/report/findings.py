@@ -151,7 +151,7 @@ def plainly(config: TrialConfig) -> str:
     """A config as a part of a sentence: the searched choices alone."""
     slope = f" {slope_words(config)}" if config.negative_slope is not None else ""
     norm = "no BatchNorm" if config.norm == "none" else f"BatchNorm {config.norm} it"
-    return f"{config.activation}{slope}, {norm}, {config.init} init, lr {config.lr:.2g}"
+    return f"{config.activation}{slope}, {norm}, {config.init} init, lr {config.lr:.3g}"
 
 
 def slope_words(config: TrialConfig) -> str:

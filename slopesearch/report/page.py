@@ -200,7 +200,7 @@ def _confirmed_table(confirmed: Sequence[ConfirmedArm]) -> dict[str, Any]:
         rows.append(
             (
                 place,
-                *(config.activation, slope_words(config), config.norm, config.init, f"{config.lr:.2g}"),
+                *(config.activation, slope_words(config), config.norm, config.init, f"{config.lr:.3g}"),
                 *(_about(row.val_accuracy), _about(row.val_loss)),
                 "" if apart is None else _about(apart.val_loss, "+"),
                 p,

@@ -259,15 +259,15 @@ def say_paths(rows: Rows, spec: StudySpec) -> str:
 def _against_twins(rows: Rows, spec: StudySpec) -> str:
     """How often a learned slope beat the fixed one in pairs of runs that differ in nothing else."""
     pairs = [some[0] for some in grouped(rows, "trial").values() if some[0]["fixed_twin"] is not None]
-    ask = "python -m slopesearch compare NAME --only learned says which is better."
+    ask = "which is better, compare with --only learned says, on seeds of its own."
     if not pairs:
-        return f" No two runs differ in nothing but fixed or learned: {ask}"
+        return f" No two runs differ in nothing but fixed or learned; {ask}"
     gains = [distance(row["fixed_value"], spec) - distance(row["value"], spec) for row in pairs]
     better, worse = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     return (
         f" Runs that differ in nothing but fixed or learned: {counted(len(pairs), 'pair')}; learned ended "
         f"better in {better}, fixed in {worse}, equal in {len(pairs) - better - worse}. These are single "
-        f"runs: {ask}"
+        f"runs; {ask}"
     )
 
 
