@@ -31,7 +31,9 @@ ROUTE = [
     "checks",
     *("search.records", "search.textbook", "search.cover", "search.schedule", "search.sampler"),
     *("search.pruner", "search.space"),
-    *("search.rescue", "search.sqlite", "search.copies", "search.rows", "search.store", "search.ledger"),
+    *("search.urls", "search.mounts", "search.rows", "search.reading", "search.storages", "search.rescue"),
+    *("search.sqlite", "search.waiting", "search.advisory", "search.shared", "search.postgresql"),
+    *("search.copies", "search.store", "search.ledger"),
     *("search.given", "search.inherit"),
     *("evidence.statistics", "evidence.selection", "evidence.arms", "evidence.results", "evidence.pruning"),
     *("evidence.health", "evidence.families", "evidence.answers", "evidence.literature"),
@@ -44,7 +46,15 @@ ROUTE = [
     *("report.summary", "report.style", "report.search_plots", "report.slope_plots", "report.choice_plots"),
     *("report.network_plots", "report.run_plots", "report.plots", "report.forest", "report.page"),
     "report.dashboard",
-    *("cli.streams", "cli.verdict_tables", "cli.tables", "cli.answer_views", "cli.live", "cli.options"),
+    *(
+        "cli.streams",
+        "cli.passwords",
+        "cli.verdict_tables",
+        "cli.tables",
+        "cli.answer_views",
+        "cli.live",
+        "cli.options",
+    ),
     *("cli.study_commands", "cli.search_commands", "cli.compare_command", "cli.model_commands"),
     *("cli.doctor_command", "cli.main", "__main__"),
 ]
@@ -54,6 +64,7 @@ KNOWS_TORCH = (
 )
 KNOWS_OPTUNA = (
     *("search.sampler", "search.pruner", "search.space", "search.sqlite", "search.store"),
+    *("search.storages", "search.shared", "search.postgresql"),
     *("search.ledger", "search.loop", "search.given", "search.inherit", "search.copies"),
     *("search.objective", "evidence.planned", "evidence.declared", "evidence.confirm"),
     *("report.search_plots", "report.dashboard"),

@@ -24,7 +24,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("rows") / "x.db"
     synthetic.store(synthetic.study_of(12, "other", seed=1), path)
     synthetic.store(STUDY, path)
-    with SqliteFile(f"sqlite:///{path}").writing() as storage:
+    with SqliteFile(path).writing() as storage:
         running = optuna.load_study(study_name=STUDY.name, storage=storage).ask()
         running.report(0.5, 1)
     with closing(sqlite3.connect(path)) as connection:
@@ -38,7 +38,7 @@ def test_the_rows_are_those_that_optuna_reads(
 ) -> None:
     monkeypatch.setattr("slopesearch.search.rows.AT_ONCE", at_once)
     stored = optuna.load_study(study_name=STUDY.name, storage=f"sqlite:///{path}")
-    file = SqliteFile(f"sqlite:///{path}")
+    file = SqliteFile(path)
     with file.reading() as connection:
         rows = list(read_rows(connection, stored._study_id, "whole"))
     found = [(record_of(row, STUDY.spec, "whole"), params_of(row)) for row in rows]
@@ -81,7 +81,7 @@ def test_a_page_has_the_curve_of_a_learned_slope(path: Path) -> None:
 
 
 def test_texts_that_are_json_only_together_are_none(path: Path) -> None:
-    with SqliteFile(f"sqlite:///{path}").reading() as connection:
+    with SqliteFile(path).reading() as connection:
         rows = next(read_rows(connection, 2, "whole"))
     rows.attributes = [("one", "[1"), ("two", "2]"), ("three", "3"), *rows.attributes]
     with pytest.raises(UnreadableError, match=r"its 'one' is '\[1', which is no JSON"):

@@ -11,8 +11,8 @@ from slopesearch.cli.answer_views import answer_view, answers_json, closing
 from slopesearch.cli.options import DataFolder, Devices, Json, Launcher, Pack, Storage, Workers, data_folder
 from slopesearch.cli.tables import say
 from slopesearch.evidence.answers import Answer
-from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
+from slopesearch.search.urls import DEFAULT_URL
 
 
 def compare_arms(

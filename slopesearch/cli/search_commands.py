@@ -25,8 +25,8 @@ from slopesearch.cli.options import (
 )
 from slopesearch.cli.tables import confirmation_json, confirmation_table, say, study_table
 from slopesearch.cli.verdict_tables import confirmation_of
-from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
+from slopesearch.search.urls import DEFAULT_URL, without_password
 from slopesearch.wording import RequestError, read_toml
 
 if TYPE_CHECKING:  # it loads torch
@@ -144,7 +144,8 @@ def _show_outcome(console: Console, store: Store, outcome: "Outcome") -> None:
             f"is another study: change the space, and add --name {shlex.quote(outcome.name + '-2')}.",
         )
     elif outcome.finished < outcome.target:
-        same = " ".join(map(shlex.quote, ["python", "-m", "slopesearch", *sys.argv[1:]]))
+        words = map(without_password, sys.argv[1:])
+        same = " ".join(map(shlex.quote, ["python", "-m", "slopesearch", *words]))
         say(console, f"\n{outcome.finished} of {outcome.target} trials are done; to go on: {same}")
     _print_next(console, store, outcome)
 
