@@ -46,15 +46,8 @@ ROUTE = [
     *("report.summary", "report.style", "report.search_plots", "report.slope_plots", "report.choice_plots"),
     *("report.network_plots", "report.run_plots", "report.plots", "report.forest", "report.page"),
     "report.dashboard",
-    *(
-        "cli.streams",
-        "cli.passwords",
-        "cli.verdict_tables",
-        "cli.tables",
-        "cli.answer_views",
-        "cli.live",
-        "cli.options",
-    ),
+    *("cli.streams", "cli.passwords", "cli.verdict_tables", "cli.tables", "cli.answer_views", "cli.live"),
+    "cli.options",
     *("cli.study_commands", "cli.search_commands", "cli.compare_command", "cli.model_commands"),
     *("cli.doctor_command", "cli.main", "__main__"),
 ]

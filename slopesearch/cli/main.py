@@ -43,8 +43,8 @@ def main() -> None:
     _end_with_the_terminal()
     if hide_passwords():
         print(
-            "the commands that are printed leave out the password of the storage; PGPASSWORD or ~/.pgpass can "
-            "hold it, where no list of processes shows it",
+            "the commands that are printed leave out the password of the storage; PGPASSWORD or ~/.pgpass "
+            "can hold it, where no list of processes shows it",
             file=sys.stderr,
         )
     if isinstance(sys.stdout, io.TextIOWrapper):

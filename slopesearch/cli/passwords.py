@@ -6,9 +6,7 @@ from pathlib import Path
 
 from slopesearch.search.urls import without_password
 
-ARGUMENTS = (
-    45  # the field of /proc/self/stat, behind the name, where the arguments begin in memory; then: end
-)
+ARGUMENTS = 45  # the field behind the name in /proc/self/stat: where the arguments begin in memory
 
 
 def hide_passwords() -> bool:
@@ -21,7 +19,7 @@ def hide_passwords() -> bool:
     with suppress(OSError, ValueError, IndexError):
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         start, end = (int(field) for field in fields[ARGUMENTS : ARGUMENTS + 2])
-        with open("/proc/self/mem", "r+b", buffering=0) as memory:
+        with Path("/proc/self/mem").open("r+b", buffering=0) as memory:
             memory.seek(start)
             words = memory.read(end - start).split(b"\0")
             shown = b"\0".join(without_password(word.decode("latin-1")).encode("latin-1") for word in words)

@@ -31,6 +31,7 @@ class Turn:
     again. A commit whose answer was lost is found made, or not.
     """
 
+    study: str
     study_id: int
     writer: str
     commits: int = 0
@@ -48,9 +49,7 @@ class Turn:
             return True
         if connection.execute(select(NOTES.c.value_json).where(*here)).scalar() == then:
             return False
-        studies = models.StudyModel.__table__
-        name = select(studies.c.study_name).where(studies.c.study_id == self.study_id)
-        raise was_changed(str(connection.execute(name).scalar() or "that was deleted"))
+        raise was_changed(self.study)
 
 
 class SharedStorage(Storage):
@@ -62,7 +61,11 @@ class SharedStorage(Storage):
     def __init__(self, connect: Connect, keep: Callable[[], None], **settings: Any) -> None:
         self._connect, self.keep = connect, keep
         self._turn: Turn | None = None
-        super().__init__(f"{PSYCOPG}://", {"creator": connect}, **settings)
+        try:
+            super().__init__(f"{PSYCOPG}://", {"creator": connect}, **settings)
+        except BaseException:
+            self.engine.dispose()  # it looks at the tables, and may not know them
+            raise
 
     @contextmanager
     def taking_over(self, study_id: int) -> Iterator[Reader]:
@@ -70,7 +73,7 @@ class SharedStorage(Storage):
 
         A writer that is still in the middle of a commit comes to its end before this begins.
         """
-        turn = Turn(study_id, secrets.token_hex(8))
+        turn = Turn(self.get_study_name_from_id(study_id), study_id, secrets.token_hex(8))
         self.set_study_system_attr(study_id, TURN, json.loads(turn.text(0)))
         self._turn = turn
         with closing(WaitingReader(self._connect)) as reader:
