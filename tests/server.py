@@ -18,7 +18,7 @@ import psycopg
 from slopesearch.search.store import Store
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))[-1:]
-USER = "tester"
+USER, LOCKED = "tester", "locked"  # users: whom the server trusts; and whom it asks for a password
 PREPARED = "prepared"  # a database with Optuna's tables, copied for each test
 
 
@@ -28,7 +28,7 @@ def is_there() -> bool:
 
 
 class Server:
-    """A server with one user, whom it trusts."""
+    """A server whose user it trusts."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="slopesearch-"))
@@ -42,6 +42,8 @@ class Server:
             self._as = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
         data, quick = str(self.folder / "data"), ("--no-sync", "--encoding=UTF8", "--locale=C")
         self._run("initdb", "-D", data, "-U", USER, "-A", "trust", *quick)
+        rules = self.folder / "data" / "pg_hba.conf"
+        rules.write_text(f"host all {LOCKED} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
         self.process = self.start()
         with closing(self.connect("postgres")) as connection:
             connection.execute(f"CREATE DATABASE {PREPARED}")

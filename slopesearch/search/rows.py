@@ -107,7 +107,8 @@ def read_rows(
             found = reader.execute(
                 f"""SELECT trials.trial_id, {columns} FROM trials CROSS JOIN {table}
                     WHERE {table}.trial_id = trials.trial_id AND study_id = ?
-                    AND trials.trial_id BETWEEN ? AND ? {chosen} {condition}""",
+                    AND trials.trial_id BETWEEN ? AND ? {chosen} {condition}
+                    ORDER BY trials.trial_id, {columns.partition(",")[0]}""",
                 ends,
             )
             for row in found:
