@@ -80,8 +80,9 @@ class SharedStorage(Storage):
             yield reader
 
     def transact(self, write: Callable[[Connection], None]) -> None:
-        """Have a function write, all of it or nothing, and once, however often it is called.
+        """Have a function write, all of it or nothing; once, however often it is called.
 
+        Before `taking_over` the function itself has to see whether a try, whose answer was lost, did it.
         Raises StudyFailedError where another process has written the study, or holds its lock.
         """
 

@@ -51,14 +51,13 @@ def parsed_url(url: str) -> URL:
             "studies are stored in SQLite files and PostgreSQL databases, on no other server and not in "
             f"memory, given '{shown}'; name one like {DEFAULT_URL} or {SERVER_URL}"
         )
-    read = make_url(without_password(f"{parsed.drivername}://{rest}"))
-    if backend == "postgresql" and (read.username, read.host, read.database) != (
-        *(parsed.username, parsed.host, parsed.database),
-    ):
-        raise RequestError(
-            f"the storage URL of '{read.database}' holds an @ that does not stand before the host; write "
-            "it as %40, or leave the password out, and give it in PGPASSWORD or ~/.pgpass"
-        )
+    if backend == "postgresql":
+        read = make_url(without_password(f"{parsed.drivername}://{rest}"))
+        if (read.username, read.host, read.database) != (parsed.username, parsed.host, parsed.database):
+            raise RequestError(
+                f"the storage URL of '{read.database}' holds an @ that does not stand before the host; write "
+                "it as %40, or leave the password out, and give it in PGPASSWORD or ~/.pgpass"
+            )
     return parsed
 
 
