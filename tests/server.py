@@ -118,8 +118,8 @@ class Server:
             return cursor.fetchall() if cursor.description else []
 
     def cut(self, url: str) -> int:
-        """End every connection to the database of a URL, as a network does that is cut; how many."""
-        ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+        """End every connection to the database of a URL, as a cut network does; how many they were."""
+        ends = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
         return len(self.execute(url.rpartition("/")[0] + "/postgres", ends, [url.rpartition("/")[2]]))
 
 
