@@ -87,7 +87,7 @@ def told(database: Path) -> Rows:
     query = """SELECT number, state, value FROM trials LEFT JOIN trial_values USING (trial_id)
                WHERE state != 'RUNNING'"""
     try:
-        with closing(SqliteFile(f"sqlite:///{database}").read_only()) as connection:
+        with closing(SqliteFile(database).read_only()) as connection:
             return {number: (state, value) for number, state, value in connection.execute(query)}
     except sqlite3.OperationalError:  # the tables are not made yet
         return {}
@@ -103,7 +103,7 @@ def stage(run: Run, database: Path) -> str:
     """
     if not run.lines("digits-mlp: to "):
         return "starting"
-    with closing(SqliteFile(f"sqlite:///{database}").read_only()) as connection:
+    with closing(SqliteFile(database).read_only()) as connection:
         row = connection.execute(query).fetchone()
     if row is None:
         return "between trials"

@@ -1,10 +1,12 @@
 """Shared by the tests: small configs, the bundled digits, and the command line as a real process."""
 
 import os
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,74 @@ from slopesearch.cli.main import main
 from slopesearch.config import TrialConfig, TrialResult
 from slopesearch.training.data import Data, load
 from slopesearch.training.engine import Run, train
+from tests import server
 
 torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none."""
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    """Skip what needs a GPU, or a database server, where there is none."""
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+        if item.get_closest_marker("postgresql") and not server.is_there():
+            item.add_marker(pytest.mark.skip(reason="no PostgreSQL server; apt-get install postgresql"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many tests ran on a PostgreSQL server: without one they are skipped."""
+    ran, skipped = (
+        sum("postgresql" in report.keywords for report in terminalreporter.stats.get(outcome, []))
+        for outcome in ("passed", "skipped")
+    )
+    if ran or skipped:
+        terminalreporter.write_line(f"on a PostgreSQL server: {ran} tests passed, {skipped} skipped")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[server.Server]:
+    """A PostgreSQL server, started at first need and stopped at the end."""
+    with closing(server.Server()) as running:
+        yield running
+
+
+@dataclass
+class Storages:
+    """Storages of one kind, made for a test by a name."""
+
+    folder: Path
+    server: server.Server | None
+    _databases: dict[str, str] = field(default_factory=dict)
+
+    def url(self, name: str = "x", empty: bool = False) -> str:
+        """The URL of a storage; without studies at first, and without tables where it is to be empty."""
+        if self.server is None:
+            return f"sqlite:///{self.folder / name}.db"
+        if name not in self._databases:
+            self._databases[name] = self.server.create(*(["template1"] if empty else []))
+        return self.server.url(self._databases[name])
+
+    def execute(self, url: str, statement: str) -> None:
+        """Change a storage as no program of ours does."""
+        if self.server is not None:
+            self.server.execute(url, statement)
+            return
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+            connection.execute(statement)
+
+    def close(self) -> None:
+        """Remove the databases; the folder of files is pytest's."""
+        if self.server is not None:
+            for name in self._databases.values():
+                self.server.drop(name)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def storages(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storages]:
+    """New storages: the same test runs on SQLite and on PostgreSQL."""
+    running = request.getfixturevalue("postgresql") if request.param == "postgresql" else None
+    with closing(Storages(tmp_path, running)) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)

@@ -114,10 +114,10 @@ def spec(**fields: Any) -> StudySpec:
 
 
 class Harness:
-    """Calls of `optimize` on one database."""
+    """Calls of `optimize` on one database: a SQLite file, or what a URL names."""
 
-    def __init__(self, path: Path) -> None:
-        self.store = Store(f"sqlite:///{path}")
+    def __init__(self, where: Path | str) -> None:
+        self.store = Store(where if isinstance(where, str) else f"sqlite:///{where}")
         self.events: list[Event] = []
 
     def __call__(

@@ -128,9 +128,9 @@ def distribution_of(axis: Range | tuple[Any, ...]) -> BaseDistribution:
     return CategoricalDistribution(axis)
 
 
-def store(study: StudyRecord, path: Path) -> None:
-    """Write it as a real study."""
-    with Store(f"sqlite:///{path}").writing(study.name) as storage:
+def store(study: StudyRecord, where: Path | str) -> None:
+    """Write it as a real study, to a SQLite file or to what a URL names."""
+    with Store(where if isinstance(where, str) else f"sqlite:///{where}").writing(study.name) as storage:
         create_or_resume(storage, study.name, study.spec, "images")
         made = optuna.load_study(study_name=study.name, storage=storage)
         for trial in study.trials:

@@ -156,7 +156,7 @@ WRONG = [
     (["optimize", "--data", "nowhere"], "the data folder 'nowhere' does not exist"),
     (["optimize", "--storage", "sqlite:///nowhere/x.db"], "the storage folder 'nowhere' does not exist"),
     (["optimize", "--storage", "sqlite:///bad.toml"], "'bad.toml' cannot be read as a SQLite file"),
-    (["optimize", "--storage", "postgresql://host/db"], "server and in-memory storages are not supported"),
+    (["optimize", "--storage", "mysql://u:pw@host/db"], "in memory, given 'mysql://u@host/db'; name one"),
     (["optimize", "--storage", "sqlite+x:///x.db"], "needs a driver that is not installed"),
     (["optimize", "--set", "space.lr={ range = [1, 2] }"], "unknown key 'space.lr.range'"),
     (["optimize", "--set", "space=3"], "space: "),

@@ -16,7 +16,7 @@ from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.store import Store
 from slopesearch.wording import RequestError
 from tests import synthetic
-from tests.conftest import CommandLine
+from tests.conftest import CommandLine, Storages
 from tests.harness import FakeLauncher, Harness
 from tests.running import FAKE, Running
 
@@ -78,11 +78,15 @@ def test_a_copy_is_one_whole_file_with_the_study_and_its_verdict(path: Path, tmp
     assert contents(tmp_path) == {path: before, target: target.read_bytes()}  # no -wal, nothing half-made
 
 
-def test_a_copied_study_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copied_study_goes_on(storages: Storages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LAUNCHERS, "fake", FakeLauncher)
-    one, other = Harness(tmp_path / "one.db"), Harness(tmp_path / "other.db")
+    monkeypatch.setattr("slopesearch.search.copies.AT_ONCE", 7)
+    one, other = Harness(storages.url()), Harness(tmp_path / "other.db")
     one(20)
     one.store.copy("digits-mlp", tmp_path / "other.db")
+    assert other.study() == one.study()
+    copied = optuna.load_study(study_name="digits-mlp", storage=url(tmp_path / "other.db")).get_trials()
+    assert all(trial.duration is not None for trial in copied)  # times are read as what they are
     assert other(26).finished == one(26).finished == 26
     assert other.table() == one.table()
 
@@ -108,6 +112,18 @@ def test_all_rows_of_the_others_stay_when_a_study_is_deleted(path: Path, tmp_pat
         assert store.read(name) == Store(url(kept)).read(name)
     left, wanted = rows(path), rows(kept)
     assert {table: len(found) for table, found in left.items()} == {t: len(f) for t, f in wanted.items()}
+
+
+def test_a_study_is_deleted_from_a_storage_of_any_kind(storages: Storages) -> None:
+    for name in ("s", "s/confirm", "other"):
+        synthetic.store(synthetic.study_of(12, name), storages.url())
+    store = Store(storages.url())
+    before = store.read("other")
+    with store.holding("s", "confirmed"), pytest.raises(RequestError, match="'s' is being confirmed by"):
+        Store(storages.url()).delete("s", lambda parts: True)
+    assert store.delete("s", lambda parts: True)
+    assert [summary.name for summary in store.summaries()] == ["other"]
+    assert store.read("other") == before
 
 
 def test_the_question_is_asked_and_no_means_no(path: Path) -> None:

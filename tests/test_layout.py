@@ -29,8 +29,9 @@ ROUTE = [
     "checks",
     *("search.records", "search.textbook", "search.cover", "search.schedule", "search.sampler"),
     *("search.pruner", "search.space"),
-    *("search.rescue", "search.sqlite", "search.copies", "search.rows", "search.store", "search.choices"),
-    "search.ledger",
+    *("search.urls", "search.mounts", "search.rows", "search.reading", "search.storages", "search.rescue"),
+    *("search.sqlite", "search.waiting", "search.advisory", "search.shared", "search.postgresql"),
+    *("search.copies", "search.store", "search.choices", "search.ledger"),
     *("search.given", "search.inherit"),
     *("evidence.statistics", "evidence.selection", "evidence.arms", "evidence.results", "evidence.pruning"),
     "evidence.rates",
@@ -44,8 +45,8 @@ ROUTE = [
     *("report.summary", "report.style", "report.search_plots", "report.slope_plots", "report.choice_plots"),
     *("report.network_plots", "report.run_plots", "report.shape_plots", "report.plots", "report.forest"),
     *("report.answers_panel", "report.findings", "report.page", "report.dashboard"),
-    *("cli.streams", "cli.verdict_tables", "cli.tables", "cli.ending", "cli.answer_views", "cli.counts"),
-    *("cli.live", "cli.options", "cli.shipped"),
+    *("cli.streams", "cli.passwords", "cli.verdict_tables", "cli.tables", "cli.ending"),
+    *("cli.answer_views", "cli.counts", "cli.live", "cli.options", "cli.shipped"),
     *("cli.study_commands", "cli.search_commands", "cli.compare_command", "cli.model_commands"),
     *("cli.doctor_command", "cli.main", "__main__"),
 ]
@@ -55,6 +56,7 @@ KNOWS_TORCH = (
 )
 KNOWS_OPTUNA = (
     *("search.sampler", "search.pruner", "search.space", "search.sqlite", "search.store"),
+    *("search.storages", "search.shared", "search.postgresql"),
     *("search.choices", "search.ledger", "search.loop", "search.given", "search.inherit", "search.copies"),
     *("search.objective", "evidence.planned", "evidence.declared", "evidence.confirm"),
     "report.dashboard",

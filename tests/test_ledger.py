@@ -1,10 +1,8 @@
 """What the ledger writes is what Optuna would have written, commit by commit."""
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import optuna
 import pytest
@@ -17,14 +15,15 @@ from slopesearch.search.sampler import SAMPLERS, SeededSampler
 from slopesearch.search.space import check, resolve, sample
 from slopesearch.search.store import Store, create_or_resume
 from slopesearch.wording import RequestError, StudyFailedError
+from tests.conftest import Storages
 
 SPEC = resolve(check({"dataset": "digits", "model": "mlp"}), "float32")
 CONFIGURE = partial(sample, SPEC)
 
 
 @contextmanager
-def ledger(path: Path, name: str = "study") -> Iterator[Ledger]:
-    with Store(f"sqlite:///{path}").writing(name) as storage:
+def ledger(url: str, name: str = "study") -> Iterator[Ledger]:
+    with Store(url).writing(name) as storage:
         study_id = create_or_resume(storage, name, SPEC, "images")
         sampler = SeededSampler(SAMPLERS["tpe"], SPEC.seed, [])
         opened = Ledger(storage, study_id, SPEC, sampler, PRUNERS["halving"]())
@@ -56,16 +55,16 @@ def stop_at(step: int) -> Stop:
     return Stop(report=step, value=0.1, place=3, of=4, cut=0.2)
 
 
-def stored(path: Path) -> list[optuna.trial.FrozenTrial]:
-    study = optuna.load_study(study_name="study", storage=f"sqlite:///{path}")
+def stored(url: str) -> list[optuna.trial.FrozenTrial]:
+    study = optuna.load_study(study_name="study", storage=url)
     trials = study.get_trials()
     study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
     return trials
 
 
-def test_optuna_reads_what_was_written(tmp_path: Path) -> None:
-    path = tmp_path / "x.db"
-    with ledger(path) as book:
+def test_optuna_reads_what_was_written(storages: Storages) -> None:
+    url = storages.url()
+    with ledger(url) as book:
         jobs = [book.ask(CONFIGURE) for _ in range(24)]
         for job in (jobs[0], *jobs[4:]):
             report(book, job, REPORTS)
@@ -77,7 +76,7 @@ def test_optuna_reads_what_was_written(tmp_path: Path) -> None:
         book.fail(jobs[2], "Traceback\nOSError: gone")
         report(book, jobs[3], 2)
         jobs.append(book.ask(CONFIGURE))
-        trials = stored(path)
+        trials = stored(url)
         memory = book.study.get_trials()
     assert [trial.state.name for trial in trials[:4]] == ["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
     assert [trial.value for trial in trials[:4]] == [0.9, 0.3, None, None]
@@ -93,49 +92,49 @@ def test_optuna_reads_what_was_written(tmp_path: Path) -> None:
         assert abs((one.datetime_start - other.datetime_start).total_seconds()) < 60
         assert (one.datetime_complete is None) == (other.datetime_complete is None)
     assert trials[24].system_attrs  # TPE's own notes are kept
-    with elsewhere(path) as storage:
+    with elsewhere(url) as storage:
         assert optuna.load_study(study_name="study", storage=storage).best_value == 0.9
 
 
-def test_nothing_is_visible_before_its_commit(tmp_path: Path) -> None:
-    path = tmp_path / "x.db"
-    with ledger(path) as book:
+def test_nothing_is_visible_before_its_commit(storages: Storages) -> None:
+    url = storages.url()
+    with ledger(url) as book:
         job = book.ask(CONFIGURE)
-        (asked,) = stored(path)
+        (asked,) = stored(url)
         assert (asked.params, asked.state.name) == (job.trial.params, "RUNNING")
         book.report(job, 0.1, 1)
-        assert stored(path)[0].intermediate_values == {}
+        assert stored(url)[0].intermediate_values == {}
         book.commit()
-        assert stored(path)[0].intermediate_values == {1: 0.1}
+        assert stored(url)[0].intermediate_values == {1: 0.1}
         book.tell(job, result(1, "pruned"))
-        assert stored(path)[0].state.name == "RUNNING"
+        assert stored(url)[0].state.name == "RUNNING"
         book.commit()
-        assert (stored(path)[0].state.name, stored(path)[0].value) == ("PRUNED", 0.1)
+        assert (stored(url)[0].state.name, stored(url)[0].value) == ("PRUNED", 0.1)
 
 
-def test_an_interrupted_trial_keeps_its_config_and_a_repeated_report_is_ignored(tmp_path: Path) -> None:
-    path = tmp_path / "x.db"
-    with ledger(path) as book:
+def test_an_interrupted_trial_keeps_its_config_and_a_repeated_report_is_ignored(storages: Storages) -> None:
+    url = storages.url()
+    with ledger(url) as book:
         first = book.ask(CONFIGURE)
         book.audit(first, stop_at(1))
         report(book, first, 3)
-    with ledger(path) as book:
+    with ledger(url) as book:
         (again,) = book.interrupted(lambda trial: pytest.fail("its config is stored"))
         assert (again.number, again.config, again.reported) == (0, first.config, 3)
         book.audit(again, stop_at(3))
         report(book, again, 4)
         book.tell(again, result(4, "pruned"))
         book.commit()
-    (trial,) = stored(path)
+    (trial,) = stored(url)
     assert trial.intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
     assert trial.user_attrs["would_prune_at"] == 1
     assert trial.user_attrs["pruned_by"] == stop_at(1).model_dump()
 
 
 @pytest.mark.parametrize("over", [True, False])
-def test_the_pruner_knows_an_audited_trial_now_and_after_a_restart(tmp_path: Path, over: bool) -> None:
-    path = tmp_path / "x.db"
-    with ledger(path) as book:
+def test_the_pruner_knows_an_audited_trial_now_and_after_a_restart(storages: Storages, over: bool) -> None:
+    url = storages.url()
+    with ledger(url) as book:
         job = book.ask(CONFIGURE)
         report(book, job, 3)
         book.audit(job, stop_at(1))
@@ -144,32 +143,32 @@ def test_the_pruner_knows_an_audited_trial_now_and_after_a_restart(tmp_path: Pat
         if over:
             book.tell(job, result(REPORTS))
         book.commit()
-    with ledger(path) as book:
+    with ledger(url) as book:
         assert book.trial(job).user_attrs["would_prune_at"] == 1
         assert ("config" in book.trial(job).user_attrs) != over  # which is 2 kB, and needed to run again
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE trial_user_attributes SET value_json = '[]' WHERE key = 'would_prune_at'")
+    edit = "UPDATE trial_user_attributes SET value_json = '[]' WHERE key = 'would_prune_at'"
+    storages.execute(url, edit)
     with (
         pytest.raises(RequestError, match=r"trial 0 was changed: its would_prune_at is \[\]"),
-        ledger(path),
+        ledger(url),
     ):
         pass
 
 
-def test_a_trial_that_an_earlier_version_half_drew_is_drawn_to_its_end(tmp_path: Path) -> None:
-    path = tmp_path / "x.db"
-    with ledger(path, "whole") as book:
+def test_a_trial_that_an_earlier_version_half_drew_is_drawn_to_its_end(storages: Storages) -> None:
+    url = storages.url()
+    with ledger(url, "whole") as book:
         whole = book.ask(CONFIGURE)
-    with ledger(path):
+    with ledger(url):
         pass
-    with Store(f"sqlite:///{path}").writing("study") as storage:
+    with Store(url).writing("study") as storage:
         sampler = SeededSampler(SAMPLERS["tpe"], SPEC.seed, [])
         study = optuna.load_study(study_name="study", storage=storage, sampler=sampler)
         study.ask().suggest_categorical("activation", SPEC.space.activation)
-    with ledger(path) as book:
+    with ledger(url) as book:
         (job,) = book.interrupted(CONFIGURE)
     assert job.config == whole.config
-    (trial,) = stored(path)
+    (trial,) = stored(url)
     assert trial.params == whole.trial.params
     assert trial.user_attrs["config"] == job.config.model_dump(mode="json")
 
@@ -181,40 +180,39 @@ def test_a_trial_that_an_earlier_version_half_drew_is_drawn_to_its_end(tmp_path:
         ("UPDATE trials SET state = 'COMPLETE' WHERE number = 1", "trial 1 was changed"),
     ],
 )
-def test_an_edited_study_is_not_gone_on_with(tmp_path: Path, statement: str, sentence: str) -> None:
-    path = tmp_path / "x.db"
-    with ledger(path) as book:
+def test_an_edited_study_is_not_gone_on_with(storages: Storages, statement: str, sentence: str) -> None:
+    url = storages.url()
+    with ledger(url) as book:
         for _ in range(3):
             book.ask(CONFIGURE)
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(statement)
-    with pytest.raises(RequestError, match=sentence), ledger(path):
+    storages.execute(url, statement)
+    with pytest.raises(RequestError, match=sentence), ledger(url):
         pass
 
 
 @contextmanager
-def elsewhere(path: Path) -> Iterator[optuna.storages.RDBStorage]:
+def elsewhere(url: str) -> Iterator[optuna.storages.RDBStorage]:
     """The storage as another program opens it."""
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    storage = optuna.storages.RDBStorage(url)
     yield storage
     storage.engine.dispose()
 
 
-def test_a_trial_that_was_enqueued_elsewhere_runs_under_its_number(tmp_path: Path) -> None:
-    path = tmp_path / "x.db"
-    with ledger(path) as book:
+def test_a_trial_that_was_enqueued_elsewhere_runs_under_its_number(storages: Storages) -> None:
+    url = storages.url()
+    with ledger(url) as book:
         book.tell(book.ask(CONFIGURE), result(REPORTS))
         book.commit()
-    with elsewhere(path) as storage:
+    with elsewhere(url) as storage:
         optuna.load_study(study_name="study", storage=storage).enqueue_trial({"lr": 0.0123})
-    with ledger(path) as book:
+    with ledger(url) as book:
         first, second = book.ask(CONFIGURE), book.ask(CONFIGURE)
-        assert [trial.state.name for trial in stored(path)] == ["COMPLETE", "RUNNING", "RUNNING"]
+        assert [trial.state.name for trial in stored(url)] == ["COMPLETE", "RUNNING", "RUNNING"]
         book.tell(first, result(REPORTS))
         book.tell(second, result(REPORTS))
         book.commit()
     assert (first.number, first.config.lr, second.number) == (1, 0.0123, 2)
-    trials = stored(path)
+    trials = stored(url)
     assert [trial.number for trial in trials] == [0, 1, 2]
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 3
     assert trials[1].params["lr"] == 0.0123
@@ -222,15 +220,15 @@ def test_a_trial_that_was_enqueued_elsewhere_runs_under_its_number(tmp_path: Pat
 
 @pytest.mark.parametrize("then", ["added to", "deleted", "deleted and another one begun"])
 def test_a_study_that_another_program_changes_while_it_runs_takes_nothing_more(
-    tmp_path: Path, then: str
+    storages: Storages, then: str
 ) -> None:
     """Ids are given again: without a look, trials would go into the study that was begun in its place."""
-    path = tmp_path / "x.db"
-    with ledger(path) as book:
+    url = storages.url()
+    with ledger(url) as book:
         book.tell(book.ask(CONFIGURE), result(REPORTS))
         running = book.ask(CONFIGURE)
         book.commit()
-        with elsewhere(path) as storage:
+        with elsewhere(url) as storage:
             study = optuna.load_study(study_name="study", storage=storage)
             if then == "added to":
                 study.add_trial(optuna.create_trial(value=0.5))
@@ -246,7 +244,7 @@ def test_a_study_that_another_program_changes_while_it_runs_takes_nothing_more(
             book.report(running, 0.5, 1)
             with pytest.raises(StudyFailedError, match="another program has changed the study 'study'"):
                 book.commit()
-    with elsewhere(path) as storage:
+    with elsewhere(url) as storage:
         for summary in optuna.get_all_study_summaries(storage):
             trials = optuna.load_study(study_name=summary.study_name, storage=storage).get_trials()
             assert [trial.number for trial in trials] == list(range(3 if then == "added to" else 2))

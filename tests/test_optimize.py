@@ -3,16 +3,17 @@
 import gc
 import random
 import signal
+from collections.abc import Callable
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
 import optuna
 import psutil  # type: ignore[import-untyped]
+import psycopg
 import pytest
 
 from slopesearch.config import REPORTS, Report, TrialConfig
-from slopesearch.search import sqlite
 from slopesearch.search.events import Event, Noted, Progressed, Started, Told
 from slopesearch.search.given import Given
 from slopesearch.search.launchers import LAUNCHERS
@@ -21,6 +22,7 @@ from slopesearch.search.space import check
 from slopesearch.search.sqlite import WalConnection
 from slopesearch.seeds import derive
 from slopesearch.wording import RequestError, StudyFailedError
+from tests.conftest import Storages
 from tests.harness import FakeLauncher, Harness, Killed, spec
 
 
@@ -79,25 +81,38 @@ def killed_at(commit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Die instead of the n-th commit to the database."""
     count = 0
 
-    class DyingConnection(WalConnection):
-        def commit(self) -> None:
+    def dying(commit_it: Callable[[Any], None]) -> Callable[[Any], None]:
+        def counted(connection: Any) -> None:
             nonlocal count
             count += 1
             if count == commit:
+                if isinstance(connection, psycopg.Connection):
+                    connection.close()  # as the system does for a process that is gone
                 raise Killed
-            super().commit()
+            commit_it(connection)
 
-    monkeypatch.setattr(sqlite, "WalConnection", DyingConnection)
+        return counted
+
+    for kind in (WalConnection, psycopg.Connection):
+        monkeypatch.setattr(kind, "commit", dying(kind.commit))
 
 
-@pytest.mark.parametrize("pruner", ["halving", "median"])
+@pytest.mark.parametrize(
+    ("storages", "pruner"),
+    [
+        ("sqlite", "halving"),
+        ("sqlite", "median"),
+        pytest.param("postgresql", "halving", marks=pytest.mark.postgresql),
+    ],
+    indirect=["storages"],
+)
 def test_killed_at_any_write_a_resumed_study_equals_one_that_never_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str
+    storages: Storages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str
 ) -> None:
     asked = spec(pruner=pruner)
     whole = Harness(tmp_path / "whole.db")
     whole(26, asked)
-    pieces = Harness(tmp_path / "pieces.db")
+    pieces = Harness(storages.url())
     kills = 0
     # Primes, so that the kills fall on every kind of commit: making the study, asking, reporting, telling.
     for commit in (2, 3, 5, 7, 11, 13, 11, 13, 17, 11, 13, 17, 19, 11, 13, 17):

@@ -91,7 +91,7 @@ def names(path: Path) -> list[str]:
 
 def test_every_writer_of_a_file_saves_what_it_has_written_and_saves_it_once(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
-    file = SqliteFile(f"sqlite:///{path}")
+    file = SqliteFile(path)
     said = []
     with file.writing() as one, file.writing() as another:
         write(one, "one")
@@ -113,7 +113,7 @@ def test_every_writer_of_a_file_saves_what_it_has_written_and_saves_it_once(tmp_
 def lose(folder: Path, move: Callable[[Path], None]) -> str:
     """What a writer says whose file is moved away by `move`."""
     path = folder / "x.db"
-    with SqliteFile(f"sqlite:///{path}").writing() as storage:
+    with SqliteFile(path).writing() as storage:
         write(storage, "one")
         move(path)
         with pytest.raises(StudyFailedError) as error:
@@ -160,10 +160,10 @@ for _ in range(2):
 def test_a_replacement_is_not_mixed_with_the_file_that_a_dashboard_still_has_open(tmp_path: Path) -> None:
     path, other = tmp_path / "x.db", tmp_path / "other.db"
     many = [f"{n:0500}" for n in range(60)]  # a file of another size
-    with SqliteFile(f"sqlite:///{other}").writing() as storage:
+    with SqliteFile(other).writing() as storage:
         for name in many:
             write(storage, name)
-    with SqliteFile(f"sqlite:///{path}").writing() as storage:
+    with SqliteFile(path).writing() as storage:
         write(storage, "before")
     command = [sys.executable, "-c", DASHBOARD, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as dashboard:
@@ -171,7 +171,7 @@ def test_a_replacement_is_not_mixed_with_the_file_that_a_dashboard_still_has_ope
         assert dashboard.stdout is not None
         assert dashboard.stdout.readline() == "1\n"
         lose(tmp_path, replace)
-        with SqliteFile(f"sqlite:///{path}").writing() as storage:
+        with SqliteFile(path).writing() as storage:
             write(storage, "another")
         assert names(path) == [*many, "another"]
         dashboard.stdin.close()
@@ -193,10 +193,10 @@ def test_the_wal_that_a_replacement_brings_along_stays(tmp_path: Path) -> None:
 
 def test_no_further_connection_opens_the_replacement(tmp_path: Path) -> None:
     path, other = tmp_path / "x.db", tmp_path / "other.db"
-    with SqliteFile(f"sqlite:///{other}").writing() as storage:
+    with SqliteFile(other).writing() as storage:
         write(storage, "other")
     content = other.read_bytes()
-    with SqliteFile(f"sqlite:///{path}").writing() as storage:
+    with SqliteFile(path).writing() as storage:
         storage.engine.dispose()
         replace(path)
         with pytest.raises(OperationalError, match="it was deleted, renamed or replaced"):
@@ -206,7 +206,7 @@ def test_no_further_connection_opens_the_replacement(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["-wal", "-journal"])
 def test_what_a_file_left_behind_that_is_gone_gets_into_no_new_file(suffix: str, tmp_path: Path) -> None:
-    file, left = SqliteFile(f"sqlite:///{tmp_path}/x.db"), tmp_path / f"x.db{suffix}"
+    file, left = SqliteFile(tmp_path / "x.db"), tmp_path / f"x.db{suffix}"
     left.write_bytes(b"pages")
     with pytest.raises(RequestError, match=f"x.db{suffix}' holds the last changes of 'x.db', which was "):
         file.check()

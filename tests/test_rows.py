@@ -14,6 +14,7 @@ from slopesearch.search.rows import AT_ONCE, Extent, params_of, read_rows, recor
 from slopesearch.search.sqlite import SqliteFile
 from slopesearch.search.store import Store
 from tests import synthetic
+from tests.conftest import Storages
 
 STUDY = synthetic.study_of(12)
 
@@ -24,7 +25,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("rows") / "x.db"
     synthetic.store(synthetic.study_of(12, "other", seed=1), path)
     synthetic.store(STUDY, path)
-    with SqliteFile(f"sqlite:///{path}").writing() as storage:
+    with SqliteFile(path).writing() as storage:
         running = optuna.load_study(study_name=STUDY.name, storage=storage).ask()
         running.report(0.5, 1)
     with closing(sqlite3.connect(path)) as connection:
@@ -34,15 +35,19 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("at_once", [3, AT_ONCE])
 def test_the_rows_are_those_that_optuna_reads(
-    path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+    storages: Storages, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     monkeypatch.setattr("slopesearch.search.rows.AT_ONCE", at_once)
-    stored = optuna.load_study(study_name=STUDY.name, storage=f"sqlite:///{path}")
-    file = SqliteFile(f"sqlite:///{path}")
-    with file.reading() as connection:
-        rows = list(read_rows(connection, stored._study_id, "whole"))
+    synthetic.store(synthetic.study_of(12, "other", seed=1), storages.url())
+    synthetic.store(STUDY, storages.url())
+    kept_in, optunas = Store(storages.url())._kept_in, optuna.storages.RDBStorage(storages.url())
+    stored = optuna.load_study(study_name=STUDY.name, storage=optunas)
+    stored.ask().report(0.5, 1)
+    rows = kept_in.read(lambda reader: list(read_rows(reader, stored._study_id, "whole")))
+    trials = stored.get_trials()
+    optunas.engine.dispose()
     found = [(record_of(row, STUDY.spec, "whole"), params_of(row)) for row in rows]
-    for (record, params), trial in zip(found, stored.get_trials(), strict=True):
+    for (record, params), trial in zip(found, trials, strict=True):
         assert (record.number, record.state, record.value) == (trial.number, trial.state.name, trial.value)
         flat = {name: value for name, value in trial.user_attrs.items() if name not in BULKY}
         assert (record.reports, record.attributes) == (trial.intermediate_values, flat)
@@ -83,7 +88,7 @@ def test_a_page_has_the_curve_of_a_learned_slope(path: Path) -> None:
 
 
 def test_texts_that_are_json_only_together_are_none(path: Path) -> None:
-    with SqliteFile(f"sqlite:///{path}").reading() as connection:
+    with SqliteFile(path).reading() as connection:
         rows = next(read_rows(connection, 2, "whole"))
     rows.attributes = [("one", "[1"), ("two", "2]"), ("three", "3"), *rows.attributes]
     with pytest.raises(UnreadableError, match=r"its 'one' is '\[1', which is no JSON"):

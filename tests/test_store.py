@@ -11,53 +11,51 @@ from slopesearch.search.space import check, resolve
 from slopesearch.search.store import Store, create_or_resume, fingerprint, refuse_mixing
 from slopesearch.wording import RequestError
 from tests import synthetic
+from tests.conftest import Storages
 
 SPEC = resolve(check({"dataset": "digits"}), "float32")
 
 
-def store(path: Path) -> Store:
-    return Store(URL.create("sqlite", database=str(path)).render_as_string())
-
-
-def make(path: Path, name: str = "study", data_hash: str = "images") -> None:
-    with store(path).writing(name) as storage:
+def make(url: str, name: str = "study", data_hash: str = "images") -> None:
+    with Store(url).writing(name) as storage:
         create_or_resume(storage, name, SPEC, data_hash)
 
 
 @pytest.mark.parametrize("name", ["a{b}.db", "per%20cent.db", "quote'd.db", "ünï.db"])
 def test_odd_file_names_work(tmp_path: Path, name: str) -> None:
-    make(tmp_path / name)
+    url = URL.create("sqlite", database=str(tmp_path / name)).render_as_string()
+    make(url)
     assert (tmp_path / name).is_file()
-    store(tmp_path / name).check_writable()
+    Store(url).check_writable()
 
 
-def test_the_spec_comes_back_and_a_new_study_is_marked_last(tmp_path: Path) -> None:
-    path = tmp_path / "x.db"
-    make(path)
-    assert store(path).spec_of("study") == SPEC
-    assert store(path).spec_of("another") is None
-    with store(path).open() as storage:
+def test_the_spec_comes_back_and_a_new_study_is_marked_last(storages: Storages) -> None:
+    url = storages.url()
+    make(url)
+    assert Store(url).spec_of("study") == SPEC
+    assert Store(url).spec_of("another") is None
+    with Store(url).open() as storage:
         attributes = optuna.load_study(study_name="study", storage=storage).user_attrs
         assert attributes["fingerprint"] == fingerprint(attributes["spec"], "images")
         assert set(attributes["versions"]) == {"python", "slopesearch", "optuna", "torch", "torchvision"}
         # Killed while it was being made: no fingerprint, no trials.
         optuna.create_study(study_name="half", storage=storage)
-        assert store(path).spec_of("half") is None
+        assert Store(url).spec_of("half") is None
 
 
-def test_a_study_of_somebody_else_is_refused(tmp_path: Path) -> None:
-    with store(tmp_path / "x.db").open() as storage:
+def test_a_study_of_somebody_else_is_refused(storages: Storages) -> None:
+    with Store(storages.url()).open() as storage:
         study = optuna.create_study(study_name="theirs", storage=storage)
         study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
     with pytest.raises(RequestError, match="'theirs' was not made by slopesearch"):
-        store(tmp_path / "x.db").spec_of("theirs")
+        Store(storages.url()).spec_of("theirs")
 
 
-def test_other_images_are_refused(tmp_path: Path) -> None:
-    make(tmp_path / "x.db")
-    make(tmp_path / "x.db")
+def test_other_images_are_refused(storages: Storages) -> None:
+    make(storages.url())
+    make(storages.url())
     with pytest.raises(RequestError, match="images differ from those that the study 'study' began with"):
-        make(tmp_path / "x.db", data_hash="other images")
+        make(storages.url(), data_hash="other images")
 
 
 def test_mixing_is_refused_field_by_field() -> None:
@@ -68,13 +66,16 @@ def test_mixing_is_refused_field_by_field() -> None:
     assert "--name" in error.value.sentences[-1]
 
 
-def test_reading_what_is_not_there_says_what_is(tmp_path: Path) -> None:
-    ours = store(tmp_path / "x.db")
+def test_reading_what_is_not_there_says_what_is(storages: Storages) -> None:
+    url = storages.url(empty=True)
+    ours = Store(url)
     with pytest.raises(RequestError, match="there is no storage"):
         ours.summaries()
-    make(tmp_path / "x.db", "one")
+    assert (ours.find("one"), ours.spec_of("one")) == (None, None)
+    ours.check_writable()
+    make(url, "one")
     assert ours.read().name == "one"
-    make(tmp_path / "x.db", "two")
+    make(url, "two")
     with pytest.raises(RequestError, match="name a study; .* holds one, two"):
         ours.read()
     with pytest.raises(RequestError, match="there is no study 'three'"):
@@ -82,26 +83,26 @@ def test_reading_what_is_not_there_says_what_is(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_is_no_storage_to_read_but_one_to_fill(tmp_path: Path) -> None:
-    path = tmp_path / "x.db"
+    path, url = tmp_path / "x.db", f"sqlite:///{tmp_path}/x.db"
     path.touch()
     with pytest.raises(RequestError, match="cannot be read as a storage of studies"):
-        store(path).summaries()
-    store(path).check_writable()
-    make(path)
-    assert store(path).read().trials == []
+        Store(url).summaries()
+    Store(url).check_writable()
+    make(url)
+    assert Store(url).read().trials == []
 
 
-def test_an_empty_study_of_the_other_direction_is_refused(tmp_path: Path) -> None:
-    with store(tmp_path / "x.db").open() as storage:
+def test_an_empty_study_of_the_other_direction_is_refused(storages: Storages) -> None:
+    with Store(storages.url()).open() as storage:
         optuna.create_study(study_name="study", storage=storage)  # minimises
     with pytest.raises(RequestError, match="made to minimize where val_accuracy is to maximize"):
-        make(tmp_path / "x.db")
+        make(storages.url())
 
 
-def test_a_study_begun_in_the_meantime_is_not_mixed(tmp_path: Path) -> None:
-    make(tmp_path / "x.db")
+def test_a_study_begun_in_the_meantime_is_not_mixed(storages: Storages) -> None:
+    make(storages.url())
     other = SPEC.model_copy(update={"epochs": 5})
-    with store(tmp_path / "x.db").open() as storage, pytest.raises(RequestError, match="with other fields"):
+    with Store(storages.url()).open() as storage, pytest.raises(RequestError, match="with other fields"):
         create_or_resume(storage, "study", other, "images")
 
 
@@ -110,9 +111,9 @@ def test_what_a_command_line_has_to_say_of_a_storage() -> None:
     assert Store("sqlite:///a b.db").option == " --storage 'sqlite:///a b.db'"
 
 
-def test_attributes_are_stored_over_those_of_the_same_names(tmp_path: Path) -> None:
-    make(tmp_path / "x.db")
-    ours = store(tmp_path / "x.db")
+def test_attributes_are_stored_over_those_of_the_same_names(storages: Storages) -> None:
+    make(storages.url())
+    ours = Store(storages.url())
     for value in ({"n": 1}, [2]):
         ours.set_attributes("study", {"confirmed": value})
     assert ours.read().attributes["confirmed"] == [2]
@@ -121,31 +122,32 @@ def test_attributes_are_stored_over_those_of_the_same_names(tmp_path: Path) -> N
         pytest.raises(RequestError, match="'study' is being written by"),
     ):
         ours.set_attributes("study", {"confirmed": 3})
-    with pytest.raises(RequestError, match="the study 'another' is no longer in 'sqlite:"):
+    with pytest.raises(RequestError, match="the study 'another' is no longer in '(sqlite|postgresql)"):
         ours.set_attributes("another", {"confirmed": 3})
     with pytest.raises(RequestError, match="there is no storage"):
-        store(tmp_path / "gone.db").set_attributes("study", {"confirmed": 3})
-    assert not (tmp_path / "gone.db").exists()
+        Store(storages.url("gone", empty=True)).set_attributes("study", {"confirmed": 3})
+    with pytest.raises(RequestError, match="there is no storage"):
+        Store(storages.url("gone")).summaries()
 
 
-def test_a_study_of_an_earlier_version_with_a_pruner_that_is_gone_is_read(tmp_path: Path) -> None:
-    with store(tmp_path / "x.db").writing("old") as storage:
+def test_a_study_of_an_earlier_version_with_a_pruner_that_is_gone_is_read(storages: Storages) -> None:
+    with Store(storages.url()).writing("old") as storage:
         create_or_resume(storage, "old", SPEC.model_copy(update={"pruner": "hyperband"}), "images")
-    assert store(tmp_path / "x.db").read().spec.pruner == "hyperband"
+    assert Store(storages.url()).read().spec.pruner == "hyperband"
 
 
 def test_checking_a_study_before_it_is_resumed_holds_few_of_its_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("slopesearch.search.rows.AT_ONCE", 10)
-    path = tmp_path / "x.db"
-    synthetic.store(synthetic.study_of(100), path)
-    store(path).spec_of("digits-cnn")  # what is imported at first use
+    ours = Store(f"sqlite:///{tmp_path}/x.db")
+    synthetic.store(synthetic.study_of(100), ours.url)
+    ours.spec_of("digits-cnn")  # what is imported at first use
     tracemalloc.start()
     try:
-        store(path).spec_of("digits-cnn")
+        ours.spec_of("digits-cnn")
         peak = tracemalloc.get_traced_memory()[1]
-        everything = store(path).read("digits-cnn")
+        everything = ours.read("digits-cnn")
         kept = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
@@ -153,9 +155,9 @@ def test_checking_a_study_before_it_is_resumed_holds_few_of_its_trials(
     assert 3 * peak < kept
 
 
-def test_a_deterministic_study_goes_on_as_such_alone(tmp_path: Path) -> None:
+def test_a_deterministic_study_goes_on_as_such_alone(storages: Storages) -> None:
     spec = synthetic.spec_of()
-    with store(tmp_path / "x.db").open() as storage:
+    with Store(storages.url()).open() as storage:
         create_or_resume(storage, "s", spec, "images", deterministic=True)
         create_or_resume(storage, "s", spec, "images", deterministic=True)
         with pytest.raises(RequestError) as error:

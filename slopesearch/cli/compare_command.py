@@ -14,8 +14,8 @@ from slopesearch.cli.shipped import shipped, study_file
 from slopesearch.cli.tables import say
 from slopesearch.evidence.answers import Answer
 from slopesearch.search.records import COMPARE
-from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
+from slopesearch.search.urls import DEFAULT_URL
 from slopesearch.wording import RequestError
 
 

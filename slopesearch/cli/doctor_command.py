@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from slopesearch.cli.options import DataFolder, Storage, data_folder
-from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
+from slopesearch.search.urls import DEFAULT_URL, without_password
 from slopesearch.wording import RequestError, StudyFailedError, printable
 
 WIDTH = 80  # at most, so that a bug report reads well
@@ -81,8 +81,8 @@ def _storage(url: str) -> Line:
     try:
         Store(url).check_writable()
     except (RequestError, OSError) as error:
-        return "storage", url, f"no study can be written: {error}"
-    return "storage", f"{url} can be written", None
+        return "storage", without_password(url), f"no study can be written: {error}"
+    return "storage", f"{without_password(url)} can be written", None
 
 
 def _data(given: Path | None) -> Line:

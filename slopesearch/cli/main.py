@@ -12,6 +12,7 @@ import typer
 
 from slopesearch import __version__
 from slopesearch.cli import compare_command, doctor_command, model_commands, search_commands, study_commands
+from slopesearch.cli.passwords import hide_passwords
 from slopesearch.cli.shipped import list_shipped
 from slopesearch.cli.tables import LINES
 from slopesearch.wording import RequestError, StudyFailedError, printable
@@ -59,6 +60,12 @@ def _of_every_command(
 def main() -> None:
     """Run the command line; exit 2 where the request was wrong, 1 where the work failed."""
     _end_with_the_terminal()
+    if hide_passwords():
+        print(
+            "the commands that are printed leave out the password of the storage; PGPASSWORD or ~/.pgpass "
+            "can hold it, where no list of processes shows it",
+            file=sys.stderr,
+        )
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal cannot show
     try:

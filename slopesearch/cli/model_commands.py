@@ -10,8 +10,8 @@ from rich.console import Console
 
 from slopesearch.cli.options import DataFolder, Device, Storage, StudyName, data_folder
 from slopesearch.cli.tables import replay_table, say
-from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
+from slopesearch.search.urls import DEFAULT_URL
 from slopesearch.wording import RequestError, counted, describe, printable, read_toml
 
 

@@ -15,7 +15,9 @@ from slopesearch.wording import RequestError, mistakes, parse_toml
 
 RANGES = [name for name, field in Space.model_fields.items() if isinstance(field.default, Range)]
 
-Storage = Annotated[str, typer.Option(metavar="URL", help="Where studies are kept.")]
+Storage = Annotated[
+    str, typer.Option(metavar="URL", help="Where studies are kept: a SQLite file, or a PostgreSQL database.")
+]
 StudyName = Annotated[str | None, typer.Argument(help="May be left out where there is one study.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 DataFolder = Annotated[Path | None, typer.Option(help="Data folder; $SLOPESEARCH_DATA or data/ by default.")]

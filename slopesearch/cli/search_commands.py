@@ -32,8 +32,8 @@ from slopesearch.cli.verdict_tables import confirmation_of, is_finished
 from slopesearch.evidence.health import COMMAND
 from slopesearch.evidence.results import ConfirmedArm, Opening, confirmed_of, openings_of
 from slopesearch.search.records import StudyRecord
-from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
+from slopesearch.search.urls import DEFAULT_URL, without_password
 from slopesearch.wording import RequestError, read_toml
 
 if TYPE_CHECKING:  # it loads torch
@@ -189,14 +189,15 @@ def _why_ended(outcome: "Outcome") -> list[str]:
             f"The time of --timeout was over before a trial began, and {done}; give it more, or none: {again}"
         ]
     if outcome.finished < outcome.target:
-        return [f"{done}; to go on: {shlex.join(['python', '-m', 'slopesearch', *sys.argv[1:]])}"]
+        again = shlex.join(["python", "-m", "slopesearch", *map(without_password, sys.argv[1:])])
+        return [f"{done}; to go on: {again}"]
     return [f"More trials: the same command with --trials {2 * outcome.finished}."]
 
 
 def _without_timeout(words: Sequence[str]) -> str:
     """The command of these words, but for its time limit, as a shell takes it."""
     kept = [
-        word
+        without_password(word)
         for before, word in zip(("", *words), words, strict=False)
         if "--timeout" not in (before, word) and not word.startswith("--timeout=")
     ]

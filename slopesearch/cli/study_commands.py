@@ -18,8 +18,8 @@ from slopesearch.evidence.pruning import why_stopped
 from slopesearch.evidence.results import confirmed_of, pick
 from slopesearch.report.summary import TOP, Verdicts, verdicts_of
 from slopesearch.search.records import COMPARE, CONFIRM, VERDICTS, StudySummary
-from slopesearch.search.sqlite import DEFAULT_URL
 from slopesearch.search.store import Store
+from slopesearch.search.urls import DEFAULT_URL
 from slopesearch.wording import RequestError, counted, printable
 
 

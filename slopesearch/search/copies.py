@@ -3,35 +3,40 @@
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import BaseModel
-from sqlalchemy import Table, delete, select
+from sqlalchemy import Connection, Table, delete, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from slopesearch.search.rescue import refuse_leftovers
-from slopesearch.search.sqlite import SqliteFile, closing_storage
+from slopesearch.search.rows import Reader
+from slopesearch.search.sqlite import closing_storage
+from slopesearch.search.storages import Storage
 from slopesearch.wording import RequestError
 
 TABLES: list[Table] = list(BaseModel.metadata.sorted_tables)  # Optuna's, each behind those that it refers to
 TRIALS = BaseModel.metadata.tables["trials"]
-AT_ONCE = 10_000  # rows in memory
+AT_ONCE = 500  # trials whose rows are in memory
 
 
-def delete_studies(storage: RDBStorage, names: Sequence[str]) -> None:
+def delete_studies(storage: Storage, names: Sequence[str]) -> None:
     """Delete studies with all that belongs to them, all of them or none."""
     ids = [storage.get_study_id_from_name(name) for name in names]
     trials = select(TRIALS.c.trial_id).where(TRIALS.c.study_id.in_(ids))
-    with storage.engine.begin() as connection:
+
+    def write(connection: Connection) -> None:
         for table in reversed(TABLES):
             if "study_id" in table.c:
                 connection.execute(delete(table).where(table.c.study_id.in_(ids)))
             elif "trial_id" in table.c:
                 connection.execute(delete(table).where(table.c.trial_id.in_(trials)))
+
+    storage.transact(write)
 
 
 def refuse_target(path: Path) -> None:
@@ -43,8 +48,10 @@ def refuse_target(path: Path) -> None:
     refuse_leftovers(path)
 
 
-def copy_studies(file: SqliteFile, names: Sequence[str], path: Path) -> None:
+def copy_studies(source: AbstractContextManager[Reader], names: Sequence[str], path: Path) -> None:
     """Copy studies, as they are at one moment, to a new SQLite file: written aside, then renamed.
+
+    `source` opens what reads the storage at one moment.
 
     Raises RequestError where the file is there already or cannot be written.
     """
@@ -53,8 +60,8 @@ def copy_studies(file: SqliteFile, names: Sequence[str], path: Path) -> None:
     try:
         with closing_storage(aside):
             pass
-        with file.reading() as source, closing(sqlite3.connect(aside)) as target:
-            for into, rows in _rows(source, names):
+        with source as reader, closing(sqlite3.connect(aside)) as target:
+            for into, rows in _rows(reader, names):
                 with _told_of(path):
                     target.executemany(into, rows)
             with _told_of(path):
@@ -80,20 +87,28 @@ def _unwritable(path: Path, error: Exception) -> RequestError:
     return RequestError(f"'{path}' cannot be written ({str(error).splitlines()[0]}); name another file")
 
 
-def _rows(source: sqlite3.Connection, names: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
+def _rows(reader: Reader, names: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
     """Rows that belong to studies, some at a time, each with the statement that writes them."""
     marks = ", ".join("?" * len(names))
     studies = f"SELECT study_id FROM studies WHERE study_name IN ({marks})"
-    trials = f"SELECT trial_id FROM trials WHERE study_id IN ({studies})"
+    query = f"SELECT trial_id FROM trials WHERE study_id IN ({studies}) ORDER BY trial_id"
+    trials = [row[0] for row in reader.execute(query, names)]
     for table in TABLES:
-        if "study_id" in table.c:
-            condition = f"study_id IN ({studies})"
-        elif "trial_id" in table.c:
-            condition = f"trial_id IN ({trials})"
-        else:
-            continue
         columns = ", ".join(column.name for column in table.c)
-        rows = source.execute(f"SELECT {columns} FROM {table.name} WHERE {condition}", names)
+        query = f"SELECT {columns} FROM {table.name} WHERE"
         into = f"INSERT INTO {table.name} ({columns}) VALUES ({', '.join('?' * len(table.c))})"
-        while some := rows.fetchmany(AT_ONCE):
-            yield into, some
+        if "trial_id" in table.c:
+            for start in range(0, len(trials), AT_ONCE):
+                some = trials[start : start + AT_ONCE]
+                marks = ", ".join("?" * len(some))
+                yield into, _as_sqlite(reader.execute(f"{query} trial_id IN ({marks})", some))
+        elif "study_id" in table.c:
+            yield into, _as_sqlite(reader.execute(f"{query} study_id IN ({studies})", names))
+
+
+def _as_sqlite(rows: Iterable[Sequence[Any]]) -> list[Any]:
+    """Rows with their times as SQLAlchemy writes them to SQLite."""
+    return [
+        [value.isoformat(" ", "microseconds") if isinstance(value, datetime) else value for value in row]
+        for row in rows
+    ]

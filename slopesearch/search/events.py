@@ -14,7 +14,7 @@ class Began:
     study: StudyRecord  # as it was before
     devices: list[str]
     target: int
-    storage: str  # the file
+    storage: str  # the file, or the URL of the database
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import distribution_to_json
 from optuna.storages._rdb import models
-from sqlalchemy import insert
+from sqlalchemy import Connection, insert, select
 
 from slopesearch.config import ResolvedSpec, StudySpec
 from slopesearch.search.choices import PARAMS, TRIALS
@@ -18,7 +18,7 @@ from slopesearch.search.space import within_bound
 from slopesearch.wording import RequestError, counted, differences
 
 if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
+    from slopesearch.search.storages import Storage
 
 STUDY_ATTRIBUTES = models.StudyUserAttributeModel.__table__
 FREE = (
@@ -95,26 +95,37 @@ def has_begun_from(study: StudyRecord, old: StudyRecord) -> bool:
     return isinstance(begun, dict) and begun.get("study") == old.name
 
 
-def take_over(storage: "RDBStorage", study_id: int, heritage: Heritage) -> bool:
+def take_over(storage: "Storage", study_id: int, heritage: Heritage) -> bool:
     """Store the trials in the new study, and what was left out, in one commit; unless that has been done."""
-    if BEGUN in storage.get_study_user_attrs(study_id):
-        return False
     begun = {"study": heritage.study, "taken": len(heritage.trials), "left_out": dict(heritage.left_out)}
+    mark = {"study_id": study_id, "key": BEGUN, "value_json": json.dumps(begun)}
+    of_study = STUDY_ATTRIBUTES.c.study_id == study_id
+    is_marked = select(STUDY_ATTRIBUTES).where(of_study, STUDY_ATTRIBUTES.c.key == BEGUN)
+    taken = False
+
+    def write(connection: Connection) -> None:
+        nonlocal taken
+        if connection.execute(is_marked).first() is None:  # a try whose answer was lost may have done it
+            _store_trials(connection, study_id, heritage)
+            connection.execute(insert(STUDY_ATTRIBUTES), mark)
+            taken = True
+
+    storage.transact(write)
+    return taken
+
+
+def _store_trials(connection: Connection, study_id: int, heritage: Heritage) -> None:
     rows: dict[Any, list[dict[str, Any]]] = {PARAMS: [], STEPS: [], VALUES: [], ATTRIBUTES: []}
-    with storage.engine.begin() as connection:
-        for number, (trial, placed) in enumerate(heritage.trials):
-            row = {"study_id": study_id, "number": number, "state": trial.state}
-            times = {"datetime_start": now(), "datetime_complete": now()}
-            key = connection.execute(insert(TRIALS), row | times).inserted_primary_key
-            assert key is not None
-            for table, some in _rows_of(key[0], trial, placed, heritage.study).items():
-                rows[table] += some
-        for table, some in rows.items():
-            if some:
-                connection.execute(insert(table), some)
-        mark = {"study_id": study_id, "key": BEGUN, "value_json": json.dumps(begun)}
-        connection.execute(insert(STUDY_ATTRIBUTES), mark)
-    return True
+    for number, (trial, placed) in enumerate(heritage.trials):
+        row = {"study_id": study_id, "number": number, "state": trial.state}
+        times = {"datetime_start": now(), "datetime_complete": now()}
+        key = connection.execute(insert(TRIALS), row | times).inserted_primary_key
+        assert key is not None
+        for table, some in _rows_of(key[0], trial, placed, heritage.study).items():
+            rows[table] += some
+    for table, some in rows.items():
+        if some:
+            connection.execute(insert(table), some)
 
 
 def _rows_of(

@@ -12,7 +12,6 @@ import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
@@ -37,7 +36,8 @@ from slopesearch.search.rows import (
     read_rows,
     record_of,
 )
-from slopesearch.wording import RequestError, StudyFailedError, short
+from slopesearch.search.storages import Storage, was_changed
+from slopesearch.wording import RequestError, short
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -137,7 +137,7 @@ class Ledger:
     """
 
     def __init__(
-        self, storage: RDBStorage, study_id: int, spec: ResolvedSpec, sampler: BaseSampler, pruner: BasePruner
+        self, storage: Storage, study_id: int, spec: ResolvedSpec, sampler: BaseSampler, pruner: BasePruner
     ) -> None:
         self._storage, self._study_id, self.spec = storage, study_id, spec
         direction = StudyDirection.MAXIMIZE if spec.maximize else StudyDirection.MINIMIZE
@@ -155,9 +155,8 @@ class Ledger:
         config takes 4 kB. Raises RequestError where what is stored was edited.
         """
         records: list[TrialRecord] = []
-        with self._storage.engine.connect() as connection, collector_at_rest():
-            opened: Any = connection.connection.driver_connection
-            for rows in read_rows(opened, self._study_id, "loop"):
+        with self._storage.taking_over(self._study_id) as reader, collector_at_rest():
+            for rows in read_rows(reader, self._study_id, "loop"):
                 if rows.number != len(records):
                     raise RequestError(
                         f"the study '{self._name}' was changed: after its first {len(records)} trials comes "
@@ -217,23 +216,28 @@ class Ledger:
             job, waiting = Job(trial, configure(trial)), self._waiting.pop(trial.number, None)
         else:
             job, waiting = Job(self._attach(given), given.config), None
-        begun = {"state": "RUNNING", "datetime_start": now()}
-        with self._storage.engine.begin() as connection:
-            if waiting is not None:
-                self._change_trial(job, begun)
-            else:
-                row = {"study_id": self._study_id, "number": job.number, **begun}
-                key = connection.execute(insert(TRIALS), row).inserted_primary_key
-                assert key is not None
-                self._ids[job.number] = key[0]
-                self._last = key[0], job.number
-                if connection.execute(COUNT, {"study": self._study_id}).scalar() != job.number + 1:
-                    raise self._was_changed()
-            self._write_draw(job, waiting)
+
+        def begin(connection: Connection) -> None:
+            self._begin(connection, job, waiting)
             if given is not None:
                 self._note(job, {GIVEN: True})
-            self._flush(connection)
+
+        self._commit(begin)
         return job
+
+    def _begin(self, connection: Connection, job: Job, waiting: FrozenTrial | None) -> None:
+        begun = {"state": "RUNNING", "datetime_start": now()}
+        if waiting is not None:
+            self._change_trial(job, begun)
+        else:
+            row = {"study_id": self._study_id, "number": job.number, **begun}
+            key = connection.execute(insert(TRIALS), row).inserted_primary_key
+            assert key is not None
+            self._ids[job.number] = key[0]
+            self._last = key[0], job.number
+            if connection.execute(COUNT, {"study": self._study_id}).scalar() != job.number + 1:
+                raise was_changed(self._name)
+        self._write_draw(job, waiting)
 
     def _attach(self, given: Placed) -> Trial:
         """A new trial in memory that runs with the given parameters."""
@@ -297,25 +301,29 @@ class Ledger:
     def commit(self) -> None:
         """Store what was taken down since the last commit, all of it or nothing."""
         if self._writes:
-            with self._storage.engine.begin() as connection:
-                self._flush(connection)
+            self._commit()
+
+    def _commit(self, begin: Callable[[Connection], None] = lambda connection: None) -> None:
+        """Store what a function writes or takes down, and what was taken down before it."""
+        before = self._writes
+
+        def write(connection: Connection) -> None:
+            self._writes = list(before)  # a try that was lost has added to them
+            begin(connection)
+            self._flush(connection)
+
+        self._storage.transact(write)
+        self._writes = []
 
     def _flush(self, connection: Connection) -> None:
         for statement, rows in self._writes:
             connection.execute(statement, rows)
-        self._writes.clear()
         # Ids are given again: behind a study that was deleted these may be another study's by now.
         if self._last is not None:
             study = {"study": self._study_id, "its_name": self._name}
             expected = {**study, "newest": self._last[0], "its_number": self._last[1]}
             if connection.execute(NEWEST, expected).first() is None:
-                raise self._was_changed()
-
-    def _was_changed(self) -> StudyFailedError:
-        return StudyFailedError(
-            f"another program has changed the study '{self._name}' while it ran: its trials were added to or "
-            "deleted; nothing more is stored. Let no other program write it, and type the same command again"
-        )
+                raise was_changed(self._name)
 
     def _write(self, statement: Executable, rows: list[dict[str, Any]]) -> None:
         if rows:

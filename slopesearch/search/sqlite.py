@@ -1,4 +1,4 @@
-"""What is SQLite's alone: the file behind a URL, its checks, its locks, its connections.
+"""What is SQLite's alone: the file, its checks, its locks, its connections.
 
 Nothing but SQLite opens the file: closing any other descriptor of it would drop every POSIX lock that this
 process holds on it, SQLite's among them, and another process could then remove the live WAL.
@@ -7,29 +7,31 @@ process holds on it, SQLite's among them, and another process could then remove 
 import hashlib
 import json
 import os
-import shlex
 import socket
 import sqlite3
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock, Timeout
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
-from slopesearch.search.records import VERDICTS, StudySummary
+from slopesearch.search.mounts import network_mount
 from slopesearch.search.rescue import Place, refuse_leftovers
+from slopesearch.search.rows import Reader
+from slopesearch.search.urls import DEFAULT_URL, SERVER_URL
 from slopesearch.wording import RequestError, StudyFailedError, short
 
 if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
+    from slopesearch.search.storages import Storage
 
-DEFAULT_URL = "sqlite:///studies/slopesearch.db"
+T = TypeVar("T")
+DEFAULT_FOLDER = Path(str(make_url(DEFAULT_URL).database)).parent
 BUSY_TIMEOUT = 60  # s to wait for another process that holds the file
 LOOK = 0.2  # s to wait for a lock: a reader that looks whether it is held holds it for a moment
 SCHEMA = "v3.2.0.a"  # of the tables that Optuna 5 makes
@@ -57,16 +59,27 @@ class WalConnection(sqlite3.Connection):
 
 
 class SqliteFile:
-    """The SQLite file that a storage URL names. Raises RequestError for any other kind of storage."""
+    """A SQLite file that holds studies, on a disk of this machine."""
 
-    def __init__(self, url: str) -> None:
-        self.path = _path_of(url)
+    IS_NUMBER = "typeof(value) = 'real'"  # SQL; any column takes a text
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """What sentences call it."""
+        return str(self.path)
+
+    def is_empty(self) -> bool:
+        """Whether it has yet to be made."""
+        return not self.path.exists() or not self.path.stat().st_size
 
     def check(self) -> None:
         """Raise RequestError unless the file is one of Optuna's, or can be made. Writes nothing."""
         path = self.path
         if not path.exists():
-            if path.parent != _path_of(DEFAULT_URL).parent and not path.parent.is_dir():
+            if path.parent != DEFAULT_FOLDER and not path.parent.is_dir():
                 raise RequestError(f"the storage folder '{path.parent}' does not exist; create it first")
             refuse_leftovers(path.resolve())
             return
@@ -97,6 +110,7 @@ class SqliteFile:
 
         By trying: what the permissions say does not hold for root, nor on a disk that went read-only.
         """
+        self._refuse_network()
         folder = self.path.parent if self.path.parent.exists() else self.path.parent.parent
         try:
             tempfile.TemporaryFile(dir=folder).close()  # SQLite makes its -wal and -shm there
@@ -127,6 +141,20 @@ class SqliteFile:
         except sqlite3.Error as error:
             raise _unwritable(self.path, str(error)) from None
 
+    def _refuse_network(self) -> None:
+        """Raise RequestError where other machines may have the file open too, see `network_mount`.
+
+        SQLite's locks and the memory that its processes share do not reach from one machine to another.
+        """
+        found = network_mount(self.path.resolve().parent)
+        if found is not None:
+            kind, point = found
+            raise RequestError(
+                f"'{self.path}' is on a network file system ({kind}, mounted at '{point}'), where SQLite "
+                "cannot keep two machines from writing at once; name a file on a disk of this machine, or a "
+                f"PostgreSQL database, which any machine may use: --storage {SERVER_URL}"
+            )
+
     def read_only(self) -> sqlite3.Connection:
         """A connection that cannot change the file.
 
@@ -156,6 +184,11 @@ class SqliteFile:
     def _uri(self, query: str) -> str:
         return f"{self.path.resolve().as_uri()}?{query}"
 
+    def read(self, ask: Callable[[Reader], T]) -> T:
+        """What a function finds in the file, see `reading`."""
+        with self.reading() as connection:
+            return ask(connection)
+
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection to a file that is there, which sees one moment of it: not a byte of it changes.
@@ -181,13 +214,20 @@ class SqliteFile:
             ) from None
 
     @contextmanager
-    def writing(self) -> Iterator["RDBStorage"]:
+    def writing(self, study: str | None = None) -> Iterator["Storage"]:
         """Optuna's storage on the file, to write to, in WAL mode; the file is made where it is missing.
 
-        Raises RequestError where the file's schema is not that of the installed Optuna, StudyFailedError
-        where the file cannot be written: locked for longer than BUSY_TIMEOUT, on a full or broken disk, or
-        deleted, renamed or replaced meanwhile, see `Place`.
+        Who writes a study holds its lock meanwhile, see `lock`. Raises RequestError where the file is on a
+        network file system, or its schema is not that of the installed Optuna; StudyFailedError where the
+        file cannot be written: locked for longer than BUSY_TIMEOUT, on a full or broken disk, or deleted,
+        renamed or replaced meanwhile, see `Place`.
         """
+        self._refuse_network()
+        with nullcontext() if study is None else self.lock(study), self._written() as storage:
+            yield storage
+
+    @contextmanager
+    def _written(self) -> Iterator["Storage"]:
         from optuna.exceptions import StorageInternalError
 
         place = Place(self.path)
@@ -241,10 +281,7 @@ class SqliteFile:
                 who = "process {pid} on {host}, since {since}".format(**json.loads(holder.read_text()))
             except (OSError, ValueError, KeyError):
                 who = "another process"
-            raise RequestError(
-                f"the study '{study_name}' is being {doing} by {who}; let it finish or stop it, "
-                "or start another study with --name"
-            ) from None
+            raise taken(study_name, doing, who) from None
         since = datetime.now().isoformat(sep=" ", timespec="seconds")
         with suppress(OSError):  # on a full disk the lock holds without a name
             holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
@@ -271,71 +308,13 @@ class SqliteFile:
         except (Timeout, OSError):  # held; or not for this user to open, who believes what is written there
             return True
 
-    def summaries(self) -> list[StudySummary]:
-        """Every study of the file, by name.
 
-        One with two objectives, which is not ours, has no best value, nor has a study of a verdict, whose
-        trials are seeds.
-
-        In SQL on Optuna's tables: its own API reads every trial whole, which takes over 2 s for 2,000 trials.
-        """
-        query = """
-            SELECT CAST(study_name AS TEXT),
-                   sum(state = 'COMPLETE'), sum(state = 'PRUNED'),
-                   sum(state = 'RUNNING'), sum(state = 'FAIL'),
-                   CASE (SELECT group_concat(direction) FROM study_directions AS one
-                         WHERE one.study_id = studies.study_id)
-                       WHEN 'MAXIMIZE' THEN max(iif(state = 'COMPLETE', value, NULL))
-                       WHEN 'MINIMIZE' THEN min(iif(state = 'COMPLETE', value, NULL)) END
-            FROM studies
-            LEFT JOIN trials USING (study_id)
-            LEFT JOIN trial_values ON trial_values.trial_id = trials.trial_id AND objective = 0
-                                      AND typeof(value) = 'real' AND abs(value) < 1e300
-            GROUP BY study_id ORDER BY study_name
-        """
-        self.check_there()
-        with self.reading() as connection:
-            rows = connection.execute(query).fetchall()
-        found = []
-        for name, complete, pruned, running, failed, best in rows:
-            value = None if name.endswith(VERDICTS) else best
-            running, waiting = running or 0, 0
-            if running and not self.is_written(name):
-                running, waiting = 0, running
-            counts = complete or 0, pruned or 0, running, waiting, failed or 0
-            found.append(StudySummary(name, *counts, value))
-        return found
-
-
-def _path_of(url: str) -> Path:
-    try:
-        parsed = make_url(url)
-        backend = parsed.get_backend_name()
-        if backend == "sqlite":
-            parsed.get_dialect().import_dbapi()
-    except (NoSuchModuleError, ImportError) as error:  # the first is also an ArgumentError
-        raise RequestError(
-            f"the storage URL '{url}' needs a driver that is not installed ({error}); "
-            f"use a SQLite file like {DEFAULT_URL}"
-        ) from None
-    except (ArgumentError, ValueError):
-        raise RequestError(
-            f"'{url}' is not a storage URL; did you mean --storage {_option(url.removeprefix('sqlite:'))}?"
-        ) from None
-    if backend == "sqlite" and parsed.host:
-        given = "/".join(filter(None, (parsed.host, parsed.database)))
-        raise RequestError(f"'{url}' names no file; did you mean --storage {_option(given)}?")
-    if backend != "sqlite" or not parsed.database or parsed.database == ":memory:":
-        raise RequestError(
-            f"studies are stored in SQLite files, server and in-memory storages are not supported, given "
-            f"'{url}'; name one like {DEFAULT_URL}"
-        )
-    return Path(parsed.database)
-
-
-def _option(path: str) -> str:
-    """The storage URL of a SQLite file, as a shell takes it; that of an absolute path has four slashes."""
-    return shlex.quote(f"sqlite:///{path}")
+def taken(study: str, doing: str, who: str) -> RequestError:
+    """What refuses a second process, naming the first."""
+    return RequestError(
+        f"the study '{study}' is being {doing} by {who}; let it finish or stop it, or start another study "
+        "with --name"
+    )
 
 
 def _unwritable(path: Path, reason: str) -> RequestError:
@@ -355,17 +334,17 @@ def _cause(error: BaseException) -> str:
 
 
 @contextmanager
-def closing_storage(path: Path, **settings: Any) -> Iterator["RDBStorage"]:
+def closing_storage(path: Path, **settings: Any) -> Iterator["Storage"]:
     """Optuna's storage on a file; no connection is left open at the end.
 
     Raises RequestError where the file's schema is not that of the installed Optuna.
     """
-    from optuna.storages import RDBStorage
+    from slopesearch.search.storages import Storage
 
     url = URL.create("sqlite", database=str(path)).render_as_string()
     url = url.replace("{", "{{").replace("}", "}}")  # Optuna formats its URLs
     try:
-        storage = RDBStorage(url, **settings)
+        storage = Storage(url, **settings)
     except RuntimeError as error:
         raise RequestError(f"'{path}' cannot be opened: {error}") from None
     try:

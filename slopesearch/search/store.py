@@ -4,58 +4,60 @@ import hashlib
 import json
 import platform
 import shlex
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slopesearch.config import ResolvedSpec, StudySpec
-from slopesearch.search.records import (
-    CONFIRM,
-    TEST,
-    VERDICTS,
-    StudyRecord,
-    StudySummary,
-    TrialRecord,
-    UnreadableError,
-)
-from slopesearch.search.rows import Extent, collector_at_rest, parsed, read_rows, record_of
-from slopesearch.search.sqlite import DEFAULT_URL, SqliteFile
-from slopesearch.wording import RequestError, differences, printable, short
+from slopesearch.search.reading import begun_study, ids_of, parse_spec, record_of_study, summaries_of
+from slopesearch.search.records import CONFIRM, TEST, VERDICTS, StudyRecord, StudySummary, TrialRecord
+from slopesearch.search.rows import Extent, Reader
+from slopesearch.search.sqlite import SqliteFile
+from slopesearch.search.urls import DEFAULT_URL, parsed_url, without_password
+from slopesearch.wording import RequestError, differences, printable
 
-if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
+if TYPE_CHECKING:  # they load Optuna, and what not everybody has
+    from slopesearch.search.postgresql import PostgresDatabase
+    from slopesearch.search.storages import Storage
 
-DIRECTIONS = ("MINIMIZE", "MAXIMIZE")
 LONGEST_NAME = 500  # characters of a study's name; Optuna's column holds 512
 
 
 class Store:
     """The studies behind a storage URL; nothing is opened before it is asked for.
 
-    Raises RequestError, as every method does, for a storage that is no SQLite file of ours.
+    `url` is shown without a password. Raises RequestError, as every method does, for a storage that is no
+    SQLite file or PostgreSQL database of ours.
     """
 
     def __init__(self, url: str = DEFAULT_URL) -> None:
-        self.url = url
-        self._file = SqliteFile(url)
+        self._kept_in = _opened(url)
+        self.url = without_password(url)
 
     @property
     def option(self) -> str:
-        """What names this storage on a command line; nothing for the default."""
+        """What names this storage on a command line, without a password; nothing for the default."""
         return "" if self.url == DEFAULT_URL else f" --storage {shlex.quote(self.url)}"
 
     @property
     def path(self) -> str:
-        """The file that the studies are in."""
-        return str(self._file.path)
+        """The file that the studies are in, or the URL of the database."""
+        return self._kept_in.name
 
     def summaries(self) -> list[StudySummary]:
         """A line of `list` for every study, by name; without loading Optuna."""
-        return self._file.summaries()
+        self._kept_in.check_there()
+        found = self._kept_in.read(partial(summaries_of, is_number=self._kept_in.IS_NUMBER))
+        return [
+            replace(summary, running=0, waiting=summary.running)
+            if summary.running and not self._kept_in.is_written(summary.name)
+            else summary
+            for summary in found
+        ]
 
     def read(self, name: str | None = None, extent: Extent = "whole") -> StudyRecord:
         """A study with its trials, as much of each as is asked for; those that cannot be read are named.
@@ -63,19 +65,21 @@ class Store:
         `name` may be left out where the storage holds one search. Raises RequestError where there is no such
         study, or none of its trials can be read.
         """
-        self._file.check_there()
-        with self._file.reading() as connection:
-            ids = _studies(connection)
+
+        def found(reader: Reader) -> StudyRecord:
+            ids = ids_of(reader)
             searches = [study for study in ids if not study.endswith(VERDICTS)]
-            if name is None and len(searches) == 1:
-                name = searches[0]
-            if name is None or name not in ids:
-                asked = f"there is no study '{name}'" if name else "name a study"
+            chosen = searches[0] if name is None and len(searches) == 1 else name
+            if chosen is None or chosen not in ids:
+                asked = f"there is no study '{chosen}'" if chosen else "name a study"
                 raise RequestError(f"{asked}; the storage '{self.url}' holds {', '.join(ids) or 'none yet'}")
-            record = _record_of(connection, name, extent)
+            record = record_of_study(reader, chosen, extent)
             if record is None:
-                raise RequestError(f"the study '{name}' was not made by slopesearch, or holds nothing yet")
-            return replace(record, is_written=self._file.is_written(name))
+                raise RequestError(f"the study '{chosen}' was not made by slopesearch, or holds nothing yet")
+            return replace(record, is_written=self._kept_in.is_written(chosen))
+
+        self._kept_in.check_there()
+        return self._kept_in.read(found)
 
     def read_search(self, name: str | None = None, extent: Extent = "whole") -> StudyRecord:
         """A study that is a search, see `read`. Raises RequestError for the studies of its verdict."""
@@ -89,54 +93,49 @@ class Store:
 
     def find(self, name: str, extent: Extent = "whole") -> StudyRecord | None:
         """A study, see `read`, or None where there is none of the name, or nothing in it yet."""
-        if self._is_empty():
+        if self._kept_in.is_empty():
             return None
-        self._file.check_there()
-        with self._file.reading() as connection:
-            return _record_of(connection, name, extent)
+        self._kept_in.check_there()
+        return self._kept_in.read(partial(record_of_study, name=name, extent=extent))
 
     def whole(self, study: StudyRecord, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         """Some trials of a study, with all that is stored of them. Raises RequestError, see `StudyRecord`."""
         numbers = [trial.number for trial in trials]
-        with self._file.reading() as connection:
-            found = _record_of(connection, study.name, "whole", numbers)
+        asked = partial(record_of_study, name=study.name, extent="whole", numbers=numbers)
+        found = self._kept_in.read(asked)
         if found is None:
             raise RequestError(f"the study '{study.name}' is no longer there; run again")
         return [found.trial(number) for number in numbers]
 
     def spec_of(self, name: str) -> ResolvedSpec | None:
         """The spec of a study, or None where there is no such study yet, or no storage."""
-        if self._is_empty():
+        if self._kept_in.is_empty():
             return None
-        with self._file.reading() as connection:
-            found = _begun(connection, name)
+        found = self._kept_in.read(partial(begun_study, name=name))
         return found[1].spec if found else None
-
-    def _is_empty(self) -> bool:
-        return not self._file.path.exists() or not self._file.path.stat().st_size
 
     def check_writable(self) -> None:
         """Raise RequestError unless studies can be written here. Writes nothing."""
-        self._file.check()
-        self._file.check_writable()
+        self._kept_in.check()
+        self._kept_in.check_writable()
 
     @contextmanager
-    def open(self) -> Iterator["RDBStorage"]:
-        """Optuna's storage to write to, made where it is missing, see `SqliteFile.writing`.
+    def open(self) -> Iterator["Storage"]:
+        """Optuna's storage to write to, made where it is missing.
 
         Who writes a study uses `writing`; this is for what belongs to no single study, like a dashboard.
         """
-        with self._file.writing() as storage:
+        with self._kept_in.writing() as storage:
             yield storage
 
     @contextmanager
-    def writing(self, name: str) -> Iterator["RDBStorage"]:
+    def writing(self, name: str) -> Iterator["Storage"]:
         """Optuna's storage to write one study to, as its only writer.
 
         Raises RequestError, naming the holder, where another process is writing the study, and
         StudyFailedError where the storage cannot be written.
         """
-        with self._file.lock(name), self._file.writing() as storage:
+        with self._kept_in.writing(name) as storage:
             yield storage
 
     @contextmanager
@@ -145,7 +144,7 @@ class Store:
 
         Raises RequestError, naming the holder, where another process is doing the same.
         """
-        with self._file.lock(name, doing):
+        with self._kept_in.lock(name, doing):
             yield
 
     def parts(self, name: str) -> list[StudySummary]:
@@ -167,12 +166,12 @@ class Store:
         parts = self.parts(name)
         with ExitStack() as held:
             for doing in ("confirmed", "compared"):
-                held.enter_context(self._file.lock(name, doing))
+                held.enter_context(self._kept_in.lock(name, doing))
             for part in (name, *(name + end for end in VERDICTS)):
-                held.enter_context(self._file.lock(part))
+                held.enter_context(self._kept_in.lock(part))
             if not is_sure(parts):
                 return False
-            with self._file.writing() as storage:
+            with self._kept_in.writing() as storage:
                 delete_studies(storage, [part.name for part in parts])
             return True
 
@@ -181,12 +180,12 @@ class Store:
         from slopesearch.search.copies import copy_studies
 
         parts = self.parts(name)
-        copy_studies(self._file, [part.name for part in parts], path)
+        copy_studies(self._kept_in.reading(), [part.name for part in parts], path)
         return parts
 
     def set_attributes(self, name: str, attributes: Mapping[str, Any]) -> None:
         """Store attributes of a study. Raises RequestError where it is gone, or another process writes it."""
-        self._file.check_there()
+        self._kept_in.check_there()
         with self.writing(name) as storage:
             try:
                 study_id = storage.get_study_id_from_name(name)
@@ -197,6 +196,21 @@ class Store:
                 ) from None
             for key, value in attributes.items():
                 storage.set_study_user_attr(study_id, key, value)
+
+
+def _opened(url: str) -> "SqliteFile | PostgresDatabase":
+    """What keeps the studies of a URL."""
+    parsed = parsed_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return SqliteFile(Path(str(parsed.database)))
+    try:
+        from slopesearch.search.postgresql import PostgresDatabase
+    except ImportError as error:
+        raise RequestError(
+            f"a PostgreSQL database is reached through psycopg, which is not installed ({error}); "
+            'install it: pip install -e ".[postgresql]" in the folder of slopesearch'
+        ) from None
+    return PostgresDatabase(parsed, without_password(url))
 
 
 def check_name(name: str) -> None:
@@ -214,104 +228,8 @@ def check_name(name: str) -> None:
         raise RequestError(f"name: a leading '-' would be read as an option, given '{name}'")
 
 
-def _studies(connection: sqlite3.Connection) -> dict[str, int]:
-    """The id of each study, by name."""
-    rows = connection.execute("SELECT study_name, study_id FROM studies ORDER BY study_id")
-    return {str(name): study_id for name, study_id in rows}
-
-
-def _attributes_of(connection: sqlite3.Connection, name: str, study_id: int) -> dict[str, Any]:
-    """The user attributes of a study. Raises RequestError where one cannot be read, nor its direction."""
-    directions = "SELECT direction, objective FROM study_directions WHERE study_id = ?"
-    found: dict[str, Any] = {}
-    try:
-        if [row[1] for row in connection.execute(directions, (study_id,)) if row[0] in DIRECTIONS] != [0]:
-            raise UnreadableError("it has no direction, or several")
-        for table in ("study_system_attributes", "study_user_attributes"):  # Optuna reads the first
-            query = f"SELECT key, value_json FROM {table} WHERE study_id = ?"
-            found = {key: parsed(key, text) for key, text in connection.execute(query, (study_id,))}
-            if not all(isinstance(key, str) for key in found):
-                raise UnreadableError("one of its attributes has no name")
-        for key in ("versions", "spec"):
-            if not isinstance(found.get(key, {}), dict):
-                raise UnreadableError(f"its {key} are {short(found[key])}")
-    except UnreadableError as error:
-        raise RequestError(
-            f"the study '{name}' cannot be read: {error}; put a copy of the storage in its place, "
-            "or choose another study"
-        ) from None
-    return found
-
-
-def _parse_spec(name: str, stored: Any) -> ResolvedSpec:
-    try:
-        return ResolvedSpec.model_validate_json(json.dumps(stored))
-    except ValueError as error:
-        raise RequestError(
-            f"the stored spec of study '{name}' cannot be read ({str(error).splitlines()[0]}); was it made "
-            "by a newer slopesearch? start another study with --name"
-        ) from None
-
-
-def _begun(connection: sqlite3.Connection, name: str) -> tuple[int, StudyRecord] | None:
-    """The id of a study, and the study without its trials; None where there is no such study yet.
-
-    Or where it was killed while being made. Raises RequestError where a study of the name is not one of ours.
-    """
-    study_id = _studies(connection).get(name)
-    if study_id is None:
-        return None
-    attributes = _attributes_of(connection, name, study_id)
-    if "fingerprint" not in attributes:  # it is written last
-        if connection.execute("SELECT 1 FROM trials WHERE study_id = ?", (study_id,)).fetchone():
-            raise RequestError(f"the study '{name}' was not made by slopesearch; choose another with --name")
-        return None
-    return study_id, StudyRecord(name, _parse_spec(name, attributes.get("spec")), [], attributes)
-
-
-def _record_of(
-    connection: sqlite3.Connection, name: str, extent: Extent, numbers: list[int] | None = None
-) -> StudyRecord | None:
-    """A study with its trials, or those of the numbers; None as `_begun`.
-
-    Raises RequestError where none of the trials can be read.
-    """
-    begun = _begun(connection, name)
-    if begun is None:
-        return None
-    study_id, study = begun
-    there: set[int] = set()
-    with collector_at_rest():
-        for rows in read_rows(connection, study_id, extent, numbers):
-            try:
-                record = record_of(rows, study.spec, extent)
-                if record.number in there:
-                    raise UnreadableError("another trial has its number")
-                study.trials.append(record)
-            except UnreadableError as error:
-                study.unreadable[rows.name] = str(error)
-            if isinstance(rows.number, int):
-                there.add(rows.number)
-    study.trials.sort(key=lambda trial: trial.number)
-    if numbers is None:
-        study.unreadable.update(_gaps(there))
-    if study.unreadable and not study.trials:
-        study.refuse_unreadable()
-    return study
-
-
-def _gaps(numbers: set[int]) -> Iterator[tuple[str, str]]:
-    """The numbers below the highest that no trial has, as a name and what is wrong."""
-    expected = 0
-    for number in sorted(numbers):
-        if number > expected:
-            name = f"trial {expected}" if number == expected + 1 else f"trials {expected} to {number - 1}"
-            yield name, "not there"
-        expected = number + 1
-
-
 def create_or_resume(
-    storage: "RDBStorage", name: str, spec: ResolvedSpec, data_hash: str, deterministic: bool = False
+    storage: "Storage", name: str, spec: ResolvedSpec, data_hash: str, deterministic: bool = False
 ) -> int:
     """The storage's id of the study to write to, with its spec, versions and fingerprint as user attributes.
 
@@ -342,7 +260,7 @@ def create_or_resume(
         if deterministic:
             storage.set_study_user_attr(study_id, "deterministic", True)
         storage.set_study_user_attr(study_id, "fingerprint", fingerprint(asked, data_hash))
-    elif _parse_spec(name, stored["spec"]) != spec:
+    elif parse_spec(name, stored["spec"]) != spec:
         raise RequestError(
             f"another process has just begun the study '{name}' with other fields; run again to see them"
         )
