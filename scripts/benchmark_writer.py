@@ -55,6 +55,9 @@ class AnsweringLauncher:
         self.runs: dict[int, tuple[TrialConfig, list[Report]]] = {}
         self.ready: list[tuple[int, bool]] = []  # slots, and whether their trial is stopped
 
+    def shares(self) -> list[int]:
+        return [0 for _ in self.devices]
+
     def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
         self.runs[slot] = configs[0], []
         self.ready.append((slot, False))

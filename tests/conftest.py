@@ -3,10 +3,10 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -16,15 +16,39 @@ from slopesearch.config import TrialConfig, TrialResult
 from slopesearch.training.data import Data, load
 from slopesearch.training.engine import Run, train
 
+if TYPE_CHECKING:
+    from tests.ray_nodes import Nodes
+
 torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none."""
+    """Keep what needs a Ray cluster in one process, which starts it; skip what needs a GPU without one."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+            item.user_properties.append(("cluster", "ray"))  # which the report of its run keeps
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many tests ran on a Ray cluster, so that none is skipped unseen."""
+    passed = [report for report in terminalreporter.getreports("passed") if report.when == "call"]
+    ran = sum(("cluster", "ray") in map(tuple, report.user_properties) for report in passed)
+    terminalreporter.write_line(f"ray tests: {ran} passed")
+
+
+@pytest.fixture(scope="session")
+def nodes() -> "Iterator[Nodes]":
+    """A Ray cluster of two nodes on this machine, for the tests marked ray."""
+    from tests.ray_nodes import Nodes
+
+    started = Nodes()
+    yield started
+    started.close()
 
 
 @pytest.fixture(autouse=True)

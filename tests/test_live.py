@@ -7,7 +7,7 @@ from rich.console import Console
 
 from slopesearch.cli.live import Lines, LiveDisplay, display_on
 from slopesearch.config import Report, TrialResult
-from slopesearch.search.events import Began, Event, Noted, Progressed, Started, Told
+from slopesearch.search.events import Arrived, Began, Event, Noted, Progressed, Started, Told
 from slopesearch.search.records import Stop, StudyRecord
 from slopesearch.wording import describe
 from tests.conftest import make_config
@@ -113,3 +113,17 @@ def test_what_the_pruner_stopped_is_told_with_its_reason() -> None:
     line = console.file.getvalue().splitlines()[-1]  # type: ignore[attr-defined]
     assert line.endswith(f"{describe(LONGEST)}  at report 1: 0.8123, place 14 of 17, cut 0.9000")
     assert "stopped last: #2 at report 1: 0.8123, place 14 of 17, cut 0.9000" in picture.splitlines()[3]
+
+
+def test_a_worker_that_joins_gets_a_line_of_its_own() -> None:
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None, height=24)
+    with LiveDisplay(console) as display:
+        for event in [*events(), Arrived("cpu@10.0.0.7"), Started(2, 5, make_config())]:
+            display(event)
+        picture = render(lambda console: console.print(display._draw()))
+    assert "a worker has joined: cpu@10.0.0.7" in console.file.getvalue()  # type: ignore[attr-defined]
+    (line,) = [line for line in picture.splitlines() if "cpu@10.0.0.7" in line]
+    assert "#5 " in line
+    lines = Console(file=io.StringIO(), width=80)
+    Lines(lines)(Arrived("cpu@10.0.0.7"))
+    assert lines.file.getvalue() == "a worker has joined: cpu@10.0.0.7\n"  # type: ignore[attr-defined]

@@ -8,7 +8,17 @@ import typer
 from rich.console import Console
 
 from slopesearch.cli.answer_views import answer_view, answers_json, closing
-from slopesearch.cli.options import DataFolder, Devices, Json, Launcher, Pack, Storage, Workers, data_folder
+from slopesearch.cli.options import (
+    DataFolder,
+    Devices,
+    Json,
+    Launcher,
+    Pack,
+    RayAddress,
+    Storage,
+    Workers,
+    data_folder,
+)
 from slopesearch.cli.tables import say
 from slopesearch.evidence.answers import Answer
 from slopesearch.search.sqlite import DEFAULT_URL
@@ -38,6 +48,7 @@ def compare_arms(
     workers: Workers = None,
     pack: Pack = None,
     launcher: Launcher = "process",
+    ray_address: RayAddress = None,
     as_json: Json = False,
 ) -> None:
     """What in the winner mattered: each choice swapped, on paired seeds, with a verdict; or declared arms."""
@@ -62,7 +73,7 @@ def compare_arms(
     found = compare(
         Path(asked) if asked is not None and asked.endswith(".toml") else asked,
         store=store,
-        settings=Settings(data_folder(data), devices, workers, pack, launcher),
+        settings=Settings(data_folder(data), devices, workers, pack, launcher, ray_address=ray_address),
         seeds=seeds,
         only=[] if only is None else [one.strip() for one in only.split(",")],
         name=name,

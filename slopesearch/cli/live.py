@@ -13,12 +13,12 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from slopesearch.cli.tables import say
 from slopesearch.config import REPORTS, TrialConfig
-from slopesearch.search.events import Began, Event, Noted, Progressed, Started, Told
+from slopesearch.search.events import Arrived, Began, Event, Noted, Progressed, Started, Told
 from slopesearch.training.engine import total_steps
 from slopesearch.training.fit import Epoch
 from slopesearch.wording import counted, describe
@@ -84,6 +84,10 @@ def _opening(event: Began) -> str:
     )
 
 
+def _arrival(event: Arrived) -> str:
+    return f"a worker has joined: {event.device}"
+
+
 class Lines:
     """One line per finished trial, for logs and pipes."""
 
@@ -107,6 +111,8 @@ class Lines:
                 say(self._console, _opening(event))
             case Noted():
                 say(self._console, event.text)
+            case Arrived():
+                say(self._console, _arrival(event))
             case Told():
                 self._tally.tell(event)
                 best = f", best {self._tally.best[0]:.4f}" if self._tally.best else ""
@@ -129,8 +135,10 @@ class LiveDisplay:
         self._workers = Progress(
             TextColumn("{task.fields[device]:<7}"),
             BarColumn(bar_width=9),
-            TextColumn("{task.description}", markup=False),
+            # It takes what the names of devices leave, which are long on a cluster.
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
             console=console,
+            expand=True,
         )
         self._lines: list[TaskID] = []  # by slot
         self._packs: list[dict[int, TrialConfig]] = []  # by slot: number and config of each running trial
@@ -152,6 +160,9 @@ class LiveDisplay:
                 self._begin(event)
             case Noted():
                 say(self._live.console, event.text)
+            case Arrived():
+                say(self._live.console, _arrival(event))
+                self._add_slot(event.device)
             case Started():
                 self._start(event)
             case Progressed():
@@ -169,10 +180,12 @@ class LiveDisplay:
         self._total.update(self._bar, total=self._tally.target)
         self._live.start()
         say(self._live.console, _opening(event))
-        self._packs = [{} for _ in event.devices]
-        self._lines = [
-            self._workers.add_task("starting", total=REPORTS, device=device) for device in event.devices
-        ]
+        for device in event.devices:
+            self._add_slot(device)
+
+    def _add_slot(self, device: str) -> None:
+        self._packs.append({})
+        self._lines.append(self._workers.add_task("starting", total=REPORTS, device=device))
 
     def _start(self, event: Started) -> None:
         """Show a trial in its slot. No event says that a pack has failed, but two things give it away.

@@ -16,6 +16,7 @@ from slopesearch.cli.options import (
     Json,
     Launcher,
     Pack,
+    RayAddress,
     Storage,
     StudyName,
     Workers,
@@ -53,6 +54,7 @@ def optimize_study(
     workers: Workers = None,
     pack: Pack = None,
     launcher: Launcher = "process",
+    ray_address: RayAddress = None,
     timeout: Annotated[str | None, typer.Option(help="Begin no trial after this time: 90s, 30m, 2h.")] = None,
     hang_timeout: Annotated[str, typer.Option(help="End a worker that is silent for so long: 30m.")] = "30m",
     deterministic: Annotated[
@@ -95,6 +97,7 @@ def optimize_study(
         timeout=None if timeout is None else parse_seconds(timeout, "timeout"),
         hang_timeout=parse_seconds(hang_timeout, "hang-timeout"),
         deterministic=deterministic,
+        ray_address=ray_address,
     )
     given = [read_given(path) for path in tries or []]
     with display_on(console) as listen:
@@ -174,6 +177,7 @@ def confirm_study(
     workers: Workers = None,
     pack: Pack = None,
     launcher: Launcher = "process",
+    ray_address: RayAddress = None,
     open_again: Annotated[
         bool, typer.Option("--open-test-again", help="Open the test set again, for the present pick.")
     ] = False,
@@ -191,7 +195,7 @@ def confirm_study(
     found = confirm(
         name,
         store=Store(storage),
-        settings=Settings(data_folder(data), devices, workers, pack, launcher),
+        settings=Settings(data_folder(data), devices, workers, pack, launcher, ray_address=ray_address),
         top=top,
         seeds=seeds,
         open_again=open_again,

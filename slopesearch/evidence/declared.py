@@ -17,7 +17,6 @@ from slopesearch.search.settings import Settings
 from slopesearch.search.space import check, resolve, sample
 from slopesearch.search.store import Store
 from slopesearch.training.data import find
-from slopesearch.training.devices import best_precision
 from slopesearch.wording import RequestError, read_toml, short, unknown
 
 OWN = ("arms", "baseline", "metric", "smallest_effect", "cross")  # keys that a study to optimize has not
@@ -55,7 +54,7 @@ def declared(
     dataset = find(spec.dataset, settings.folder, note)
     name = name or f"{path.stem}-{dataset}"
     there = store.spec_of(name + COMPARE)
-    precision = spec.precision or (there.precision if there else best_precision(settings.slots()))
+    precision = spec.precision or (there.precision if there else settings.best_precision())
     full = resolve(spec.model_copy(update={"dataset": dataset, "precision": precision}), precision)
     return name, full, [_family(own, arms, full, _question(path))]
 
