@@ -36,7 +36,7 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         self._folder = Path(tempfile.mkdtemp(prefix="rt-", dir="/tmp"))  # short, for the names of sockets
-        self.temporary: list[Path] = []  # each node's own folder for temporary files
+        self._temporary: list[Path] = []  # of each node that ever was
         before = {name: os.environ.pop(name, None) for name in ("RAY_TMPDIR", "SLOPESEARCH_DATA")}
         os.environ["RAY_TMPDIR"] = str(self._folder)
         (self._folder / "ray").mkdir()
@@ -53,14 +53,22 @@ class Nodes:
     def address(self) -> str:
         return str(self._cluster.address)
 
-    def add(self) -> Any:
-        """Let a node join; it is there when this returns."""
-        return self._with_temporary(lambda: self._cluster.add_node(**NODE))
+    def folders(self) -> list[Path]:
+        """The folders for temporary files of the head and of the node that came last."""
+        return [self._temporary[0], self._temporary[-1]]
+
+    def add(self, **more: Any) -> Any:
+        """Let a node join, with more than a core; it is there when this returns."""
+        return self._with_temporary(lambda: self._cluster.add_node(**NODE, **more))
+
+    def alive(self) -> int:
+        """How many nodes have a raylet that runs."""
+        return sum(self.processes(node)[0].is_running() for node in self._cluster.list_all_nodes())
 
     def _with_temporary(self, start: Callable[[], Any]) -> Any:
-        self.temporary.append(Path(tempfile.mkdtemp(dir=self._folder)))
+        self._temporary.append(Path(tempfile.mkdtemp(dir=self._folder)))
         before = {name: os.environ.pop(name, None) for name in ("TMPDIR", "SLOPESEARCH_DATA")}
-        os.environ["TMPDIR"] = str(self.temporary[-1])
+        os.environ["TMPDIR"] = str(self._temporary[-1])
         try:
             return start()
         finally:
@@ -96,6 +104,10 @@ class Nodes:
             with suppress(psutil.NoSuchProcess):
                 found += [p for p in self.processes(node) if _title(p).startswith("ray::RayWorker")]
         return found
+
+    def training(self) -> int:
+        """How many of them train now, which Ray adds to their titles."""
+        return sum("ray::RayWorker." in _title(process) for process in self.workers())
 
     def close(self) -> None:
         self._cluster.shutdown()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ActorUnavailableError, RayError
 
 from slopesearch.config import Precision, TrialConfig
 from slopesearch.search.launchers import ray_cluster
@@ -61,6 +61,7 @@ class RayLauncher:
         self._members: list[_Member] = []  # by slot
         self._hired: dict[Any, _Member] = {}  # by the call for its introduction
         self._calls: dict[Any, int] = {}  # what busy slots are to answer: the call and its slot
+        self._doubted: set[int] = set()  # busy slots of which Ray does not know yet what is dead
         self._misfits: dict[str, str] = {}  # nodes, and why they are of no use
         self._ready: deque[tuple[int, Message]] = deque()
         self._looked = 0.0  # time.monotonic
@@ -109,9 +110,7 @@ class RayLauncher:
     def end(self, slot: int, reason: str) -> None:
         """Kill the slot's worker; of a busy worker, `wait` then gives a Failed with the reason."""
         self._dismiss(self._members[slot])
-        busy = [call for call, other in self._calls.items() if other == slot]
-        for call in busy:
-            del self._calls[call]
+        if self._forget(slot):
             self._ready.append((slot, Failed(reason=reason)))
 
     def close(self) -> None:
@@ -119,6 +118,7 @@ class RayLauncher:
         for member in [*self._members, *self._hired.values()]:
             self._dismiss(member)
         self._calls.clear()
+        self._doubted.clear()
         self._hired.clear()
         self._parcel.clear()
 
@@ -134,7 +134,7 @@ class RayLauncher:
             if is_left():
                 return
             self._look_around()
-            if not self._hired:
+            if self._misfits and not self._hired:
                 break
             self._hear(LOOK)
         deadline = min(deadline, time.monotonic() + GRACE)
@@ -166,6 +166,9 @@ class RayLauncher:
         for slot, member in enumerate(self._members):
             if member.node.id not in {node.id for node in there}:
                 self._lose(slot)
+        for slot in self._doubted:
+            self._calls[self._members[slot].actor.give_up.remote()] = slot
+        self._doubted.clear()
         present = [m for m in (*self._members, *self._hired.values()) if not m.lost]
         taken = Counter(member.node.id for member in present)
         for node in there:
@@ -212,6 +215,9 @@ class RayLauncher:
         try:
             said: Introduction = ray.get(call)
             why = misfit(said, self._precision)
+        except ActorUnavailableError:
+            self._dismiss(member)  # and hire again, if the node is there at the next look
+            return
         except RayError as error:
             if self._is_gone(member):
                 return
@@ -233,6 +239,9 @@ class RayLauncher:
         member = self._members[slot]
         try:
             said = ray.get(call)
+        except ActorUnavailableError:
+            self._doubted.add(slot)  # the worker, its node or the network
+            return
         except RayError as error:
             if self._is_gone(member):
                 self._lose(slot)
@@ -265,9 +274,17 @@ class RayLauncher:
         if member.lost:
             return
         member.lost = True
-        for call in [call for call, other in self._calls.items() if other == slot]:
-            del self._calls[call]
+        self._forget(slot)
         self._ready.append((slot, Left(reason=f"the node {member.node.host} has left the Ray cluster")))
+
+    def _forget(self, slot: int) -> bool:
+        """Expect nothing more of a slot; whether something was."""
+        calls = [call for call, other in self._calls.items() if other == slot]
+        was_busy = bool(calls) or slot in self._doubted
+        for call in calls:
+            del self._calls[call]
+        self._doubted.discard(slot)
+        return was_busy
 
     def _dismiss(self, member: _Member) -> None:
         if member.actor is not None:

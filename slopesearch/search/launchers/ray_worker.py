@@ -108,6 +108,10 @@ class RayWorker:
         assert self._run is not None
         return self._say(advance(partial(self._run.send, stop)))
 
+    def give_up(self) -> tuple[FromWorker, ...]:
+        """What comes of a call that may not have arrived, if the worker can be reached again."""
+        return self._say(Failed(reason=f"the connection to the worker on {self._host} was lost for a while"))
+
     def _say(self, message: FromWorker) -> tuple[FromWorker, ...]:
         if not isinstance(message, Reported):
             self._run = None
