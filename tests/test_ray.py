@@ -5,9 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -26,6 +26,7 @@ from tests.ray_nodes import Nodes, eventually
 from tests.test_data import write_idx
 
 pytestmark = pytest.mark.ray
+Heard = TypeVar("Heard", bound=Event)
 
 
 @pytest.fixture
@@ -38,79 +39,76 @@ def two_nodes(nodes: Nodes) -> Iterator[Nodes]:
 # Nodes
 
 
+class Unlucky:
+    """Listens to a study: SIGKILL for the second node's raylet and worker in the middle of a run there.
+
+    When that has been noticed another node joins. Until its worker is there, the runs take longer.
+    """
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+        self.slot = -1  # of the second node
+        self.events: list[Event] = []
+        self.number: int | None = None  # the trial that ran there
+        self._joined = False
+
+    def find_slot(self, launcher: Any) -> None:
+        by_slot = [member.node.id for member in launcher._members]
+        self.slot = by_slot.index(self._nodes.second.node_id)
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        match event:
+            case Progressed() if self.number is None and (event.slot, event.report.step) == (self.slot, 4):
+                self._nodes.kill(self._nodes.second)
+                self.number = event.number
+            case Progressed() if self.number is not None and not self.of(Arrived):
+                time.sleep(2)  # meanwhile the new node's worker loads torch
+            case Noted() if "has left" in event.text and not self._joined:
+                self._nodes.add()
+                self._joined = True
+
+    def of(self, kind: type[Heard]) -> list[Heard]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
 def test_a_study_of_which_one_node_is_killed_and_another_joins_is_complete_and_nothing_is_told_twice(
     two_nodes: Nodes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The killed node's raylet and workers get SIGKILL in the middle of a run of theirs."""
     named = os.environ.get("SLOPESEARCH_DATA")
     real = named is not None and Path(named, "MNIST", "raw", "train-images-idx3-ubyte").is_file()
-    budget: dict[str, Any] = (
-        {"dataset": "mnist", "train_size": 2000, "val_size": 500} if real else {"epochs": 4}
-    )
-    harness = Harness(tmp_path / "x.db")
-    on_second = 0
-    victim: list[int] = []  # the slot of the second node, and the trial that it ran
-    killed = joined = False
+    budget: dict[str, Any] = {"dataset": "mnist", "train_size": 2000, "val_size": 500} if real else {}
+    harness, heard = Harness(tmp_path / "x.db"), Unlucky(two_nodes)
+    with connected(two_nodes.address), pytest.MonkeyPatch.context() as patch:
+        from slopesearch.search.launchers.ray import RayLauncher
 
-    def listen(event: Event) -> None:
-        nonlocal killed, joined
-        harness.events.append(event)
-        if (
-            isinstance(event, Progressed)
-            and not killed
-            and event.slot == on_second
-            and event.report.step == 4
-        ):
-            two_nodes.kill(two_nodes.second)
-            victim.extend((event.slot, event.number))
-            killed = True
-        if isinstance(event, Noted) and "has left" in event.text and not joined:
-            two_nodes.add()
-            joined = True
-        arrived = any(isinstance(event, Arrived) for event in harness.events)
-        if killed and not arrived and isinstance(event, Progressed):
-            time.sleep(2)  # as in longer runs: the new node's worker loads torch meanwhile
+        await_workers = RayLauncher._await_workers
 
-    with connected(two_nodes.address):
-        from slopesearch.search.launchers import ray as ray_launcher
+        def watched(self: RayLauncher, is_left: Callable[[], bool]) -> None:
+            await_workers(self, is_left)
+            heard.find_slot(self)
 
-        at_first = ray_launcher.RayLauncher.__init__
-
-        def watched(self: Any, *arguments: Any, **named: Any) -> None:
-            nonlocal on_second
-            at_first(self, *arguments, **named)
-            by_slot = [member.node.id for member in self._members]
-            on_second = by_slot.index(two_nodes.second.node_id)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ray_launcher.RayLauncher, "__init__", watched)
-            outcome = harness(
-                20,
-                spec(model="mlp", width=32, **budget),
-                launcher="ray",
-                workers=None,
-                folder=Path(named) if real and named else Path("unused"),
-                listen=listen,
-            )
-    assert killed
-    assert outcome.finished == 20
+        patch.setattr(RayLauncher, "_await_workers", watched)
+        folder = Path(named) if real and named else Path("unused")
+        asked = spec(model="mlp", width=32, **budget)
+        settings: dict[str, Any] = {"launcher": "ray", "workers": None, "folder": folder}
+        assert harness(20, asked, listen=heard, **settings).finished == 20
     study = harness.study()
     assert study.spec.dataset == ("mnist" if real else "digits")
     assert [trial.number for trial in study.trials] == list(range(20))
     assert {trial.state for trial in study.trials} <= {"COMPLETE", "PRUNED"}
     assert all(list(trial.reports) == list(range(1, len(trial.reports) + 1)) for trial in study.trials)
-    told = [event.number for event in harness.events if isinstance(event, Told)]
-    assert sorted(told) == list(range(20))
-    slot, number = victim
-    started = [(event.slot, event.number) for event in harness.events if isinstance(event, Started)]
-    first, second = [other for other, again in started if again == number]
-    assert first == slot != second
+    assert sorted(told.number for told in heard.of(Told)) == list(range(20))
+    started = [(event.slot, event.number) for event in heard.of(Started)]
+    first, second = [slot for slot, number in started if number == heard.number]
+    assert first == heard.slot != second
     assert len(started) == 21  # nothing else ran twice
-    assert [other for other, _ in started[started.index((slot, number)) + 1 :]].count(slot) == 0
-    notes = [event.text for event in harness.events if isinstance(event, Noted)]
-    assert f"the node 127.0.0.1 has left the Ray cluster; trial {number} runs again" in notes
-    (arrived,) = [i for i, event in enumerate(harness.events) if isinstance(event, Arrived)]
-    assert any(isinstance(e, Started) and e.slot == 2 for e in harness.events[arrived:])
+    place = started.index((first, heard.number or 0))
+    assert first not in [slot for slot, _ in started[place + 1 :]]
+    assert 2 in [slot for slot, _ in started]  # the node that joined
+    said = f"the node 127.0.0.1 has left the Ray cluster; trial {heard.number} runs again"
+    assert said in [note.text for note in heard.of(Noted)]
+    assert len(heard.of(Arrived)) == 1
     assert capfd.readouterr() == ("", "")  # Ray has its own words on it, which spoil a display
 
 

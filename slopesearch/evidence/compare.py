@@ -87,11 +87,8 @@ def compare(
         comparison = _Comparison(planned, families, seeds, note, each)
         with store.holding(name, "compared"):
             comparison.refuse_changed()
-            note(
-                f"{name}: {where}{counted(len(families), 'question')}"
-                if where
-                else f"{name}: {families[0].asks}"
-            )
+            asks = f"{where}{counted(len(families), 'question')}" if where else families[0].asks
+            note(f"{name}: {asks}")
             return comparison.run(tell)
 
 

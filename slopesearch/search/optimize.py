@@ -218,8 +218,7 @@ def run_study(
             return Outcome(name, finished, trials, False, used_up)
         if not settings.on_ray:  # where each worker looks after its own card
             settings = _with_sound_packs(settings, devices, trials, spec.precision, listen)
-        is_left = lambda: interrupts.count > 0  # noqa: E731
-        launcher = settings.launch(devices, spec.precision, trials - finished, is_left)
+        launcher = settings.launch(devices, spec.precision, trials - finished, lambda: interrupts.count > 0)
         try:
             listen(Began(before, launcher.devices, trials, store.path))
             del before  # 4 kB a trial
