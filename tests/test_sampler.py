@@ -5,8 +5,10 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import Trial
+from optuna.samplers._tpe import sampler as tpe
+from optuna.trial import FrozenTrial, Trial
 
+from slopesearch.search import sampler
 from slopesearch.search.sampler import SAMPLERS, SeededSampler
 from slopesearch.search.store import Store
 
@@ -72,9 +74,40 @@ def test_another_seed_is_another_study(storage: optuna.storages.RDBStorage) -> N
 
 
 def test_fixed_parameters_are_taken_and_the_rest_is_drawn(storage: optuna.storages.RDBStorage) -> None:
-    sampler = SeededSampler(SAMPLERS["tpe"], 0, [{"a": "x", "b": 0.125, "c": 0.25}, {"a": "y"}])
-    study = optuna.create_study(storage=storage, sampler=sampler)
+    fixed = SeededSampler(SAMPLERS["tpe"], 0, [{"a": "x", "b": 0.125, "c": 0.25}, {"a": "y"}])
+    study = optuna.create_study(storage=storage, sampler=fixed)
     assert suggest(study.ask()) == {"a": "x", "b": 0.125, "c": 0.25}
     second = suggest(study.ask())
     assert second["a"] == "y"
     assert second["b"] != 0.125
+
+
+def test_of_a_long_study_tpe_sees_the_best_the_running_and_an_even_part_of_the_others(
+    storage: optuna.storages.RDBStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampler, "MOST", 30)
+    monkeypatch.setattr(sampler, "BEST", 4)
+    split, seen = tpe._split_trials, []
+
+    def watched(study: optuna.Study, trials: list[FrozenTrial], n_below: int) -> object:
+        seen.append([trial.number for trial in trials])
+        return split(study, trials, n_below)
+
+    monkeypatch.setattr(tpe, "_split_trials", watched)
+    drawn = SeededSampler(SAMPLERS["tpe"], 0, [])
+    study = optuna.create_study(storage=storage, sampler=drawn, direction="maximize")
+    for number in range(120):
+        trial = study.ask()
+        suggest(trial)
+        study.tell(trial, 1.0 if number in (7, 53, 61, 118) else 0.5)
+        if number == 29:
+            assert seen[-1] == list(range(29))  # a short study is seen whole
+    running = study.ask()
+    seen.clear()
+    suggest(study.ask())
+    assert len(set(map(tuple, seen))) == 1  # of every group of parameters
+    (numbers,) = set(map(tuple, seen))
+    assert {7, 53, 61, 118, running.number} <= set(numbers)
+    assert 30 < len(numbers) <= 35
+    thirds = [sum(low <= number < low + 40 for number in numbers) for low in (0, 40, 80)]
+    assert min(thirds) >= 10
