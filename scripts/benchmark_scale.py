@@ -5,10 +5,11 @@
     python scripts/benchmark_scale.py --storage postgresql+psycopg://USER@HOST/DATABASE
     python scripts/benchmark_scale.py --regret --workers 1 8 64 256 --seeds 20
 
-A run takes a time of a log-normal distribution around `--seconds`, and fails once in a while; a trial's
-values are those of `benchmark_regret`'s objective, approached from below. For studies that hold `--stored`
-trials already: trials a second, the share of their time that workers run, the milliseconds of the writer a
-trial and what they go to, and its statements and commits. `--regret` gives, after `--trials` trials from the
+A run to its end takes `--seconds` on average, log-normal, and fails once in a while; a trial's values are
+those of `benchmark_regret`'s objective, approached from below. For studies that hold `--stored` trials
+already: trials a second and the share of their time that workers run, from when every worker has told one to
+when the last begins; the milliseconds of the writer a trial and what they go to, and its statements and
+commits. `--regret` gives, after `--trials` trials from the
 first on, the best possible value minus the best found, mean and standard error over seeds.
 """
 
@@ -33,7 +34,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from slopesearch.config import REPORTS, Report, TrialConfig, TrialResult
-from slopesearch.search.events import Began, Event, Told
+from slopesearch.search.events import Event, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.ledger import Ledger
 from slopesearch.search.loop import Loop
@@ -84,7 +85,7 @@ class Pack:
 class DrawnLauncher:
     """Slots whose runs are drawn: each speaks when its next report is due."""
 
-    seconds = 0.0  # of a run, its median
+    seconds = 0.0  # of a run to its end, their mean
     busy = 0.0  # s that slots have run in all
 
     def __init__(self, devices: list[str], folder: Path) -> None:
@@ -98,7 +99,7 @@ class DrawnLauncher:
         return [0 for _ in self.devices]
 
     def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
-        pause = self.seconds * self._draw.lognormvariate(0, SPREAD) / REPORTS
+        pause = self.seconds * self._draw.lognormvariate(-(SPREAD**2) / 2, SPREAD) / REPORTS
         everyone = list(range(len(configs)))
         fails = self._draw.random() < FAULTS
         self._packs[slot] = Pack(configs, [[] for _ in configs], everyone, pause, fails)
@@ -138,9 +139,10 @@ class DrawnLauncher:
     def close(self) -> None: ...
 
 
-def fill(store: Store, name: str, sampler: str, trials: int) -> None:
+def fill(store: Store, name: str, given: argparse.Namespace, trials: int) -> None:
     """A study of so many trials, drawn at random, a third of them run to their end."""
-    spec = resolve(check({"dataset": "digits", "sampler": sampler}), "float32")
+    asked = {"dataset": "digits", "sampler": given.sampler, "pruner": given.pruner}
+    spec = resolve(check(asked), "float32")
     with store.writing(name) as storage:
         study_id = create_or_resume(storage, name, spec, content_hash("digits", FOLDER))
         ledger = Ledger(storage, study_id, spec, SeededSampler(SAMPLERS["random"], 0, []), PRUNERS["none"]())
@@ -184,20 +186,36 @@ def measured() -> Iterator[Counter[str]]:
             event.remove(Engine, name, count)
 
 
-def run(store: Store, name: str, trials: int, workers: int, pack: int, sampler: str, seed: int = 0) -> float:
-    """The seconds that so many more trials take."""
-    marks: list[float] = []
+@dataclass(frozen=True)
+class Asked:
+    """What is put to the writer."""
+
+    workers: int
+    pack: int
+    sampler: str
+    pruner: str
+    seed: int = 0
+
+
+def run(store: Store, name: str, trials: int, asked: Asked) -> tuple[float, float]:
+    """So many more trials: how many a second, and the share of their time that workers run; without ramps."""
+    marks: list[tuple[float, float]] = []
 
     def listen(heard: Event) -> None:
-        if isinstance(heard, (Began, Told)):
-            marks.append(time.perf_counter())
+        if isinstance(heard, Told):
+            marks.append((time.perf_counter(), DrawnLauncher.busy))
 
-    settings = Settings(FOLDER, ",".join(["cpu"] * workers), pack=pack, launcher="drawn")
-    asked = check({"dataset": "digits", "sampler": sampler, "seed": seed})
+    workers, ramp = asked.workers, asked.workers * asked.pack
+    settings = Settings(FOLDER, ",".join(["cpu"] * workers), pack=asked.pack, launcher="drawn")
+    parts = {"sampler": asked.sampler, "pruner": asked.pruner, "seed": asked.seed}
+    spec = check({"dataset": "digits", **parts})
     there = store.find(name, "ranking")
     total = trials + (len(there.trials) if there else 0)
-    optimize(asked, trials=total, name=name, store=store, settings=settings, listen=listen)
-    return marks[-1] - marks[0]
+    optimize(spec, trials=total, name=name, store=store, settings=settings, listen=listen)
+    if len(marks) <= 2 * ramp:
+        return float("nan"), float("nan")
+    (first, before), (last, after) = marks[ramp - 1], marks[-ramp]
+    return (len(marks) - 2 * ramp + 1) / (last - first), (after - before) / (last - first) / workers
 
 
 def carry(given: argparse.Namespace, store: Store) -> None:
@@ -210,15 +228,16 @@ def carry(given: argparse.Namespace, store: Store) -> None:
             for pack in given.packs:
                 for workers in given.workers:
                     name = f"{given.sampler}-{stored}-{seconds:g}-{pack}-{workers}"
-                    fill(store, name, given.sampler, stored)
+                    fill(store, name, given, stored)
                     DrawnLauncher.seconds = seconds
                     trials = max(given.trials, 4 * workers * pack)
                     with measured() as counts:
-                        wall = run(store, name, trials, workers, pack, given.sampler)
+                        asked = Asked(workers, pack, given.sampler, given.pruner)
+                        rate, busy = run(store, name, trials, asked)
                     used = 1000 * sum(counts[part] for part in PARTS) / trials
                     table.add_row(
-                        *(str(stored), str(workers), str(pack), f"{seconds:g}", f"{trials / wall:.1f}"),
-                        f"{DrawnLauncher.busy / wall / workers:.0%}",
+                        *(str(stored), str(workers), str(pack), f"{seconds:g}", f"{rate:.1f}"),
+                        f"{busy:.0%}",
                         f"{used:.1f}",
                         *(f"{1000 * counts[part] / trials:.1f}" for part in PARTS),
                         *(f"{counts[key] / trials:.1f}" for key in COUNTED.values()),
@@ -236,7 +255,7 @@ def regrets(given: argparse.Namespace, store: Store) -> None:
             for seed in range(given.seeds):
                 name = f"regret-{workers}-{pack}-{seed}"
                 DrawnLauncher.seconds = 0.001 * workers  # as many results a second for any number of workers
-                run(store, name, given.trials, workers, pack, given.sampler, seed)
+                run(store, name, given.trials, Asked(workers, pack, given.sampler, given.pruner, seed))
                 found.append(OPTIMUM - (store.read(name, "ranking").best().value or 0.0))
             first = first or fmean(found)
             error = stdev(found) / len(found) ** 0.5 if len(found) > 1 else float("nan")
@@ -251,9 +270,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--storage", help="an empty one; a SQLite file in a temporary folder by default")
     parser.add_argument("--sampler", default="random", choices=list(SAMPLERS))
+    parser.add_argument(
+        "--pruner", default="halving", choices=list(PRUNERS), help="none: every run takes its time"
+    )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64, 256, 512])
     parser.add_argument("--packs", type=int, nargs="+", default=[1])
-    parser.add_argument("--seconds", type=float, nargs="+", default=[0.0], help="of a run, its median")
+    parser.add_argument("--seconds", type=float, nargs="+", default=[0.0], help="of a run to its end")
     parser.add_argument("--stored", type=int, nargs="+", default=[200, 2000])
     parser.add_argument("--trials", type=int, default=200, help="more of them, four a worker at least")
     parser.add_argument("--regret", action="store_true")
