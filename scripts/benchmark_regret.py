@@ -4,8 +4,9 @@
     python scripts/benchmark_regret.py --packs 1 --most 250 500 1000 100000 --trials 2000 --seeds 10
 
 A pack of K is asked for while the pack before it trains, as on a GPU, so the sampler does not know the last
-2K - 1 trials. `--most`: how many trials of a long study a draw looks at. The objective stands in for an accuracy: it has no noise, a best learning rate and slope for
-each activation, and a cost for every other choice. Regret is the best possible value minus the best found.
+2K - 1 trials. `--most`: how many trials of a long study a draw looks at. The objective stands in for an
+accuracy: it has no noise, a best learning rate and slope for each activation, and a cost for every other
+choice. Regret is the best possible value minus the best found.
 """
 
 import argparse
