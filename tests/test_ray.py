@@ -23,6 +23,7 @@ from slopesearch.wording import RequestError
 from tests.conftest import make_config
 from tests.harness import Harness, spec
 from tests.ray_nodes import Nodes, eventually
+from tests.server import Server
 from tests.test_data import write_idx
 
 pytestmark = pytest.mark.ray
@@ -112,19 +113,24 @@ def test_a_study_of_which_one_node_is_killed_and_another_joins_is_complete_and_n
     assert capfd.readouterr() == ("", "")  # Ray has its own words on it, which spoil a display
 
 
-def test_a_study_on_ray_is_the_study_of_processes(nodes: Nodes, tmp_path: Path) -> None:
-    tables = []
-    for launcher in ("process", "ray"):
-        harness = Harness(tmp_path / f"{launcher}.db")
-        asked = spec(epochs=2, width=16)
-        on: dict[str, Any] = {"devices": "cpu", "workers": 2, "launcher": launcher}
-        if launcher == "ray":
-            on |= {"workers": None, "ray_address": nodes.address}
-        harness(8, asked, deterministic=True, **on)
-        tables.append(harness.table())
-    assert tables[0] == tables[1]
-    began = next(event for event in harness.events if isinstance(event, Began))
+@pytest.mark.postgresql
+def test_a_study_on_ray_and_postgresql_is_that_of_one_process_on_sqlite(
+    nodes: Nodes, postgresql: Server, tmp_path: Path
+) -> None:
+    asked = spec(epochs=2, width=16)
+    alone = Harness(tmp_path / "x.db")
+    alone(8, asked, deterministic=True, launcher="inline")
+    database = postgresql.create("template1")
+    try:
+        team = Harness(postgresql.url(database))
+        on: dict[str, Any] = {"launcher": "ray", "workers": None, "ray_address": nodes.address}
+        team(8, asked, deterministic=True, **on)
+        assert team.table() == alone.table()
+    finally:
+        postgresql.drop(database)
+    began = next(event for event in team.events if isinstance(event, Began))
     assert began.devices == ["cpu@127.0.0.1"] * 2
+    assert began.storage.startswith("postgresql+psycopg://")
 
 
 def test_more_workers_than_cores_share_them_and_no_more_train_than_are_of_use(nodes: Nodes) -> None:
