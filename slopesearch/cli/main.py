@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from slopesearch import __version__
 from slopesearch.cli import compare_command, doctor_command, model_commands, search_commands, study_commands
 from slopesearch.cli.passwords import hide_passwords
 from slopesearch.cli.shipped import list_shipped
-from slopesearch.cli.tables import LINES
-from slopesearch.wording import RequestError, StudyFailedError, printable
+from slopesearch.cli.tables import say, with_command
+from slopesearch.wording import RequestError, StudyFailedError
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "optimize": search_commands.optimize_study,
@@ -71,17 +72,26 @@ def main() -> None:
     try:
         app(prog_name=_called(), complete_var="_SLOPESEARCH_COMPLETE")
     except RequestError as error:
-        print("error: " + "\n       ".join(map(printable, error.sentences)), file=sys.stderr)
+        _print_error(*error.sentences)
         sys.exit(2)
     except OSError as error:
         if error.filename is None:  # a fault of the machine, not of a path that was given
             raise
-        path = printable(str(error.filename))
-        print(f"error: '{path}': {error.strerror}; check the path and its permissions", file=sys.stderr)
+        _print_error(f"'{error.filename}': {error.strerror}; check the path and its permissions")
         sys.exit(2)
     except StudyFailedError as error:
-        print(f"error: {printable(str(error), keep=LINES)}", file=sys.stderr)
+        _print_error(*str(error).splitlines())
         sys.exit(1)
+
+
+def _print_error(*sentences: str) -> None:
+    """Print what was wrong; on a terminal wrapped at its words, a command at the end on a line of its own."""
+    console = Console(stderr=True)
+    for i, sentence in enumerate(sentences):
+        text = f"{'' if i else 'error: '}{sentence}"
+        indent = "       " if i else ""
+        for line in with_command(text, console.width, indent) if console.is_terminal else [indent + text]:
+            say(console, line)
 
 
 def _called() -> str:

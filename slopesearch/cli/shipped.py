@@ -45,6 +45,6 @@ def list_shipped() -> None:
         say(console, f"{name}  ({cost})")
         wrapped(console, question, indent="  ")
         say(console, f"  {second.removeprefix('#').strip()}")
-    say(
+    wrapped(
         console, "Each is a TOML file to copy and change; a file of the same path in your folder comes first."
     )

@@ -95,11 +95,11 @@ def study_table(
             say(console, line)
 
 
-def with_command(text: str, width: int) -> list[str]:
+def with_command(text: str, width: int, indent: str = "") -> list[str]:
     """The lines of a text, the command that ends it on a line of its own, which is not wrapped."""
-    words, command, rest = text.partition(COMMAND)
-    lines = wrap_words(words, width)
-    return [*lines, f"  {printable(command + rest)}"] if command else lines
+    words, command, rest = text.partition(f" {COMMAND}")
+    lines = wrap_words(words, width, indent)
+    return [*lines, f"{indent} {printable(command + rest)}"] if command else lines
 
 
 def wrap_words(text: str, width: int, indent: str = "") -> list[str]:
