@@ -69,7 +69,6 @@ class SeededSampler(BaseSampler):
     ) -> None:
         self._make, self._seed, self._first, self._size = make, seed, first, size
         self._relative = make(seed)
-        self._seen: Study
 
     def _fixed(self, trial: FrozenTrial) -> Mapping[str, Any]:
         return self._first[trial.number] if trial.number < len(self._first) else {}
@@ -79,15 +78,14 @@ class SeededSampler(BaseSampler):
         if self._size is not None:
             return {}
         self._relative = self._make(derive(self._seed, "sampler", trial.number, "relative"))
-        self._seen = _thinned(study)
-        space = self._relative.infer_relative_search_space(self._seen, trial)
+        space = self._relative.infer_relative_search_space(_thinned(study), trial)
         return {name: dist for name, dist in space.items() if name not in self._fixed(trial)}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Draw them."""
-        return self._relative.sample_relative(self._seen, trial, search_space) if search_space else {}
+        return self._relative.sample_relative(_thinned(study), trial, search_space) if search_space else {}
 
     def sample_independent(
         self,
