@@ -42,7 +42,9 @@ def test_a_machine_without_a_gpu_is_sound() -> None:
     findings = found()
     assert list(findings) == ["driver", "kernels", "workers", "cpu", "  numbers", "  images/s", "pack"]
     assert findings["  images/s"].value == "1,000 alone, 4,000 in a pack of 4"
-    assert findings["pack"].value == "1 of a study of 200 trials: on a CPU packs gain nothing"
+    assert findings["pack"].value == (
+        "1 trial at a time on a device, in a study of 200: on a CPU packs gain nothing"
+    )
     assert not any(finding.wrong or finding.fatal for finding in findings.values())
 
 
@@ -54,7 +56,9 @@ def test_each_gpu_is_examined_and_the_cpu_too() -> None:
     assert "NVIDIA Fake, 8 GiB, compute capability 9.0" in findings[3].value
     assert "32 differ by 3e-05 from plain layers on the CPU, and in a pack by 4e-06" in findings[4].value
     assert findings[5].value.endswith("64,000 in a pack of 64")
-    assert findings[-1].value == "2 of a study of 200 trials: a search of 200 trials takes 50 rounds"
+    assert findings[-1].value == (
+        "2 trials at a time on a device, in a study of 200: a search of 200 trials takes 50 rounds"
+    )
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -67,7 +71,9 @@ def test_a_gpu_whose_packs_are_wrong_gets_none(monkeypatch: pytest.MonkeyPatch) 
     assert [finding.fatal for finding in wrong] == [True]
     assert wrong[0].wrong is not None
     assert wrong[0].wrong.startswith("packs on cuda:1 give wrong numbers: losses are off by 0.2")
-    assert found()["pack"].value == "1 of a study of 200 trials: packs give other numbers here"
+    assert found()["pack"].value == (
+        "1 trial at a time on a device, in a study of 200: packs give other numbers here"
+    )
 
 
 @pytest.mark.usefixtures("two_gpus")

@@ -65,8 +65,8 @@ def test_too_few_trials_for_the_space() -> None:
     """Activation, norm, slope and learning rate are searched: 40 trials."""
     assert found(sound(40)) == []
     assert only(sound(39), "note") == (
-        "39 finished trials for 4 searched parameters, so the sampler has hardly begun; go on to 10 for "
-        "each: python -m slopesearch optimize --name s --trials 40"
+        "39 finished trials for 4 searched parameters, so the sampler has hardly begun; go on to 40 at "
+        "least, 10 for each."
     )
     assert "has not begun: all draws are random so far" in only(sound(20), "warning")
     assert "for 3 searched" in only([made(n, activation="relu") for n in range(25)], "note")

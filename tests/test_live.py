@@ -141,8 +141,22 @@ def test_what_the_pruner_stopped_is_told_with_its_reason() -> None:
             display(event)
         picture = render(lambda console: console.print(display._draw()))
     line = console.file.getvalue().splitlines()[-1]  # type: ignore[attr-defined]
-    assert line.endswith(f"{describe(LONGEST)}  at report 1: 0.8123, place 14 of 17, cut 0.9000")
-    assert "stopped last: #2 at report 1: 0.8123, place 14 of 17, cut 0.9000" in picture.splitlines()[3]
+    assert line.endswith(f"{describe(LONGEST)}  at report 1: 0.8123, place 14 of 17, needed 0.9000")
+    assert "stopped last: #2 at report 1: 0.8123, place 14 of 17, needed 0.9000" in picture.splitlines()[3]
+
+
+def test_a_rate_leaves_out_what_workers_take_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0  # s
+    monkeypatch.setattr("slopesearch.cli.counts.time.monotonic", lambda: now)
+    counts = SearchCounts()
+    counts.begin(Began(StudyRecord("s", SPEC, []), ["cpu", "cpu"], 50, "x.db"))
+    now = 160.0
+    for number in range(4):
+        counts.tell(Told(0, number, "PRUNED", 0.5, make_config(), None))
+    assert (counts.rate(), counts.time_left()) == (None, "-:--")
+    now = 180.0
+    counts.tell(Told(0, 4, "PRUNED", 0.5, make_config(), None))
+    assert (counts.rate(), counts.time_left()) == (12, "3:45")  # 4 in 20 s
 
 
 def test_on_a_terminal_the_awaited_stands_in_place_of_the_bar() -> None:

@@ -91,7 +91,7 @@ def test_a_diverged_run_was_stopped_rightly() -> None:
 
 def test_a_pruned_trial_says_where_it_stood_and_how_its_like_fared() -> None:
     assert why_stopped(study(), pruned(14, place=55)) == [
-        "The pruner 'halving' stopped it at report 1: 0.8000, place 55 of 100, cut 0.9000.",
+        "The pruner 'halving' stopped it at report 1: 0.8000, place 55 of 100, needed 0.9000.",
         "Of 3 runs to be stopped from a place like its own at report 1 that went to their end instead, 2 "
         "ended better than the median of the 4 let through; a pruner without skill would read 25%.",
     ]
@@ -106,7 +106,7 @@ def test_a_pruned_trial_says_where_it_stood_and_how_its_like_fared() -> None:
 
 def test_an_audited_trial_says_where_it_would_have_been_stopped() -> None:
     assert why_stopped(study(), AUDITED[0]) == [
-        "The pruner 'halving' would have stopped it at report 1: 0.8000, place 50 of 100, cut 0.9000. "
+        "The pruner 'halving' would have stopped it at report 1: 0.8000, place 50 of 100, needed 0.9000. "
         "It ran on, as one in twenty such runs does, to show how often the pruner is wrong.",
         "It ended better than the median of the 4 let through, 0.9000.",
     ]
@@ -145,7 +145,9 @@ def test_the_reason_stands_first_within_80_columns_and_in_json() -> None:
     trial = replace(pruned(14, place=55), reports={1: 0.8})
     why = why_stopped(study(), trial)
     text = render(trial_view, trial, why)
-    assert text.splitlines()[1] == "The pruner 'halving' stopped it at report 1: 0.8000, place 55 of 100, cut"
+    assert (
+        text.splitlines()[1] == "The pruner 'halving' stopped it at report 1: 0.8000, place 55 of 100, needed"
+    )
     assert max(map(len, text.splitlines())) <= 80
     told = json.loads(trial_json(trial, why))
     assert (told["why"], told["pruned_by"]) == (why, stop(55))

@@ -13,6 +13,7 @@ from slopesearch.wording import counted, describe
 if TYPE_CHECKING:  # it loads torch
     from slopesearch.evidence.planned import Plan
 
+TOLD = 5  # runs before a rate is believed
 _FINISHED = ("COMPLETE", "PRUNED")
 
 
@@ -23,26 +24,38 @@ class _Counts:
 
     def __init__(self) -> None:
         self.target = self.finished = self.failed = 0
-        self._started = time.monotonic()
+        self._first = 0.0  # s, when the first run of this call was told
         self._told = 0
 
-    def rate(self) -> float:
-        """Finished runs a minute, of this call alone."""
-        return 60 * self._told / max(time.monotonic() - self._started, 1e-9)
+    def _take_time(self) -> None:
+        if not self._told:
+            self._first = time.monotonic()
+        self._told += 1
+
+    def rate(self) -> float | None:
+        """Finished runs a minute, of this call alone, from the first on; None of fewer than TOLD.
+
+        Before the first of them workers start, and with several that end together a few say nothing.
+        """
+        if self._told < TOLD:
+            return None
+        return 60 * (self._told - 1) / max(time.monotonic() - self._first, 1e-9)
 
     def time_left(self) -> str:
         """How long the rest takes at that rate, as 1:02:03 or 2:03."""
-        if not self._told:
+        rate = self.rate()
+        if rate is None:
             return "-:--"
-        seconds = round((self.target - self.finished) / self.rate() * 60)
+        seconds = round((self.target - self.finished) / rate * 60)
         minutes, seconds = divmod(max(seconds, 0), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
     def facts(self) -> list[str]:
         """What is shown below the bar, as parts of one line."""
-        failed, rate = f"{self.failed} failed", f"{self.rate():.1f} {self.things}/min"
-        return [failed, rate, f"{self.time_left()} left"]
+        rate = self.rate()
+        told = f"{'-' if rate is None else f'{rate:.1f}'} {self.things}/min"
+        return [f"{self.failed} failed", told, f"{self.time_left()} left"]
 
 
 class SearchCounts(_Counts):
@@ -73,7 +86,8 @@ class SearchCounts(_Counts):
 
     def tell(self, event: Told) -> None:
         """Take in a trial that is over."""
-        self._told += event.state != "FAIL"
+        if event.state != "FAIL":
+            self._take_time()
         if event.stop is not None:
             self._stopped = f"stopped last: #{event.number} {event.stop.words}"
         loss = event.result.final.val_loss if event.result else 0.0
@@ -146,7 +160,8 @@ class PlanCounts(_Counts):
     def tell(self, event: Told) -> None:
         """Take in a run that is over; one that an earlier plan left behind is not of this count."""
         finished = event.state in _FINISHED and event.config in self._plan.runs
-        self._told += finished
+        if finished:
+            self._take_time()
         self.finished += finished
         self.failed += event.state == "FAIL"
 

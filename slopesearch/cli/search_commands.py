@@ -210,7 +210,11 @@ def _without_timeout(words: Sequence[str]) -> str:
 def confirm_study(
     name: StudyName = None,
     top: Annotated[
-        int | None, typer.Option(help="How many of the best trials; 5, or as many as before, by default.")
+        int | None,
+        typer.Option(
+            help="How many of the best trials; 5, or as many as before, by default. The best of each "
+            "activation and the textbook's recipes come with them."
+        ),
     ] = None,
     seeds: Annotated[
         int | None,

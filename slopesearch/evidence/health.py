@@ -113,8 +113,7 @@ def _too_few(study: StudyRecord, since: Since) -> Iterator[Health]:
         yield Health(
             "note" if finished > N_STARTUP else "warning",
             f"{counted(finished, 'finished trial')} for {searched} searched parameters, so the sampler "
-            f"{begun}; go on to {PER_PARAMETER} for each: "
-            + since.command("optimize", "--name", study.name, "--trials", str(needed)),
+            f"{begun}; go on to {needed} at least, {PER_PARAMETER} for each.",
         )
 
 

@@ -82,8 +82,8 @@ def sentences(found: Believed | None) -> list[str]:
     if found is None:
         return []
     return [
-        f"On a fresh seed expect {found.value:.4f} ({found.low:.4f} to {found.high:.4f}): it is the luckiest "
-        "of many runs.",
+        f"On a fresh seed expect {found.value:.4f} ({found.low:.4f} to {found.high:.4f}): whatever comes "
+        "out best was lucky too.",
         f"Trials that cannot be told from it by one run each: {found.tied}. All ran on one init seed and one "
         "batch order.",
     ]

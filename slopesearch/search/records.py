@@ -62,7 +62,7 @@ class Stop(Noun):
     @property
     def words(self) -> str:
         """The record as a part of a sentence."""
-        cut = "" if self.cut is None else f", cut {self.cut:.4f}"
+        cut = "" if self.cut is None else f", needed {self.cut:.4f}"
         return f"at report {self.report}: {self.value:.4f}, place {self.place} of {self.of}{cut}"
 
 

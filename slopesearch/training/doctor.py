@@ -55,7 +55,7 @@ def examine() -> Iterator[Finding]:
     pack, why = default_pack(gpu_shares(devices), TRIALS)
     if pack > 1 and not sound:
         pack, why = 1, "packs give other numbers here"
-    yield Finding("pack", f"{pack} of a study of {TRIALS} trials: {why}")
+    yield Finding("pack", f"{counted(pack, 'trial')} at a time on a device, in a study of {TRIALS}: {why}")
 
 
 def _driver() -> Finding:
