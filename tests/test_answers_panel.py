@@ -17,7 +17,7 @@ from slopesearch.evidence.questions import QUESTIONS as FAMILIES
 from slopesearch.evidence.questions import around
 from slopesearch.evidence.rates import level_rates, tuned_losses
 from slopesearch.evidence.results import ConfirmedArm, compare_with_pick, confirm_arm
-from slopesearch.report.answers_panel import Card, cards
+from slopesearch.report.answers_panel import Card, _told, cards
 from slopesearch.report.findings import headline, lead
 from slopesearch.report.page import page, tables_of
 from slopesearch.report.summary import Verdicts
@@ -332,3 +332,10 @@ def test_without_a_tuning_the_rates_of_the_runs_that_cannot_be_told_from_the_bes
     assert f"had {min(tied):.2g} to {max(tied):.2g}, and other choices too" in told.evidence
     assert log(max(tied)) > log(min(tied))
     assert told.state == "open"
+
+
+def test_an_answer_between_far_rates_says_so() -> None:
+    far = answer_of(side_of("a", 1, 0.01, 0), side_of("b", 1.2, 0.01, 1, lr=0.03), question="norm")
+    near = answer_of(side_of("a", 1, 0.01, 0), side_of("b", 1.2, 0.01, 1), question="norm")
+    said = " Some of the learning rates are 4 times apart or more."
+    assert [said in _told(found, found.contrasts, "a")[1] for found in (far, near)] == [True, False]

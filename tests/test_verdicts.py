@@ -33,7 +33,7 @@ def side_of(
     runs = [
         TrialRecord(i, "COMPLETE", 0, None, {}, {**a, "ended": "completed"}) for i, a in enumerate(attributes)
     ]
-    config = make_config(lr=0.0075, **fields)
+    config = make_config(**{"lr": 0.0075, **fields})
     side = Side(name=name, config=config, rates=(0.001, 0.0075, 0.05))
     return side, runs_of(name, config, side.rates, name == "edgy", runs)
 
@@ -58,6 +58,15 @@ def told() -> Answer:
         side_of("base", 1, 0.01, 0), side_of("worse", 1.2, 0.01, 1), side_of("same", 1, 0.01, 2),
         side_of("edgy", 1.02, 0.1, 3),
     )  # fmt: skip
+
+
+def test_a_verdict_between_rates_that_are_far_apart_says_so() -> None:
+    arms = [side_of("worse", 1.2, 0.01, 1, lr=0.03), side_of("near", 1.2, 0.01, 2, lr=0.015)]
+    found = answer_of(side_of("base", 1, 0.01, 0), *arms, side_of("same", 1, 0.01, 3, lr=0.03))
+    assert [line for line in sentences(found) if "learning rates" in line] == [
+        "Tuned by one run each, the learning rates are 4 times apart or more in worse and base: part of the "
+        "difference may be theirs."
+    ]
 
 
 def test_a_row_per_contrast_below_its_baseline(told: Answer) -> None:

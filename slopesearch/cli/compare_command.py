@@ -1,5 +1,6 @@
 """The command that says what mattered: compare."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,7 @@ from slopesearch.cli.options import (
 from slopesearch.cli.shipped import shipped, study_file
 from slopesearch.cli.tables import say
 from slopesearch.evidence.answers import Answer
+from slopesearch.evidence.health import COMMAND
 from slopesearch.search.records import COMPARE
 from slopesearch.search.store import Store
 from slopesearch.search.urls import DEFAULT_URL
@@ -40,6 +42,13 @@ def _search(store: Store, asked: str | None) -> str:
         raise RequestError(
             *error.sentences, f"the study files with arms that ship with the package: {declared}"
         ) from None
+
+
+def _next_commands(store: Store, compared: str, asked: Path | str | None) -> list[str]:
+    """What a person would type after a comparison; a page is of a search."""
+    search = shlex.quote(compared.removesuffix(COMPARE))
+    page = [f"as one page  {COMMAND} report {search}{store.option}"] if isinstance(asked, str) else []
+    return [*page, f"look again   {COMMAND} show {shlex.quote(compared)}{store.option}"]
 
 
 def compare_arms(
@@ -112,6 +121,7 @@ def compare_arms(
         print(answers_json(found.answers))
     elif found.answers:
         closing(console, found.answers)
+        say(console, "\n  ".join(["\nNext:", *_next_commands(store, found.name, wanted)]))
     if found.interrupted:
         say(progress, "the comparison is not done; the same command goes on with it")
         raise typer.Exit(130)

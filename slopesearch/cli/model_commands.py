@@ -1,5 +1,6 @@
 """The commands from a stored trial to a trained model: export, train, predict and replay."""
 
+import shlex
 import sys
 from math import inf
 from pathlib import Path
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from slopesearch.cli.options import DataFolder, Device, Storage, StudyName, data_folder
 from slopesearch.cli.tables import replay_table, say
+from slopesearch.evidence.health import COMMAND
 from slopesearch.search.store import Store
 from slopesearch.search.urls import DEFAULT_URL
 from slopesearch.wording import RequestError, counted, describe, printable, read_toml
@@ -43,7 +45,9 @@ def export_config(
             file=sys.stderr,
         )
     source = "a baseline" if written.origin.trial is None else f"trial {written.origin.trial}"
-    say(Console(), f"{out}: {source} of {study.name}: {describe(written.config)}")
+    console = Console()
+    say(console, f"{out}: {source} of {study.name}: {describe(written.config)}")
+    say(console, f"\nNext:\n  {COMMAND} train {shlex.quote(str(out))}")
 
 
 def train_config(

@@ -17,7 +17,7 @@ from slopesearch.evidence.results import ConfirmedArm, confirmed_of, pick
 from slopesearch.evidence.selection import believed
 from slopesearch.evidence.statistics import ALPHA, FEWEST
 from slopesearch.report.summary import Verdicts
-from slopesearch.report.verdicts import asked_for, effect, label, word
+from slopesearch.report.verdicts import asked_for, effect, far_rates, label, word
 from slopesearch.search.records import StudyRecord
 from slopesearch.training.devices import usable_cores
 from slopesearch.wording import counted
@@ -164,6 +164,8 @@ def _told(answer: Answer, contrasts: Sequence[Contrast], base: str) -> tuple[str
         groups = [[contrast] for group in groups for contrast in group]
     told = "; ".join(_group(answer, group) for group in groups)
     evidence = f"Against {own}: {told}. {answer.seeds} seeds."
+    if any(contrast in far_rates(answer) for contrast in contrasts):
+        evidence += " Some of the learning rates are 4 times apart or more."
     if still and len(still) == len(contrasts):
         few = answer.seeds < FEWEST
         return said, evidence, f"no verdict below {FEWEST} seeds" if few else "not settled", "open"

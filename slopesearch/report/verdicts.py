@@ -100,6 +100,11 @@ def sentences(answer: Answer) -> list[str]:
             f"{EDGE} The best learning rate of {_listed(answer, edges)} lies at the edge of those tried: "
             "another one may do better."
         )
+    if far := [f"{label(answer, row.one)} and {label(answer, row.other)}" for row in far_rates(answer)]:
+        told.append(
+            f"Tuned by one run each, the learning rates are 4 times apart or more in {', '.join(far)}: part "
+            "of the difference may be theirs."
+        )
     for side in answer.sides:
         if side.diverged:
             told.append(
@@ -112,6 +117,20 @@ def sentences(answer: Answer) -> list[str]:
             f"Paired correlation of the log losses: {sum(related) / len(related):.2f} (mean of contrasts)."
         )
     return told
+
+
+def far_rates(answer: Answer) -> list[Contrast]:
+    """Settled contrasts whose arms were tuned to learning rates 4 times apart or more.
+
+    Each rate was tried by one run, whose luck may reach so far and then be a part of the difference.
+    """
+
+    def is_far(row: Contrast) -> bool:
+        rates = [answer.side(name).config.lr for name in (row.one, row.other)]
+        settled = row.by(answer.family.metric).verdict in ("BETTER", "WORSE")
+        return settled and max(rates) > 3.9 * min(rates)  # doublings, but for rounding
+
+    return [row for row in answer.contrasts if is_far(row)]
 
 
 def _listed(answer: Answer, sides: list[SideRuns]) -> str:
