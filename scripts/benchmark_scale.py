@@ -33,7 +33,7 @@ from rich.table import Table
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from slopesearch.config import REPORTS, Report, TrialConfig, TrialResult
+from slopesearch.config import REPORTS, Report, StudySpec, TrialConfig, TrialResult
 from slopesearch.search.events import Event, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.ledger import Ledger
@@ -139,10 +139,25 @@ class DrawnLauncher:
     def close(self) -> None: ...
 
 
-def fill(store: Store, name: str, given: argparse.Namespace, trials: int) -> None:
+@dataclass(frozen=True)
+class Asked:
+    """What is put to the writer."""
+
+    workers: int
+    pack: int
+    sampler: str
+    pruner: str
+    seed: int = 0
+
+    def spec(self) -> StudySpec:
+        """What the study asks."""
+        parts = {"sampler": self.sampler, "pruner": self.pruner, "seed": self.seed}
+        return check({"dataset": "digits", **parts})
+
+
+def fill(store: Store, name: str, asked: Asked, trials: int) -> None:
     """A study of so many trials, drawn at random, a third of them run to their end."""
-    asked = {"dataset": "digits", "sampler": given.sampler, "pruner": given.pruner}
-    spec = resolve(check(asked), "float32")
+    spec = resolve(asked.spec(), "float32")
     with store.writing(name) as storage:
         study_id = create_or_resume(storage, name, spec, content_hash("digits", FOLDER))
         ledger = Ledger(storage, study_id, spec, SeededSampler(SAMPLERS["random"], 0, []), PRUNERS["none"]())
@@ -186,17 +201,6 @@ def measured() -> Iterator[Counter[str]]:
             event.remove(Engine, name, count)
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What is put to the writer."""
-
-    workers: int
-    pack: int
-    sampler: str
-    pruner: str
-    seed: int = 0
-
-
 def run(store: Store, name: str, trials: int, asked: Asked) -> tuple[float, float]:
     """So many more trials: how many a second, and the share of their time that workers run; without ramps."""
     marks: list[tuple[float, float]] = []
@@ -207,11 +211,9 @@ def run(store: Store, name: str, trials: int, asked: Asked) -> tuple[float, floa
 
     workers, ramp = asked.workers, asked.workers * asked.pack
     settings = Settings(FOLDER, ",".join(["cpu"] * workers), pack=asked.pack, launcher="drawn")
-    parts = {"sampler": asked.sampler, "pruner": asked.pruner, "seed": asked.seed}
-    spec = check({"dataset": "digits", **parts})
     there = store.find(name, "ranking")
     total = trials + (len(there.trials) if there else 0)
-    optimize(spec, trials=total, name=name, store=store, settings=settings, listen=listen)
+    optimize(asked.spec(), trials=total, name=name, store=store, settings=settings, listen=listen)
     if len(marks) <= 2 * ramp:
         return float("nan"), float("nan")
     (first, before), (last, after) = marks[ramp - 1], marks[-ramp]
@@ -228,11 +230,11 @@ def carry(given: argparse.Namespace, store: Store) -> None:
             for pack in given.packs:
                 for workers in given.workers:
                     name = f"{given.sampler}-{stored}-{seconds:g}-{pack}-{workers}"
-                    fill(store, name, given, stored)
+                    asked = Asked(workers, pack, given.sampler, given.pruner)
+                    fill(store, name, asked, stored)
                     DrawnLauncher.seconds = seconds
                     trials = max(given.trials, 4 * workers * pack)
                     with measured() as counts:
-                        asked = Asked(workers, pack, given.sampler, given.pruner)
                         rate, busy = run(store, name, trials, asked)
                     used = 1000 * sum(counts[part] for part in PARTS) / trials
                     table.add_row(
