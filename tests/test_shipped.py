@@ -7,6 +7,7 @@ import pytest
 from slopesearch.cli.shipped import shipped, study_file
 from slopesearch.wording import RequestError
 from tests.conftest import InProcess
+from tests.synthetic import store, study_of
 
 
 def test_a_file_of_the_folder_comes_before_one_that_ships(
@@ -55,3 +56,12 @@ def test_a_name_that_is_no_study_is_answered_with_the_studies_with_arms_too(comm
     done = command_line("compare", "compare-slop")
     assert done.code == 2
     assert "the study files with arms that ship with the package: compare-norm, compare-slope\n" in done.err
+
+
+def test_the_name_of_a_study_for_that_of_a_file_is_answered_with_the_command(
+    command_line: InProcess, tmp_path: Path
+) -> None:
+    store(study_of(3, "digits-cnn"), tmp_path / "studies" / "slopesearch.db")
+    done = command_line("optimize", "digits-cnn")
+    assert done.code == 2
+    assert "to go on with it: python -m slopesearch optimize --name digits-cnn\n" in done.err

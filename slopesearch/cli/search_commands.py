@@ -96,7 +96,7 @@ def optimize_study(
 ) -> None:
     """Run a study, or go on with it until it holds --trials finished trials."""
     # What can be refused without torch, which takes seconds to load, is refused before it.
-    file = None if study is None else study_file(study)
+    file = None if study is None else _asking(study, storage)
     names = {"dataset": dataset, "model": model}
     sizes = {"epochs": epochs, "train_size": train_size, "val_size": val_size, "seed": seed}
     asked = _asked(file, {**names, **sizes}, sets or [])
@@ -167,6 +167,19 @@ def _asked(file: Path | None, flags: Mapping[str, object], sets: Sequence[str]) 
             else:
                 asked[key] = value
     return asked
+
+
+def _asking(study: Path, storage: str) -> Path:
+    """The study file that was named, or a refusal, which knows what to type for a study of that name."""
+    try:
+        return study_file(study)
+    except RequestError as error:
+        if study.suffix == ".toml" or Store(storage).spec_of(str(study)) is None:
+            raise
+        again = f"{COMMAND} optimize --name {shlex.quote(str(study))}{Store(storage).option}"
+        raise RequestError(
+            *error.sentences, f"a study '{study}' is there; to go on with it: {again}"
+        ) from None
 
 
 def _show_outcome(console: Console, store: Store, outcome: "Outcome") -> None:

@@ -144,7 +144,7 @@ def serve_dashboard(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8080,
 ) -> None:
-    """Run optuna-dashboard on a storage; a study may go on meanwhile."""
+    """Run optuna-dashboard, which pip installs by that name, on a storage; a study may go on meanwhile."""
     from slopesearch.report.dashboard import serve
 
     serve(Store(storage), host, port)

@@ -219,6 +219,11 @@ def confirmation_table(
     say(console, f"The test set was opened {times} {opening.opened}; {opening.seeds} runs each.")
     if opening.arms[0].config != best.arm.config:
         say(console, "The pick has changed since; --open-test-again tests the new one.")
+    elif opening.tested:
+        tested = opening.tested[0].accuracy
+        said = f"pick: {describe(best.arm.config)}, test accuracy {tested.mean:.4f} ± {tested.half:.4f}"
+        console.print()
+        wrapped(console, said)
 
 
 def _confirmed_table(

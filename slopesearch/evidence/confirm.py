@@ -22,6 +22,7 @@ from slopesearch.evidence.results import (
     openings_of,
     pick,
 )
+from slopesearch.evidence.statistics import FEWEST
 from slopesearch.evidence.tuning import tune, tuning_spec
 from slopesearch.search.records import CONFIRM, TEST, TUNE, StudyRecord
 from slopesearch.search.settings import Settings
@@ -193,10 +194,11 @@ class _Confirmation:
             float(trial.attributes["seconds"]) for trial in self.search.trials if trial.state == "COMPLETE"
         )
         minutes = todo * each / len(self.planned.settings.slots()) / 60
+        few = f"; verdicts take {FEWEST} seeds, so there will be none" if seeds < FEWEST else ""
         self.note(
             f"{self.search.name}: {len(arms) + tuned} configs on {seeds} fresh seeds: {tuning} runs to tune "
             f"the baselines' learning rates, {left} runs to do of {runs}, then {tests} at most for the test "
-            f"set; {todo * spec.train_size * spec.epochs:,} training images, about {minutes:.1f} min"
+            f"set; {todo * spec.train_size * spec.epochs:,} training images, about {minutes:.1f} min{few}"
         )
 
 
