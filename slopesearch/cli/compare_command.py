@@ -10,17 +10,7 @@ from rich.console import Console
 
 from slopesearch.cli.answer_views import answer_view, answers_json, closing
 from slopesearch.cli.live import display_on, doing, note
-from slopesearch.cli.options import (
-    DataFolder,
-    Devices,
-    Json,
-    Launcher,
-    Pack,
-    RayAddress,
-    Storage,
-    Workers,
-    data_folder,
-)
+from slopesearch.cli.options import DataFolder, Devices, Json, Launcher, Pack, Storage, Workers, data_folder
 from slopesearch.cli.shipped import shipped, study_file
 from slopesearch.cli.tables import say
 from slopesearch.evidence.answers import Answer
@@ -75,7 +65,6 @@ def compare_arms(
     workers: Workers = None,
     pack: Pack = None,
     launcher: Launcher = "process",
-    ray_address: RayAddress = None,
     as_json: Json = False,
 ) -> None:
     """What in the winner mattered: each choice swapped, on paired seeds, with a verdict; or declared arms."""
@@ -107,7 +96,7 @@ def compare_arms(
     found = compare(
         wanted,
         store=store,
-        settings=Settings(folder, devices, workers, pack, launcher, ray_address=ray_address),
+        settings=Settings(folder, devices, workers, pack, launcher),
         seeds=seeds,
         only=[] if only is None else [one.strip() for one in only.split(",")],
         name=name,
