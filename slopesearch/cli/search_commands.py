@@ -171,9 +171,10 @@ def _asking(study: Path, storage: str) -> Path:
     try:
         return study_file(study)
     except RequestError as error:
-        if study.suffix == ".toml" or Store(storage).spec_of(str(study)) is None:
+        store = Store(storage)
+        if study.suffix == ".toml" or store.spec_of(str(study)) is None:
             raise
-        again = f"{COMMAND} optimize --name {shlex.quote(str(study))}{Store(storage).option}"
+        again = f"{COMMAND} optimize --name {shlex.quote(str(study))}{store.option}"
         raise RequestError(
             *error.sentences, f"a study '{study}' is there; to go on with it: {again}"
         ) from None

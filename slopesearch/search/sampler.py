@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from slopesearch.search.textbook import N_STARTUP
@@ -130,7 +130,7 @@ def _thinned(study: Study) -> Study:
         finished = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
         if len(finished) <= MOST:
             return trials
-        sign = -1 if study.direction.name == "MAXIMIZE" else 1
+        sign = -1 if study.direction == StudyDirection.MAXIMIZE else 1
         complete = (trial for trial in finished if trial.state == TrialState.COMPLETE)
         best = heapq.nsmallest(BEST, complete, key=lambda trial: sign * (trial.value or 0.0))
         kept = {finished[i * len(finished) // MOST].number for i in range(MOST)} | {t.number for t in best}
