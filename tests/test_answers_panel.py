@@ -12,7 +12,7 @@ from scipy import stats
 from slopesearch.config import TrialConfig
 from slopesearch.evidence.answers import Answer, answer
 from slopesearch.evidence.arms import Arm
-from slopesearch.evidence.families import Family, runs_to_answer
+from slopesearch.evidence.families import RUNOFF_SEEDS, Family, runs_to_answer
 from slopesearch.evidence.questions import QUESTIONS as FAMILIES
 from slopesearch.evidence.questions import around
 from slopesearch.evidence.rates import level_rates, tuned_losses
@@ -231,7 +231,7 @@ def test_without_either_nothing_is_settled_and_each_answer_has_its_price() -> No
         assert (one.answer, one.chip, one.state) == ("Not settled by this search", "not settled", "open")
         assert one.command == f"compare digits-cnn --only {question}"
         sides = len(around(ran[0], STUDY.spec, [question])[0].sides)
-        runs = sides * (6 + (30 if question == "activation" else 10))
+        runs = sides * (6 + RUNOFF_SEEDS + (30 if question == "activation" else 10))
         assert one.cost == f"about {max(1, round(runs * each / usable_cores() / 60)):,} min"
     leaky = [config.negative_slope for config in ran if config.negative_slope is not None]
     assert told[1].evidence == (
@@ -249,7 +249,8 @@ def test_the_arms_of_a_question_are_counted_without_the_registries(question: str
         spec = spec_of(space=space)
         (family,) = around(make_config(), spec, [question])
         seeds = 30 if question == "activation" else 10
-        assert runs_to_answer(question, spec, 10) == len(family.sides) * (len(family.sides[0].rates) + seeds)
+        tuning = len(family.sides[0].rates) + RUNOFF_SEEDS
+        assert runs_to_answer(question, spec, 10) == len(family.sides) * (tuning + seeds)
 
 
 @pytest.mark.parametrize(

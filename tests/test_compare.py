@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from math import log
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -18,10 +19,10 @@ from slopesearch.evidence import compare as module
 from slopesearch.evidence.answers import Answer, answers_of, families_of
 from slopesearch.evidence.arms import paired
 from slopesearch.evidence.compare import Compared, compare
-from slopesearch.evidence.families import Family
+from slopesearch.evidence.families import RUNOFF_SEEDS, Family
 from slopesearch.evidence.planned import Plan
 from slopesearch.evidence.statistics import estimate
-from slopesearch.evidence.tuning import best_rate, widened
+from slopesearch.evidence.tuning import best_rate, shared_rate
 from slopesearch.search import sqlite
 from slopesearch.search.events import Event, Progressed, Told
 from slopesearch.search.launchers import LAUNCHERS
@@ -29,6 +30,7 @@ from slopesearch.search.records import StudyRecord
 from slopesearch.search.settings import Settings
 from slopesearch.search.sqlite import WalConnection
 from slopesearch.search.store import Store
+from slopesearch.seeds import derive
 from slopesearch.wording import RequestError
 from tests.conftest import QUICK, InProcess
 from tests.harness import FOLDER, FakeLauncher, Harness, Killed, spec
@@ -126,8 +128,9 @@ def test_each_question_has_its_plans_which_name_arm_and_seed(comparison: Compari
     compared = comparison(only=["slope", "learned"])
     titles = list(dict.fromkeys(plan.title for plan in comparison.plans))
     assert titles == [
-        *("compare slope, learning rates", "compare slope"),
-        *("compare learned, learning rates", "compare learned"),
+        title
+        for question in ("compare slope", "compare learned")
+        for title in (f"{question}, learning rates", f"{question}, learning rates that differ", question)
     ]
     last = {plan.title: plan for plan in comparison.plans}
     for answer in compared.answers:
@@ -138,8 +141,8 @@ def test_each_question_has_its_plans_which_name_arm_and_seed(comparison: Compari
         assert named <= set(arms)
         assert {seed for _, seed in plan.runs.values()} == {f"seed {seed} of 3" for seed in (1, 2, 3)}
         assert len(plan.runs) == 3 * len(named)
-        tuning = [one for one in comparison.plans if one.title == f"{plan.title}, learning rates"]
-        for one in tuning:
+        sweeps = [one for one in comparison.plans if one.title == f"{plan.title}, learning rates"]
+        for one in sweeps:
             counts = Counter(name for name, _ in one.runs.values())
             low, high = min(counts.values()), max(counts.values())
             rates = f"{high}" if low == high else f"{low} to {high}"
@@ -214,45 +217,37 @@ def test_arms_run_on_the_same_fresh_seeds_and_other_images_than_they_are_tuned_o
         assert list(side.losses) == expected
     tuned = [trial.config for trial in comparison.record("/tune").trials if trial.config]
     assert {(c.evaluated_on, c.val_size) for c in tuned} == {("validation", 198)}
-    assert len({(c.init_seed, c.order_seed) for c in tuned}) == 1
+    assert len({(c.init_seed, c.order_seed) for c in tuned}) == 1 + RUNOFF_SEEDS
     assert not seeds & {(c.init_seed, c.order_seed) for c in tuned}
     assert {t.state for t in trials if t.config and t.config.activation != "sigmoid"} == {"COMPLETE"}
 
 
-def test_each_arm_has_the_best_of_its_own_rates(done: tuple[Comparison, Compared]) -> None:
+def test_each_arm_has_the_best_of_its_own_rates_or_the_shared_one(done: tuple[Comparison, Compared]) -> None:
     comparison, compared = done
     trials = comparison.record("/tune").trials
     winner = comparison.record("").best().config
     assert winner is not None
-    for side in answered(compared, "init").sides:
-        runs = [t for t in trials if t.config and t.config.init == side.config.init
-                and t.config.norm == winner.norm and t.config.activation == winner.activation]  # fmt: skip
-        losses = {t.config.lr: log(t.attributes["val_loss"]) for t in runs if t.config}
-        assert sorted(losses) == list(side.rates)
-        assert side.config.lr == best_rate(side.rates, [losses[rate] for rate in side.rates])
+    answer, measured = answered(compared, "init"), {}
+    for side in answer.sides:
+        losses = {(t.config.lr, t.config.init_seed): log(t.attributes["val_loss"]) for t in trials
+                  if t.config and t.config.init == side.config.init
+                  and t.config.norm == winner.norm and t.config.activation == winner.activation}  # fmt: skip
+        measured[side.name] = losses
+    first = derive(0, "tune", 0, "init")
+    swept = [(side.rates, [measured[side.name][rate, first] for rate in side.rates]) for side in answer.sides]
+    shared = shared_rate(swept)
+    differing = 0
+    for side, (rates, losses_once) in zip(answer.sides, swept, strict=True):
+        losses = measured[side.name]
+        assert sorted(rate for rate, seed in losses if seed == first) == list(side.rates)
+        rivals = {best_rate(rates, losses_once), shared}
+        fresh = {rate: fmean(loss for (lr, seed), loss in losses.items() if lr == rate and seed != first)
+                 for rate in rivals if len(rivals) > 1}  # fmt: skip
+        assert side.config.lr == min(rivals, key=lambda rate: fresh.get(rate, 0.0))
+        differing += len(fresh) > 1
         assert side.at_edge == (side.config.lr in (side.rates[0], side.rates[-1]))
         assert winner.lr in side.rates
-
-
-def test_the_best_rate_is_best_with_its_neighbours() -> None:
-    rates = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-    assert best_rate(rates, [9, 2, 1, 2, 9, 0]) == 4.0  # the last was lucky, or on the way down
-    assert best_rate(rates, [1, 2, 3, 4, 5, 6]) == 1.0
-    assert best_rate(rates, [6, 5, 4, 3, 2, 1]) == 32.0
-    assert best_rate((3.0,), []) == 3.0
-
-
-def test_rates_are_widened_where_the_best_lies_at_the_edge_twice_at_most() -> None:
-    rates = (1.0, 2.0, 4.0)
-    assert widened(rates, 2.0, 3) is None
-    once = widened(rates, 4.0, 3)
-    assert once == (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-    assert widened(rates, 1.0, 3) == (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
-    assert widened(once, 4.0, 3) is None
-    twice = widened(once, 1.0, 3)
-    assert twice == (0.125, 0.25, 0.5, *once)
-    assert widened(twice, 0.125, 3) is None  # flagged
-    assert widened((1.0,), 1.0, 1) is None  # a rate that is given
+    assert differing
 
 
 def test_differences_are_those_of_the_same_seed(done: tuple[Comparison, Compared]) -> None:
@@ -282,8 +277,10 @@ def test_the_cost_of_each_question_comes_first(comparison: Comparison) -> None:
 
     comparison(only=["norm", "activation"], listen=listen)
     assert first[0].startswith("digits-mlp: around trial ")
-    assert first[1] == "  norm: 3 arms on 3 seeds: 18 runs to tune and 9 to compare, about 0.2 min"
-    assert first[2] == "  activation: 8 arms on 9 seeds: 48 runs to tune and 72 to compare, about 1.0 min"
+    assert first[1] == "  norm: 3 arms on 3 seeds: 18 to 36 runs to tune and 9 to compare, about 0.3 min"
+    assert (
+        first[2] == "  activation: 8 arms on 9 seeds: 48 to 96 runs to tune and 72 to compare, about 1.2 min"
+    )
     comparison(only=["norm"])
     assert comparison.notes[1] == "  norm: 3 arms on 3 seeds: 0 runs to tune and 0 to compare, about 0.0 min"
     assert comparison.runs() == 0

@@ -11,11 +11,11 @@ from slopesearch.config import TrialConfig
 from slopesearch.evidence.answers import Answer, answer, answers_of, families_of, runs_of
 from slopesearch.evidence.arms import paired
 from slopesearch.evidence.declared import declared
-from slopesearch.evidence.families import Family, changes, seeds_for
+from slopesearch.evidence.families import RUNOFF_SEEDS, Family, changes, seeds_for
 from slopesearch.evidence.planned import Display, Plan, Planned, finished
 from slopesearch.evidence.questions import QUESTIONS, around
 from slopesearch.evidence.results import confirmed_of, pick
-from slopesearch.evidence.tuning import Tuned, plan_of, tune, tuning_spec
+from slopesearch.evidence.tuning import Tuned, plan_of, runs_to_tune, tune, tuning_spec
 from slopesearch.search.records import COMPARE, CONFIRM, TUNE, StudyRecord
 from slopesearch.search.settings import Settings
 from slopesearch.search.store import Store, check_name, refuse_other_images
@@ -212,17 +212,19 @@ class _Comparison:
         """Say what is left to do, if no best rate lies at an edge; runs that questions share count twice."""
         before = answers_of(self.planned.record(COMPARE)).get(family.question)
         runs = len(family.sides) * (seeds - (before.seeds if before else 0))
-        tuning = 0
+        tuning = tuned = 0
         if before is None:  # else the rates are there
+            tuned = sum(len(side.rates) > 1 for side in family.sides)
             later = [side for side in family.sides if side.mean_of is not None]
             plans = [plan_of(side, side.rates, self.planned) for side in family.sides if side not in later]
             plan = list({config for plan in plans for config in plan})
             tuning = len(plan) - len(finished(self.planned.record(TUNE), plan))
             tuning += sum(len(side.rates) for side in later)
-        spent = "" if self.each is None else f", about {self._minutes(tuning + runs, self.each):.1f} min"
+        likely = tuning + runs + RUNOFF_SEEDS * tuned
+        spent = "" if self.each is None else f", about {self._minutes(likely, self.each):.1f} min"
         self.note(
             f"  {family.question}: {counted(len(family.sides), 'arm')} on {counted(seeds, 'seed')}: "
-            f"{tuning} runs to tune and {runs} to compare{spent}"
+            f"{runs_to_tune(tuning, tuned)} to tune and {runs} to compare{spent}"
         )
 
     def _minutes(self, runs: int, each: float) -> float:

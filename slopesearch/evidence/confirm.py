@@ -8,7 +8,7 @@ from statistics import median
 
 from slopesearch.config import TrialConfig
 from slopesearch.evidence.arms import TUNED, Arm, all_arms, baselines, choose_arms, paired
-from slopesearch.evidence.families import STEPS, Side
+from slopesearch.evidence.families import RUNOFF_SEEDS, STEPS, Side
 from slopesearch.evidence.planned import Display, Plan, Planned, finished
 from slopesearch.evidence.questions import rates_around
 from slopesearch.evidence.results import (
@@ -23,7 +23,7 @@ from slopesearch.evidence.results import (
     pick,
 )
 from slopesearch.evidence.statistics import FEWEST
-from slopesearch.evidence.tuning import tune, tuning_spec
+from slopesearch.evidence.tuning import runs_to_tune, tune, tuning_spec
 from slopesearch.search.records import CONFIRM, TEST, TUNE, StudyRecord
 from slopesearch.search.settings import Settings
 from slopesearch.search.store import Store, refuse_other_images
@@ -188,16 +188,17 @@ class _Confirmation:
         runs = len(plan) + tuned * seeds
         left = runs - len(finished(self.planned.record(CONFIRM), plan))
         tests = 0 if opened else (1 + 2 * len(TUNED)) * seeds
-        todo = tuning + left + tests
+        todo = tuning + RUNOFF_SEEDS * tuned + left + tests
         each = median(
             float(trial.attributes["seconds"]) for trial in self.search.trials if trial.state == "COMPLETE"
         )
         minutes = todo * each / len(self.planned.settings.slots()) / 60
         few = f"; verdicts take {FEWEST} seeds, so there will be none" if seeds < FEWEST else ""
         self.note(
-            f"{self.search.name}: {len(arms) + tuned} configs on {seeds} fresh seeds: {tuning} runs to tune "
-            f"the baselines' learning rates, {left} runs to do of {runs}, then {tests} at most for the test "
-            f"set; {todo * spec.train_size * spec.epochs:,} training images, about {minutes:.1f} min{few}"
+            f"{self.search.name}: {len(arms) + tuned} configs on {seeds} fresh seeds: "
+            f"{runs_to_tune(tuning, tuned)} to tune the baselines' learning rates, {left} runs to do of "
+            f"{runs}, then {tests} at most for the test set; about {todo * spec.train_size * spec.epochs:,} "
+            f"training images, about {minutes:.1f} min{few}"
         )
 
 

@@ -11,6 +11,7 @@ Metric = Literal["val_loss", "val_error"]
 
 ACTIVATION_SEEDS = 3  # times as many: differences between activations spread twice as much as other ones
 STEPS = (-3, -2, -1, 0, 1, 2)  # doublings of the winner's learning rate: most arms want less than it
+RUNOFF_SEEDS = 3  # on which an arm's own best rate meets the rate that is best for all arms together
 SLOPES = (0.001, 0.1, 0.2, 1 / 3)  # of leaky ReLU, beside the usual one
 
 
@@ -99,5 +100,8 @@ def arms_around(question: str, spec: ResolvedSpec) -> int:
 
 
 def runs_to_answer(question: str, spec: ResolvedSpec, seeds: int) -> int:
-    """How many runs answer a question around a winner: those that tune its arms, and those on the seeds."""
-    return arms_around(question, spec) * (len(STEPS) + seeds_for(question, seeds))
+    """About how many runs answer a question around a winner: to tune its arms, and those on the seeds.
+
+    Every other arm is counted as one whose best rate is not the others', which takes a runoff of two rates.
+    """
+    return arms_around(question, spec) * (len(STEPS) + RUNOFF_SEEDS + seeds_for(question, seeds))

@@ -12,15 +12,16 @@ APART = Z * sqrt(2) * OF_LOG_LOSS  # of the logarithms of two losses that seeds 
 def tuned_losses(config: TrialConfig, tuning: StudyRecord | None) -> dict[float, float]:
     """The loss of each learning rate that was tried with a config, from the lowest rate up.
 
-    Each was run once, all on the same seed. A run that diverged has the loss at which it ended.
+    That of the first run of each, on the same seed for all; some rates ran on further seeds later. A run that
+    diverged has the loss at which it ended.
     """
-    found = {}
+    found: dict[float, float] = {}
     for trial in tuning.trials if tuning else []:
         if trial.config is None or trial.value is None or trial.state not in ("COMPLETE", "PRUNED"):
             continue
         same = {"lr", "init_seed", "order_seed", "val_size"}
         if trial.config.model_dump(exclude=same) == config.model_dump(exclude=same):
-            found[trial.config.lr] = trial.value
+            found.setdefault(trial.config.lr, trial.value)
     return dict(sorted(found.items()))
 
 

@@ -1,20 +1,20 @@
-"""The learning rate of each side, tuned on one seed and the search's own validation images; NAME/tune."""
+"""The learning rate of each side, tuned on the search's own validation images; NAME/tune."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
-from statistics import fmean
+from statistics import fmean, median
 
 from slopesearch.config import ResolvedSpec, TrialConfig
 from slopesearch.evidence.answers import LEAST_LOSS
 from slopesearch.evidence.arms import paired
-from slopesearch.evidence.families import Metric, Side
+from slopesearch.evidence.families import RUNOFF_SEEDS, Metric, Side
 from slopesearch.evidence.planned import Plan, Planned, finished
 from slopesearch.search.records import TUNE, TrialRecord
 from slopesearch.training.data import DATASETS
 from slopesearch.wording import counted
 
-WIDENINGS = 2  # of the learning rates to try, as many again beyond the edge where the best of them lies
+WIDENINGS, WIDER = 3, 2  # how often rates are added beyond the edge where the best of them lies, and how many
 LEARNED_DIGITS = 3  # of a learned mean, as the fixed slope that it is compared with
 
 
@@ -44,6 +44,24 @@ def tuning_spec(spec: ResolvedSpec) -> ResolvedSpec:
     return spec.model_copy(update={"val_size": size, "objective": "val_loss"})
 
 
+def runs_to_tune(least: int, sides: int) -> str:
+    """So many runs of a sweep, in words, with those of a runoff for each side at most."""
+    return f"{least} to {least + 2 * RUNOFF_SEEDS * sides} runs" if sides else f"{least} runs"
+
+
+@dataclass(frozen=True)
+class _Swept:
+    """A side, the rates that were tried once each, and how bad each was."""
+
+    side: Side
+    rates: tuple[float, ...]
+    measured: tuple[float, ...]
+
+    @property
+    def best(self) -> float:
+        return best_rate(self.rates, self.measured)
+
+
 def tune(
     sides: Sequence[Side], planned: Planned, metric: Metric, title: str, stored_only: bool = False
 ) -> list[Tuned] | None:
@@ -51,52 +69,97 @@ def tune(
 
     Or where runs are missing and those that are stored shall do.
 
-    Each tries the same number of rates, on the same seed. A best rate at the edge widens them by as many
-    again, WIDENINGS times at most. `title` says what for, on a display.
+    Each tries the same number of rates, on the same seed. A best rate at the edge adds WIDER rates beyond it,
+    WIDENINGS times at most. One run a rate picks a lucky one easily, and then the arms would differ in their
+    rates more than in what is asked: so a side whose best rate is not the one that is best for the sides
+    together runs both on RUNOFF_SEEDS fresh seeds, and keeps its own where that is better on their mean.
+    `title` says what for, on a display.
     """
-    first = _tune([side for side in sides if side.mean_of is None], planned, metric, title, stored_only)
+    tuner = _Tuner(planned, metric, title, stored_only)
+    swept = tuner.sweep([side for side in sides if side.mean_of is None])
+    if swept is None:
+        return None
+    shared = shared_rate([(one.rates, one.measured) for one in swept])
+    first = tuner.run_off(swept, shared)
     if first is None:
         return None
     done = {tuned.side.name: tuned for tuned in first}
     rest = [_with_learned_slope(side, done[side.mean_of], planned) for side in sides if side.mean_of]
-    second = _tune(rest, planned, metric, title, stored_only)
+    later = tuner.sweep(rest)
+    second = None if later is None else tuner.run_off(later, shared)
     if second is None:
         return None
     done |= {tuned.side.name: tuned for tuned in second}
     return [done[side.name] for side in sides]
 
 
-def plan_of(side: Side, rates: Sequence[float], planned: Planned) -> list[TrialConfig]:
-    """The runs that tune a side over some rates; none where it has one rate alone."""
+def plan_of(side: Side, rates: Sequence[float], planned: Planned, seed: int = 0) -> list[TrialConfig]:
+    """The runs that tune a side over some rates, on one seed; none where it has one rate alone."""
     size = tuning_size(side.config.dataset, planned.spec.val_size)
-    config = paired(side.config, planned.spec.seed, 0, "tune").model_copy(update={"val_size": size})
+    config = paired(side.config, planned.spec.seed, seed, "tune").model_copy(update={"val_size": size})
     return [config.model_copy(update={"lr": rate}) for rate in rates if len(side.rates) > 1]
 
 
-def _tune(
-    sides: Sequence[Side], planned: Planned, metric: Metric, title: str, stored_only: bool
-) -> list[Tuned] | None:
-    rates = {side.name: side.rates for side in sides}
-    while True:
-        plans = {side.name: plan_of(side, rates[side.name], planned) for side in sides}
-        plan = _named(title, plans)
-        there = len(finished(planned.record(TUNE), list(plan.runs))) == len(plan.runs)
-        if not there and (stored_only or not planned.run(TUNE, plan)):
+@dataclass(frozen=True)
+class _Tuner:
+    """Makes the runs of `tune`, or finds them stored; its methods return None where one is missing."""
+
+    planned: Planned
+    metric: Metric
+    title: str
+    stored_only: bool
+
+    def sweep(self, sides: Sequence[Side]) -> list[_Swept] | None:
+        """Each rate of each side once, and further ones where the best lies at the edge."""
+        rates = {side.name: side.rates for side in sides}
+        while True:
+            plans = {side.name: plan_of(side, rates[side.name], self.planned) for side in sides}
+            if not self._make(_named(self.title, plans)):
+                return None
+            swept = [
+                _Swept(side, rates[side.name], tuple(self._measured(plans[side.name]))) for side in sides
+            ]
+            more = {
+                one.side.name: widened(one.rates, one.best, len(one.side.rates))
+                for one in swept
+                if len(one.rates) > 1
+            }
+            wider = {name: found for name, found in more.items() if found is not None}
+            if not wider:
+                return swept
+            rates |= wider
+
+    def run_off(self, swept: Sequence[_Swept], shared: float | None) -> list[Tuned] | None:
+        """Each side with the better of its own best rate and the shared one, if it tried that."""
+        plans = {
+            (one.side.name, rate): [
+                config
+                for seed in range(1, RUNOFF_SEEDS + 1)
+                for config in plan_of(one.side, [rate], self.planned, seed)
+            ]
+            for one in swept
+            if shared in one.rates and one.best != shared
+            for rate in (one.best, shared)
+            if rate is not None
+        }
+        if not self._make(_runoff(self.title, plans)):
             return None
-        record = planned.record(TUNE)
-        tuned, wider = [], {}
-        for side in sides:
-            runs = finished(record, plans[side.name])
-            best = best_rate(rates[side.name], [_badness(run, metric) for run in runs])
-            more = widened(rates[side.name], best, len(side.rates))
-            if more is not None:
-                wider[side.name] = more
-            at_edge = len(side.rates) > 1 and best in (rates[side.name][0], rates[side.name][-1])
-            chosen = side.model_copy(update={"config": side.config.model_copy(update={"lr": best})})
-            tuned.append(Tuned(chosen, rates[side.name], at_edge))
-        if not wider:
-            return tuned
-        rates |= wider
+        means = {key: fmean(self._measured(plan)) for key, plan in plans.items()}
+        tuned = []
+        for one in swept:
+            rivals = {rate: mean for (name, rate), mean in means.items() if name == one.side.name}
+            rate = min(rivals, key=lambda rate: (rivals[rate], rate != shared), default=one.best)
+            config = one.side.config.model_copy(update={"lr": rate})
+            at_edge = len(one.rates) > 1 and rate in (one.rates[0], one.rates[-1])
+            tuned.append(Tuned(one.side.model_copy(update={"config": config}), one.rates, at_edge))
+        return tuned
+
+    def _make(self, plan: Plan) -> bool:
+        there = len(finished(self.planned.record(TUNE), list(plan.runs))) == len(plan.runs)
+        return there or (not self.stored_only and self.planned.run(TUNE, plan))
+
+    def _measured(self, plan: Sequence[TrialConfig]) -> list[float]:
+        return [_badness(run, self.metric) for run in finished(self.planned.record(TUNE), plan)]
 
 
 def _named(title: str, plans: Mapping[str, Sequence[TrialConfig]]) -> Plan:
@@ -111,17 +174,41 @@ def _named(title: str, plans: Mapping[str, Sequence[TrialConfig]]) -> Plan:
     return Plan(f"{title}, learning rates", f"{counted(len(sizes), 'arm')} x {rates} rates", runs)
 
 
-def widened(rates: tuple[float, ...], best: float, first: int) -> tuple[float, ...] | None:
-    """More rates, `first` of them beyond the edge where the best one lies; None where there is no need.
+def _runoff(title: str, plans: Mapping[tuple[str, float], Sequence[TrialConfig]]) -> Plan:
+    """The runs of each arm's two rates, all of a seed together, with the words for them."""
+    runs = {
+        plan[seed]: (name, f"lr {rate:.2g}, seed {seed + 1} of {RUNOFF_SEEDS}")
+        for seed in range(RUNOFF_SEEDS)
+        for (name, rate), plan in plans.items()
+    }
+    shape = f"{counted(len(plans) // 2, 'arm')} x 2 rates x {RUNOFF_SEEDS} seeds"
+    return Plan(f"{title}, learning rates that differ", shape, runs)
 
-    Or where they have been widened WIDENINGS times. They are evenly spaced in their logarithm.
+
+def widened(rates: tuple[float, ...], best: float, first: int) -> tuple[float, ...] | None:
+    """More rates, beyond the edge where the best one lies; None where it lies within, or they are enough.
+
+    `first` is how many there were at first. The rates are evenly spaced in their logarithm.
     """
-    if first == 1 or best not in (rates[0], rates[-1]) or len(rates) >= first * (1 + WIDENINGS):
+    if best not in (rates[0], rates[-1]) or len(rates) >= first + WIDENINGS * WIDER:
         return None
     step = rates[1] / rates[0]
     if best == rates[0]:
-        return (*(best / step**i for i in range(first, 0, -1)), *rates)
-    return (*rates, *(best * step**i for i in range(1, first + 1)))
+        return (*(best / step**i for i in range(WIDER, 0, -1)), *rates)
+    return (*rates, *(best * step**i for i in range(1, WIDER + 1)))
+
+
+def shared_rate(swept: Sequence[tuple[Sequence[float], Sequence[float]]]) -> float | None:
+    """The rate that is best for several sides together, by the median of how bad each found it.
+
+    Each comes with its rates and its measurements; None where fewer than two share a rate. It rests on as
+    many runs as there are sides, and so is far less a matter of luck than the best rate of one.
+    """
+    tried = [dict(zip(rates, measured, strict=True)) for rates, measured in swept if len(rates) > 1]
+    if len(tried) < 2:
+        return None
+    rates = sorted(set.intersection(*map(set, tried)))
+    return best_rate(rates, [median(one[rate] for one in tried) for rate in rates]) if rates else None
 
 
 def best_rate(rates: Sequence[float], measured: Sequence[float]) -> float:

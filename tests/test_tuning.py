@@ -1,0 +1,158 @@
+"""The learning rates of arms: swept once each, widened at an edge, and run off where arms differ."""
+
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from math import log
+from pathlib import Path
+
+import pytest
+
+from slopesearch.config import Report, TrialConfig
+from slopesearch.evidence.families import RUNOFF_SEEDS, Side
+from slopesearch.evidence.planned import Plan, Planned
+from slopesearch.evidence.questions import rates_around
+from slopesearch.evidence.tuning import Tuned, best_rate, shared_rate, tune, tuning_spec, widened
+from slopesearch.search.launchers import LAUNCHERS
+from slopesearch.search.settings import Settings
+from slopesearch.search.space import resolve
+from slopesearch.search.store import Store
+from slopesearch.seeds import derive
+from tests.conftest import make_config
+from tests.harness import FOLDER, FakeLauncher, spec
+
+BEST = 0.01  # the rate that every arm but one wants
+RATES = rates_around(BEST)
+FIRST_SEED = derive(0, "tune", 0, "init")
+
+
+class Valleys(FakeLauncher):
+    """The log of the loss is a parabola over the log of the rate, around BEST; around 4 BEST with no norm.
+
+    On the first seed the arm whose slope is 0.1 is lucky at the highest rates.
+    """
+
+    def report(self, config: TrialConfig, step: int) -> Report:
+        best = 4 * BEST if config.norm == "none" else BEST
+        loss = 0.1 * 2.0 ** (0.1 * log(config.lr / best, 2) ** 2)
+        if config.negative_slope == 0.1 and config.init_seed == FIRST_SEED and config.lr > 1.5 * BEST:
+            loss /= 4
+        return Report(step=step, train_loss=1.0, val_loss=loss, val_accuracy=0.9)
+
+
+@pytest.fixture(autouse=True)
+def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LAUNCHERS, "fake", Valleys)
+
+
+def side(slope: float, norm: str = "before") -> Side:
+    config = make_config(negative_slope=slope, norm=norm, lr=BEST, split_seed=0)
+    return Side(name=f"{norm} {slope}", config=config, rates=RATES)
+
+
+class Tuner:
+    """Calls of `tune` on a file, with the plans that were run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.plans = path, list[Plan]()
+
+    def __call__(self, *sides: Side, stored_only: bool = False) -> list[Tuned] | None:
+        self.plans.clear()
+
+        def display(plan: Plan) -> "nullcontext[Callable[[object], None]]":
+            self.plans.append(plan)
+            return nullcontext(lambda event: None)
+
+        store, settings = Store(f"sqlite:///{self.path}"), Settings(FOLDER, "cpu", 2, launcher="fake")
+        asked = tuning_spec(resolve(spec(space={"norm": ["none", "before"]}), "float32"))
+        planned = Planned("x", asked, store, settings, "the images", display)
+        return tune(sides, planned, "val_loss", "compare slope", stored_only)
+
+
+@pytest.fixture
+def tuner(tmp_path: Path) -> Tuner:
+    return Tuner(tmp_path / "x.db")
+
+
+def test_a_rate_that_was_lucky_once_loses_to_the_one_that_is_best_for_all(tuner: Tuner) -> None:
+    tuned = tuner(side(0.01), side(0.1), side(0.2))
+    assert tuned is not None
+    assert [one.side.config.lr for one in tuned] == [BEST] * 3
+    assert not any(one.at_edge for one in tuned)
+    *sweeps, runoff = tuner.plans
+    assert len(sweeps[0].runs) == 18
+    assert (runoff.title, runoff.shape) == (
+        "compare slope, learning rates that differ",
+        f"1 arm x 2 rates x {RUNOFF_SEEDS} seeds",
+    )
+    assert {name for name, _ in runoff.runs.values()} == {"before 0.1"}
+    pairs = [(config.lr, config.init_seed) for config in runoff.runs]
+    swept = {config.init_seed for config in sweeps[0].runs}
+    lucky = max(config.lr for config in runoff.runs)
+    assert lucky > 2 * BEST
+    assert set(pairs) == {
+        (rate, derive(0, "tune", seed, "init"))
+        for rate in (BEST, lucky)
+        for seed in range(1, RUNOFF_SEEDS + 1)
+    }
+    assert not swept & {seed for _, seed in pairs}
+    assert [called.split(", ")[1] for _, called in runoff.runs.values()] == [
+        f"seed {seed} of {RUNOFF_SEEDS}" for seed in (1, 1, 2, 2, 3, 3)
+    ]
+
+
+def test_an_arm_that_wants_another_rate_keeps_it(tuner: Tuner) -> None:
+    tuned = tuner(side(0.01), side(0.2), side(0.01, "none"))
+    assert tuned is not None
+    assert [one.side.config.lr for one in tuned] == [BEST, BEST, 4 * BEST]
+    assert len(tuner.plans[-1].runs) == 2 * RUNOFF_SEEDS
+
+
+def test_arms_that_agree_and_arms_with_one_rate_are_not_run_off(tuner: Tuner) -> None:
+    given = side(0.2).model_copy(update={"rates": (0.3,)})
+    tuned = tuner(side(0.01), side(0.3), given)
+    assert tuned is not None
+    assert [one.side.config.lr for one in tuned] == [BEST, BEST, 0.3]
+    assert [plan.title for plan in tuner.plans] == ["compare slope, learning rates"]
+
+
+def test_what_is_stored_is_found_again_and_what_is_missing_is_said(tuner: Tuner) -> None:
+    sides = side(0.01), side(0.1), side(0.2)
+    first = tuner(*sides)
+    assert (tuner(*sides), tuner.plans) == (first, [])
+    assert tuner(*sides, stored_only=True) == first
+    shutil.move(tuner.path, tuner.path.with_name("y.db"))
+    assert tuner(*sides, stored_only=True) is None
+    assert tuner.plans == []
+
+
+def test_the_shared_rate_is_the_one_that_most_arms_do_well_at() -> None:
+    rates = (1.0, 2.0, 4.0, 8.0)
+    assert shared_rate([(rates, (4, 1, 2, 4)), (rates, (4, 1, 2, 5)), (rates, (9, 9, 9, 0))]) == 2.0
+    wider = (*rates, 16.0, 32.0)
+    assert shared_rate([(rates, (4, 3, 2, 1)), (wider, (4, 3, 2, 1, 0, 0))]) == 8.0
+    assert shared_rate([(rates, (4, 3, 2, 1))]) is None
+    assert shared_rate([(rates, (4, 3, 2, 1)), ((1.0,), ())]) is None
+    assert shared_rate([((1.0, 2.0), (1, 2)), ((3.0, 4.0), (1, 2))]) is None
+
+
+def test_the_best_rate_is_best_with_its_neighbours() -> None:
+    rates = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+    assert best_rate(rates, [9, 2, 1, 2, 9, 0]) == 4.0  # the last was lucky, or on the way down
+    assert best_rate(rates, [1, 2, 3, 4, 5, 6]) == 1.0
+    assert best_rate(rates, [6, 5, 4, 3, 2, 1]) == 32.0
+    assert best_rate((3.0,), []) == 3.0
+
+
+def test_rates_are_widened_by_two_where_the_best_lies_at_the_edge_three_times_at_most() -> None:
+    rates = (1.0, 2.0, 4.0)
+    assert widened(rates, 2.0, 3) is None
+    once = widened(rates, 4.0, 3)
+    assert once == (1.0, 2.0, 4.0, 8.0, 16.0)
+    assert widened(rates, 1.0, 3) == (0.25, 0.5, 1.0, 2.0, 4.0)
+    assert widened(once, 4.0, 3) is None
+    twice = widened(once, 1.0, 3)
+    assert twice == (0.25, 0.5, *once)
+    thrice = widened(twice, 16.0, 3)
+    assert thrice == (*twice, 32.0, 64.0)
+    assert widened(thrice, 64.0, 3) is None  # flagged
