@@ -102,7 +102,7 @@ def test_what_is_not_settled_says_so_and_what_would_settle_it() -> None:
 def test_nothing_settled_is_no_answer_and_a_better_arm_is_one() -> None:
     open_one = answer_of(side_of("default", 1, 0.1, 0), side_of("lsuv", 1.02, 0.1, 1), question="init")
     told = card("Which init?", Verdicts(comparison=compared(open_one)))
-    assert (told.answer, told.chip, told.state) == ("Not settled: default or lsuv", "not settled", "open")
+    assert (told.answer, told.chip, told.state) == ("default or lsuv", "not settled", "open")
     better = answer_of(side_of("default", 1, 0.01, 0), side_of("lsuv", 0.8, 0.01, 1), question="init")
     told = card("Which init?", Verdicts(comparison=compared(better)))
     assert (told.answer, told.chip) == ("lsuv rather than default", "settled")

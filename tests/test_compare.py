@@ -464,9 +464,15 @@ def test_the_whole_way_on_the_command_line(
     assert done.code == 0, done.err
     shown = done.out[done.out.index("\nnorm: where does BatchNorm go") :]
     assert max(map(len, shown.splitlines())) <= 80
-    assert len(shown.splitlines()) <= 30
+    assert len(shown.splitlines()) <= 32
+    to_settle = [line.split(maxsplit=2) for line in shown.splitlines() if line.startswith("  to settle")]
+    seeds = [int(number) for number in re.findall(r"--seeds (\d+)\.", " ".join(shown.split()))]
+    assert bool(to_settle) == bool(seeds)
+    for *_, typed in to_settle:
+        assert typed.startswith("python -m slopesearch compare digits-mlp --only norm --seeds ")
+        assert 6 < int(typed.split()[-1]) <= min(seeds)
     for words in (
-        "6 paired seeds, look 1 at 0.025",
+        "6 paired seeds; p counts below 0.025 (look 1)",
         "difference, %",
         " instead of ",
     ):

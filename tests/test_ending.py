@@ -55,7 +55,7 @@ def test_the_ending_fits_on_a_screen_with_the_best_on_it(
     assert len(lines) < SCREEN
     text = "\n".join(lines)
     assert "best: trial 2, val_accuracy 0.9876" in text
-    assert "  77 more trials, all on the same init seed and batch order, cannot be told" in text
+    assert "  77 more trials cannot be told from it by one run each; all ran on the same" in text
     assert "More trials: the same command with --trials 400." in text
     assert "doubts more: python -m slopesearch show s" in text
 
@@ -144,9 +144,16 @@ def test_only_trials_that_cannot_be_told_from_the_best_stand_below_it(tmp_path: 
     values = (0.99, 0.985, 0.5, 0.4)
     study = study_with(*(record(n, "COMPLETE", value, lr=0.01 + n / 1000) for n, value in enumerate(values)))
     lines = lines_of(study, tmp_path)
-    assert any("1 more trial, all on" in line for line in lines)
+    assert any("1 more trial cannot be told" in line for line in lines)
     told = [line.split()[0] for line in lines if line.startswith("    ")]
     assert [word for word in told if word.isdigit()] == ["1"]
+
+
+def test_a_best_that_stands_apart_is_said_to(tmp_path: Path) -> None:
+    study = study_with(record(0, "COMPLETE", 0.99, lr=0.01), record(1, "COMPLETE", 0.5, lr=0.02))
+    text = " ".join(" ".join(lines_of(study, tmp_path)).split())
+    assert "No other trial comes so near that one run each could not tell them apart; all ran on" in text
+    assert "more trial" not in text
 
 
 def test_a_verdict_that_cannot_be_read_does_not_stop_the_ending(

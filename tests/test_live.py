@@ -170,7 +170,8 @@ def test_on_a_terminal_the_awaited_stands_in_place_of_the_bar() -> None:
         running = picture_of(display).splitlines()
     assert waiting[0][2:] == "starting 2 workers; the first result comes about 2 s after that"
     assert (waiting[1][:8], waiting[1][18:21]) == ("cpu     ", "#2 ")  # no bar of the study, no facts
-    assert len(waiting) == 3
+    assert len(waiting) == 4
+    assert waiting[-1] == running[-1] == ""  # where the terminal writes ^C: behind a full line it would wrap
     assert running[0].endswith(" 2/10")
     assert "starting 2" not in "".join(running)
     assert len(picture_of(display).splitlines()) == 1  # when it is over
@@ -308,7 +309,7 @@ def test_a_pack_of_planned_runs_is_named_by_its_seeds_and_arms() -> None:
         display(Began(StudyRecord("digits-cnn/confirm", SPEC, []), ["cuda:0"], 6, "x.db"))
         for number, config in enumerate(configs[:2]):
             display(Started(0, number, config))
-        line = picture_of(display).splitlines()[-1]
+        line = picture_of(display).splitlines()[-2]
     assert line[18:].strip() == "2 together, seed 1 of 3: top 1, best relu"
 
 

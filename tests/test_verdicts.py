@@ -15,7 +15,7 @@ from slopesearch.evidence.answers import Answer, SideRuns, answer, answers_of, r
 from slopesearch.evidence.families import Family, Side
 from slopesearch.evidence.literature import literature
 from slopesearch.report.forest import INK, forest, section
-from slopesearch.report.verdicts import contrast_rows, heading, run_rows, sentences, table
+from slopesearch.report.verdicts import contrast_rows, heading, run_rows, seeds_that_settle, sentences, table
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.wording import RequestError
 from tests.conftest import make_config
@@ -64,7 +64,7 @@ def test_a_verdict_between_rates_that_are_far_apart_says_so() -> None:
     arms = [side_of("worse", 1.2, 0.01, 1, lr=0.03), side_of("near", 1.2, 0.01, 2, lr=0.015)]
     found = answer_of(side_of("base", 1, 0.01, 0), *arms, side_of("same", 1, 0.01, 3, lr=0.03))
     assert [line for line in sentences(found) if "learning rates" in line] == [
-        "Tuned by one run each, the learning rates are 4 times apart or more in worse and base: part of the "
+        "The learning rates, which few runs tuned, are 4 times apart or more in worse and base: part of the "
         "difference may be theirs."
     ]
 
@@ -92,8 +92,16 @@ def test_a_person_would_write_it_so(told: Answer) -> None:
     assert more == f"{further} more seeds would settle edgy: --seeds {10 + further}."
     assert correlation.startswith("Paired correlation of the log losses: ")
     assert heading(told).splitlines()[1] == (
-        "10 paired seeds, look 1 at 0.025; judged by the loss, smallest effect 3 %"
+        "10 paired seeds; p counts below 0.025 (look 1); judged by the loss, from 3 % on"
     )
+
+
+def test_the_next_seeds_are_those_that_settle_the_easiest_contrast(told: Answer) -> None:
+    further = told.contrasts[2].val_loss.further
+    assert further
+    assert seeds_that_settle(told) == 10 + further
+    settled = answer_of(side_of("base", 1, 0.01, 0), side_of("worse", 1.2, 0.01, 1))
+    assert seeds_that_settle(settled) is None
 
 
 def test_the_activation_takes_three_times_the_seeds_that_are_typed() -> None:
@@ -114,7 +122,7 @@ def test_the_same_runs_are_said_to_be_the_same_and_few_seeds_give_no_verdict() -
 
 def test_the_error_may_be_the_metric() -> None:
     found = answer_of(side_of("base", 1, 0.01, 0), side_of("worse", 1.5, 0.01, 1), metric="val_error")
-    assert "judged by the error, smallest effect 0.1 points" in heading(found)
+    assert "judged by the error, from 0.1 points on" in heading(found)
     assert table(found)[0][2] == "1.00"  # per cent
     assert table(found)[1][-1] == found.contrasts[0].val_error.verdict == "WORSE"
 

@@ -3,7 +3,7 @@
 import shlex
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,10 +15,14 @@ from slopesearch.cli.shipped import shipped, study_file
 from slopesearch.cli.tables import say
 from slopesearch.evidence.answers import Answer
 from slopesearch.evidence.health import COMMAND
+from slopesearch.report.verdicts import seeds_that_settle
 from slopesearch.search.records import COMPARE
 from slopesearch.search.store import Store
 from slopesearch.search.urls import DEFAULT_URL
 from slopesearch.wording import RequestError
+
+if TYPE_CHECKING:  # it loads torch
+    from slopesearch.evidence.compare import Compared
 
 
 def _search(store: Store, asked: str | None) -> str:
@@ -34,11 +38,22 @@ def _search(store: Store, asked: str | None) -> str:
         ) from None
 
 
-def _next_commands(store: Store, compared: str, asked: Path | str | None) -> list[str]:
-    """What a person would type after a comparison; a page is of a search."""
-    search = shlex.quote(compared.removesuffix(COMPARE))
-    page = [f"as one page  {COMMAND} report {search}{store.option}"] if isinstance(asked, str) else []
-    return [*page, f"look again   {COMMAND} show {shlex.quote(compared)}{store.option}"]
+def _next_commands(
+    store: Store, found: "Compared", asked: str, search: str | None, name: str | None
+) -> list[str]:
+    """What a person would type after a comparison of what was `asked`, which has a page if it is a search."""
+    told, where = [], store.option
+    settled = [(seeds, one.family.question) for one in found.answers if (seeds := seeds_that_settle(one))]
+    if settled:
+        seeds, question = min(settled)
+        only = f" --only {question}" if search else ""
+        named = f" --name {shlex.quote(name)}" if name else ""
+        told.append(
+            f"to settle    {COMMAND} compare {shlex.quote(asked)}{only} --seeds {seeds}{named}{where}"
+        )
+    if search and name in (None, search):
+        told.append(f"as one page  {COMMAND} report {shlex.quote(search)}{where}")
+    return [*told, f"look again   {COMMAND} show {shlex.quote(found.name)}{where}"]
 
 
 def compare_arms(
@@ -110,7 +125,9 @@ def compare_arms(
         print(answers_json(found.answers))
     elif found.answers:
         closing(console, found.answers)
-        say(console, "\n  ".join(["\nNext:", *_next_commands(store, found.name, wanted)]))
+        search = wanted if isinstance(wanted, str) else None
+        commands = _next_commands(store, found, asked or search or "", search, name)
+        say(console, "\n  ".join(["\nNext:", *commands]))
     if found.interrupted:
         say(progress, "the comparison is not done; the same command goes on with it")
         raise typer.Exit(130)

@@ -172,10 +172,12 @@ class LiveDisplay:
         heading: list[RenderableType] = [_line(self._counts.heading())] if self._counts.heading() else []
         if self._is_over:
             return Group(*(heading or [self._total]))
+        # A terminal writes "^C" where the picture ends: behind a full line it would wrap, one line too low.
+        last = Text()
         if self._awaited is not None:
-            return Group(*heading, self._awaited, self._workers)
+            return Group(*heading, self._awaited, self._workers, last)
         below = [", ".join(self._counts.facts()), *self._counts.lines()]
-        return Group(*heading, self._total, *map(_line, below), self._workers)
+        return Group(*heading, self._total, *map(_line, below), self._workers, last)
 
 
 def _line(text: str) -> Text:

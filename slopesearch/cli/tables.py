@@ -138,10 +138,7 @@ def counts_sentence(study: StudyRecord) -> str:
 def found_sentences(
     study: StudyRecord, confirmed: Sequence[ConfirmedArm], belief: Believed | None
 ) -> list[tuple[int, str]]:
-    """What a search has found, or what was confirmed of it: sentences, each with its depth below the first.
-
-    The last leads over to the runners-up, where there are any.
-    """
+    """What a search has found, or what was confirmed of it: sentences, with the depth of their indent."""
     ranked = study.ranked()
     if not ranked or ranked[0].config is None or ranked[0].value is None:
         return [(0, "no trial has run to its end yet")]
@@ -156,9 +153,13 @@ def found_sentences(
     if belief is not None:
         told.append((1, sentences(belief)[0]))
         image = f"; one of the {spec.val_size:,} validation images is {1 / (spec.val_size or 1):.4f}"
-        rivals = f"{counted(belief.tied, 'more trial')}, all on the same init seed and batch order, cannot be"
-        tied = f"{rivals} told from it by one run each{image if spec.maximize else ''}"
-        told.append((1, tied + (". The next:" if belief.tied else ".")))
+        rivals = (
+            f"{counted(belief.tied, 'more trial')} cannot be told from it by one run each"
+            if belief.tied
+            else "No other trial comes so near that one run each could not tell them apart"
+        )
+        seeds = "all ran on the same init seed and batch order"
+        told.append((1, f"{rivals}; {seeds}{image if spec.maximize else ''}."))
     return told
 
 

@@ -152,9 +152,8 @@ def _told(answer: Answer, contrasts: Sequence[Contrast], base: str) -> tuple[str
     if better:
         said = f"{_place(short(answer, better[0].one))} rather than {own}"
     elif len(still) == len(contrasts):
-        said = (
-            "Not settled" if len(still) > MOST_LISTED else f"Not settled: {own} or {_either(answer, still)}"
-        )
+        others = f"any of {len(still)} others" if len(still) > MOST_LISTED else _either(answer, still)
+        said = f"{_place(own)} or {others}"
     elif still:
         said = f"{_place(own)}; {_either(answer, still)} not settled"
     else:

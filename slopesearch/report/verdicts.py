@@ -35,12 +35,12 @@ def heading(answer: Answer) -> str:
     """The question, and by which rule it is answered, in two lines."""
     family = answer.family
     smallest = f"{100 * (family.smallest_loss - 1):.3g} %"
-    judged = f"the loss, smallest effect {smallest}"
+    judged = f"the loss, from {smallest} on"
     if family.metric == "val_error":
-        judged = f"the error, smallest effect {family.smallest_error:g} points"
+        judged = f"the error, from {family.smallest_error:g} points on"
     return (
-        f"{family.question}: {family.asks}\n{answer.seeds} paired seeds, look {answer.look} at "
-        f"{level_of(answer.look):g}; judged by {judged}"
+        f"{family.question}: {family.asks}\n{answer.seeds} paired seeds; p counts below "
+        f"{level_of(answer.look):g} (look {answer.look}); judged by {judged}"
     )
 
 
@@ -102,7 +102,7 @@ def sentences(answer: Answer) -> list[str]:
         )
     if far := [f"{label(answer, row.one)} and {label(answer, row.other)}" for row in far_rates(answer)]:
         told.append(
-            f"Tuned by one run each, the learning rates are 4 times apart or more in {', '.join(far)}: part "
+            f"The learning rates, which few runs tuned, are 4 times apart or more in {', '.join(far)}: part "
             "of the difference may be theirs."
         )
     for side in answer.sides:
@@ -122,7 +122,7 @@ def sentences(answer: Answer) -> list[str]:
 def far_rates(answer: Answer) -> list[Contrast]:
     """Settled contrasts whose arms were tuned to learning rates 4 times apart or more.
 
-    Each rate was tried by one run, whose luck may reach so far and then be a part of the difference.
+    Few runs chose them, whose luck may reach so far and then be a part of the difference.
     """
 
     def is_far(row: Contrast) -> bool:
@@ -176,15 +176,7 @@ def _verdict(found: Judgement, within: str) -> str:
 
 def _open(answer: Answer) -> list[str]:
     """How many more seeds would settle what the metric leaves open."""
-    one_baseline = len({row.other for row in answer.contrasts}) == 1
-    still: dict[str, int | None] = {}
-    for row in answer.contrasts:
-        against = "" if one_baseline else f" against {label(answer, row.other)}"
-        judged = row.by(answer.family.metric)
-        if judged.verdict == "NOT SETTLED":
-            still[label(answer, row.one) + against] = judged.further
-    within = {name: further for name, further in still.items() if further is not None}
-    beyond = [name for name in still if name not in within]
+    within, beyond = _still(answer)
     told = [f"More than {MOST_SEEDS:,} seeds would settle {', '.join(beyond)}."] if beyond else []
     if within:
         (first, further), *others = sorted(within.items(), key=lambda pair: pair[1])
@@ -192,6 +184,28 @@ def _open(answer: Answer) -> list[str]:
         typed = asked_for(answer, answer.seeds + max(within.values()))
         told.append(f"{further:,} more seeds would settle {first}{more}: --seeds {typed}.")
     return told
+
+
+def _still(answer: Answer) -> tuple[dict[str, int], list[str]]:
+    """The contrasts that are not settled: how many more seeds would, and those that take too many."""
+    one_baseline = len({row.other for row in answer.contrasts}) == 1
+    within, beyond = dict[str, int](), list[str]()
+    for row in answer.contrasts:
+        name = label(answer, row.one) + ("" if one_baseline else f" against {label(answer, row.other)}")
+        judged = row.by(answer.family.metric)
+        if judged.verdict != "NOT SETTLED":
+            continue
+        if judged.further is None:
+            beyond.append(name)
+        else:
+            within[name] = judged.further
+    return within, beyond
+
+
+def seeds_that_settle(answer: Answer) -> int | None:
+    """What to type behind --seeds to settle the next of what is open; None where nothing that can be is."""
+    within, _ = _still(answer)
+    return asked_for(answer, answer.seeds + min(within.values())) if within else None
 
 
 def asked_for(answer: Answer, seeds: int) -> int:
