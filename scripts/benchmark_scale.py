@@ -95,6 +95,9 @@ class DrawnLauncher:
         self._draw = random.Random(0)
         type(self).busy = 0.0
 
+    def shares(self) -> list[int]:
+        return [0 for _ in self.devices]
+
     def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
         pause = self.seconds * self._draw.lognormvariate(-(SPREAD**2) / 2, SPREAD) / REPORTS
         everyone = list(range(len(configs)))

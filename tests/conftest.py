@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -19,6 +19,9 @@ from slopesearch.training.data import Data, load
 from slopesearch.training.engine import Run, train
 from tests import server
 
+if TYPE_CHECKING:
+    from tests.ray_nodes import Nodes
+
 torch.set_num_threads(1)
 
 
@@ -27,18 +30,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+        if item.get_closest_marker("ray"):  # in one process, which starts the cluster
+            item.add_marker(pytest.mark.xdist_group("ray"))
         if item.get_closest_marker("postgresql") and not server.is_there():
             item.add_marker(pytest.mark.skip(reason="no PostgreSQL server; apt-get install postgresql"))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say how many tests ran on a PostgreSQL server: without one they are skipped."""
-    ran, skipped = (
-        sum("postgresql" in report.keywords for report in terminalreporter.stats.get(outcome, []))
-        for outcome in ("passed", "skipped")
-    )
-    if ran or skipped:
-        terminalreporter.write_line(f"on a PostgreSQL server: {ran} tests passed, {skipped} skipped")
+    """Say how many tests ran on a PostgreSQL server and a Ray cluster: without them they are skipped."""
+    for marker, place in (("postgresql", "a PostgreSQL server"), ("ray", "a Ray cluster")):
+        ran, skipped = (
+            sum(marker in report.keywords for report in terminalreporter.stats.get(outcome, []))
+            for outcome in ("passed", "skipped")
+        )
+        if ran or skipped:
+            terminalreporter.write_line(f"on {place}: {ran} tests passed, {skipped} skipped")
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +91,16 @@ def storages(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage
     running = request.getfixturevalue("postgresql") if request.param == "postgresql" else None
     with closing(Storages(tmp_path, running)) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def nodes() -> "Iterator[Nodes]":
+    """A Ray cluster of two nodes on this machine, for the tests marked ray."""
+    from tests.ray_nodes import Nodes
+
+    started = Nodes()
+    yield started
+    started.close()
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from slopesearch.search.settings import Settings
 from slopesearch.search.space import check
 from slopesearch.search.store import Store
 from slopesearch.seeds import derive
+from slopesearch.training.devices import gpu_shares
 
 FOLDER = Path("unused")
 
@@ -50,6 +51,9 @@ class FakeLauncher:
         self.order: list[int] = []
         self.attempts: dict[TrialConfig, int] = {}
         self.told = 0  # packs that were finished
+
+    def shares(self) -> list[int]:
+        return gpu_shares(self.devices)
 
     def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
         assert slot not in self.packs

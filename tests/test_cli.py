@@ -152,7 +152,7 @@ WRONG = [
         "hang-timeout: a number with s, m or h behind it, like 30m, given",
     ),
     (["optimize", "--devices", "cuda:7"], "there is no device 'cuda:7' here; choose from auto, cpu"),
-    (["optimize", "--launcher", "ray"], "unknown launcher 'ray'; choose from inline, process"),
+    (["optimize", "--launcher", "rocket"], "unknown launcher 'rocket'; choose from inline, process, ray"),
     (["optimize", "--data", "nowhere"], "the data folder 'nowhere' does not exist"),
     (["optimize", "--storage", "sqlite:///nowhere/x.db"], "the storage folder 'nowhere' does not exist"),
     (["optimize", "--storage", "sqlite:///bad.toml"], "'bad.toml' cannot be read as a SQLite file"),

@@ -20,6 +20,7 @@ from slopesearch.training.devices import (
     best_precision,
     checked_torch_pair,
     default_pack,
+    gpu_shares,
     prepare,
     resolve_devices,
     usable_cores,
@@ -205,16 +206,16 @@ def test_packs_are_for_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda name: memory)
 
     def pack(devices: list[str], trials: int) -> int:
-        return default_pack(devices, trials)[0]
+        return default_pack(gpu_shares(devices), trials)[0]
 
-    assert default_pack(["cpu", "cpu"], 200) == (1, "on a CPU packs gain nothing")
+    assert default_pack(gpu_shares(["cpu", "cpu"]), 200) == (1, "on a CPU packs gain nothing")
     assert pack(["cuda:0", "cpu"], 200) == 1
-    assert default_pack(["cuda:0"], 200) == (4, "a search of 200 trials takes 50 rounds")
+    assert default_pack(gpu_shares(["cuda:0"]), 200) == (4, "a search of 200 trials takes 50 rounds")
     assert pack(["cuda:0", "cuda:1"], 200) == 2
     assert pack(["cuda:0"], 10) == 1
-    assert default_pack(["cuda:0"], 10_000) == (16, "larger ones cost the search too much")
+    assert default_pack(gpu_shares(["cuda:0"]), 10_000) == (16, "larger ones cost the search too much")
     memory.total_memory = 2**29 + 2**27  # for two members and a half
-    assert default_pack(["cuda:0"], 200) == (2, "a worker's share of memory is 0.6 GiB")
+    assert default_pack(gpu_shares(["cuda:0"]), 200) == (2, "a worker's share of memory is 0.6 GiB")
 
 
 def test_workers_on_one_card_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,10 +223,10 @@ def test_workers_on_one_card_share_its_memory(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda name: SimpleNamespace(total_memory=cards[name])
     )
-    assert default_pack(["cuda:1"], 10**6)[0] == 16
-    assert default_pack(["cuda:1", "cuda:1"], 10**6)[0] == 8
-    assert default_pack(["cuda:0", "cuda:0", "cuda:1"], 10**6)[0] == 16
-    assert default_pack(["cuda:0", "cuda:1", "cuda:1"], 10**6)[0] == 8
+    assert default_pack(gpu_shares(["cuda:1"]), 10**6)[0] == 16
+    assert default_pack(gpu_shares(["cuda:1", "cuda:1"]), 10**6)[0] == 8
+    assert default_pack(gpu_shares(["cuda:0", "cuda:0", "cuda:1"]), 10**6)[0] == 16
+    assert default_pack(gpu_shares(["cuda:0", "cuda:1", "cuda:1"]), 10**6)[0] == 8
 
 
 @pytest.fixture

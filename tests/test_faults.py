@@ -78,6 +78,33 @@ def test_a_trial_that_fails_on_two_slots_clears_the_first_of_them() -> None:
     assert not faults.retired
 
 
+def test_what_ran_on_a_slot_that_is_lost_runs_again_first_and_is_no_fault_of_anyone() -> None:
+    faults = Faults(slots=3, pack=4)
+    faults.failed(0, [5], GONE)
+    lost = faults.lost(1, [1, 2, 3, 4], "node b has left")
+    assert (lost.note, lost.given_up, lost.stop) == (
+        "node b has left; 4 trials, 1 to 4, run again",
+        None,
+        None,
+    )
+    assert (faults.retired, faults.pack) == ({1}, 4)
+    assert list(faults.take(2)) == [1, 2, 3, 4]
+    assert faults.lost(2, [7], "node c has left").note == "node c has left; trial 7 runs again"
+    assert list(faults.take(0)) == [7]
+    assert list(faults.take(0)) == [5]  # its other slots are gone
+    faults.finished(0)
+    for number in (7, 8):  # a trial that was lost has not failed yet
+        assert faults.failed(0, [number], GONE).given_up is None
+
+
+def test_a_study_stops_when_its_last_slot_is_lost() -> None:
+    faults = Faults(slots=2, pack=1)
+    assert faults.lost(1, [], "node b has left").note == "node b has left"
+    lost = faults.lost(0, [1], "node a has left")
+    assert lost.stop is not None
+    assert lost.stop.startswith("node a has left\nno worker is left: what was finished is stored")
+
+
 @pytest.mark.parametrize(
     ("faulty", "why"),
     [

@@ -1,12 +1,15 @@
-"""Real worker processes against the inline launcher: the same results, and what happens when one dies."""
+"""What every launcher gives, on this machine and on a Ray cluster; and what happens when a worker dies."""
 
 import io
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -17,7 +20,10 @@ from slopesearch.search.launchers import Launcher
 from slopesearch.search.launchers.inline import InlineLauncher
 from slopesearch.search.launchers.process import ProcessLauncher
 from slopesearch.search.messages import Failed, Finished, Reported
-from tests.conftest import make_config
+from slopesearch.training.data import Data
+from slopesearch.training.devices import WORKER_ENVIRONMENT
+from tests.conftest import make_config, run_to_end
+from tests.ray_nodes import Nodes, eventually
 
 FOLDER = Path("unused")
 
@@ -40,21 +46,91 @@ def finish(launcher: Launcher, configs: dict[int, TrialConfig], stop_at: int = 9
     return results
 
 
-def test_processes_give_what_inline_gives_bit_for_bit() -> None:
+class Launched:
+    """Launchers of one kind, with so many slots, which are closed after the test; and their processes."""
+
+    def __init__(self, kind: str, nodes: Nodes | None) -> None:
+        self.kind, self._nodes = kind, nodes
+        self.launchers: list[Launcher] = []
+
+    def __call__(self, slots: int = 1) -> Launcher:
+        launcher: Launcher
+        if self._nodes is not None:
+            from slopesearch.search.launchers.ray import RayLauncher
+
+            launcher = RayLauncher("cpu", FOLDER, precision="float32", most=slots)
+        elif self.kind == "process":
+            launcher = ProcessLauncher(["cpu"] * slots, FOLDER)
+        else:
+            launcher = InlineLauncher(["cpu"], FOLDER)
+        self.launchers.append(launcher)
+        return launcher
+
+    def close(self) -> None:
+        for launcher in self.launchers:
+            launcher.close()
+
+    def processes(self) -> list[psutil.Process]:
+        """Of the workers that live."""
+        if self._nodes is not None:
+            return self._nodes.workers()
+        return [
+            psutil.Process(worker.process.pid)
+            for launcher in self.launchers
+            if isinstance(launcher, ProcessLauncher)
+            for worker in launcher._workers
+            if worker.process.poll() is None
+        ]
+
+
+RAY = pytest.param("ray", marks=pytest.mark.ray)
+
+
+@pytest.fixture
+def launch(request: pytest.FixtureRequest) -> Iterator[Launched]:
+    """A maker of launchers of the kind that the test is parametrised with."""
+    with ExitStack() as stack:
+        nodes = None
+        if request.param == "ray":
+            from slopesearch.search.launchers.ray_cluster import connected
+
+            nodes = request.getfixturevalue("nodes")
+            stack.enter_context(connected(nodes.address))
+        launched = Launched(request.param, nodes)
+        stack.callback(launched.close)
+        yield launched
+
+
+EVERYWHERE = pytest.mark.parametrize("launch", ["inline", "process", RAY], indirect=True)
+ELSEWHERE = pytest.mark.parametrize("launch", ["process", RAY], indirect=True)  # in another process
+
+
+@EVERYWHERE
+def test_every_launcher_gives_what_the_engine_gives_bit_for_bit(launch: Launched, digits: Data) -> None:
     configs = [make_config(), make_config(activation="tanh", norm="before")]
-    inline = InlineLauncher(["cpu"], FOLDER)
-    want = [finish(inline, {0: config})[0] for config in configs]
-    processes = ProcessLauncher(["cpu", "cpu"], FOLDER)
-    try:
-        got = finish(processes, dict(enumerate(configs)))
-        again = finish(processes, {1: configs[0]}, stop_at=2)
-    finally:
-        processes.close()
-    assert [got[0].curve, got[1].curve] == [want[0].curve, want[1].curve]
+    want = [run_to_end(config, digits) for config in configs]
+    launcher = launch()
+    assert launcher.shares() == [0]
+    got = [finish(launcher, {0: config})[0] for config in configs]
+    again = finish(launcher, {0: configs[0]}, stop_at=2)
+    assert [result.curve for result in got] == [result.curve for result in want]
     assert len(got[0].curve) == REPORTS
-    assert again[1].ended == "pruned"
-    assert again[1].curve == want[0].curve[:2]
-    assert all(worker.process.returncode is not None for worker in processes._workers)
+    assert again[0].ended == "pruned"
+    assert again[0].curve == want[0].curve[:2]
+
+
+@ELSEWHERE
+def test_slots_train_at_once_and_are_gone_after_the_close(launch: Launched) -> None:
+    launcher = launch(2)
+    configs = [make_config(), make_config(activation="tanh", norm="before")]
+    together = finish(launcher, dict(enumerate(configs)))
+    alone = [finish(launcher, {1: config})[1] for config in configs]
+    assert [together[slot].curve for slot in (0, 1)] == [result.curve for result in alone]
+    assert len(launch.processes()) == 2
+    launcher.start(0, [make_config(width=2048, depth=4, epochs=10_000)])  # days until its first report
+    assert launcher.wait(0.2) is None
+    launcher.close()
+    assert eventually(lambda: not launch.processes())
 
 
 def test_what_is_printed_in_a_worker_comes_not_between_its_messages() -> None:
@@ -106,48 +182,67 @@ def test_each_worker_is_pinned_to_the_device_of_its_slot(monkeypatch: pytest.Mon
     assert started == [*devices, "cuda:1"]
 
 
-def test_a_worker_that_dies_is_told_of_and_replaced() -> None:
-    launcher = ProcessLauncher(["cpu"], FOLDER)
-    try:
-        launcher.start(0, [make_config()])
-        received = launcher.wait(60)
-        assert received is not None
-        assert isinstance(received[1], Reported)
-        os.kill(launcher._workers[0].process.pid, signal.SIGKILL)
-        received = launcher.wait(60)
-        assert received is not None
-        assert isinstance(received[1], Failed)
-        assert "died with exit code -9" in received[1].reason
-        assert finish(launcher, {0: make_config()})[0].ended == "completed"
-        # One that dies while it is idle is replaced without a word.
-        launcher._workers[0].process.kill()
-        launcher._workers[0].process.wait()
-        assert finish(launcher, {0: make_config()})[0].ended == "completed"
-        # One that is stuck, as in a driver that never returns, is ended.
-        os.kill(launcher._workers[0].process.pid, signal.SIGSTOP)
-        launcher.start(0, [make_config()])
-        launcher.end(0, "no message for a week")
-        assert launcher.wait(60) == (0, Failed(reason="no message for a week"))
-    finally:
-        launcher.close()
+@ELSEWHERE
+def test_a_worker_that_dies_is_told_of_and_replaced(launch: Launched) -> None:
+    launcher = launch()
+    launcher.start(0, [make_config()])
+    received = launcher.wait(60)
+    assert received is not None
+    assert isinstance(received[1], Reported)
+    (process,) = launch.processes()
+    process.kill()
+    launcher.answer(0, [])
+    received = launcher.wait(60)
+    assert received is not None
+    assert isinstance(received[1], Failed)
+    assert re.search("died with exit code -9$|the worker on 127.0.0.1 died$", received[1].reason)
+    assert finish(launcher, {0: make_config()})[0].ended == "completed"
 
 
-@pytest.mark.parametrize("kind", [InlineLauncher, ProcessLauncher])
-def test_an_exception_comes_back_as_its_traceback(kind: type[Launcher]) -> None:
-    launcher: Launcher = kind(["cpu"], FOLDER)  # type: ignore[call-arg]
-    try:
-        launcher.start(0, [make_config(init="nothing")])
+@ELSEWHERE
+def test_a_worker_that_dies_while_it_is_idle_costs_no_more_than_a_failed_run(launch: Launched) -> None:
+    launcher = launch()
+    (process,) = launch.processes()
+    process.kill()
+    process.wait()
+    launcher.start(0, [make_config()])
+    received = launcher.wait(60)
+    assert received is not None
+    if isinstance(received[1], Failed):
+        launcher.start(0, [make_config()])
         received = launcher.wait(60)
-        assert received is not None
-        assert isinstance(received[1], Failed)
-        assert "Traceback" in received[1].reason
-        processes = launcher._workers if isinstance(launcher, ProcessLauncher) else []
-        pids = [worker.process.pid for worker in processes]
-        assert "KeyError: 'nothing'" in received[1].reason
-        assert finish(launcher, {0: make_config()})[0].ended == "completed"
-        assert not set(pids) & {worker.process.pid for worker in processes}  # no fault is carried on
-    finally:
-        launcher.close()
+    assert received is not None
+    assert isinstance(received[1], Reported)
+
+
+@ELSEWHERE
+def test_a_worker_that_is_stuck_is_ended_and_replaced(launch: Launched) -> None:
+    """As in a driver that never returns."""
+    launcher = launch()
+    launcher.start(0, [make_config()])
+    received = launcher.wait(60)
+    assert received is not None
+    (process,) = launch.processes()
+    process.suspend()
+    launcher.answer(0, [])
+    launcher.end(0, "no message for a week")
+    assert launcher.wait(60) == (0, Failed(reason="no message for a week"))
+    process.kill()  # its core is free again
+    assert finish(launcher, {0: make_config()})[0].ended == "completed"
+
+
+@EVERYWHERE
+def test_an_exception_comes_back_as_its_traceback(launch: Launched) -> None:
+    launcher = launch()
+    before = {process.pid for process in launch.processes()}
+    launcher.start(0, [make_config(init="nothing")])
+    received = launcher.wait(60)
+    assert received is not None
+    assert isinstance(received[1], Failed)
+    assert "Traceback" in received[1].reason
+    assert "KeyError: 'nothing'" in received[1].reason
+    assert finish(launcher, {0: make_config()})[0].ended == "completed"
+    assert not before & {process.pid for process in launch.processes()}  # no fault is carried on
 
 
 def test_a_worker_that_cannot_be_killed_is_told_of_and_does_not_hang_the_exit(
@@ -211,34 +306,30 @@ def test_a_worker_whose_parent_is_gone_ends_by_itself(when: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of another process's memory is Linux's")
-def test_what_does_not_fit_into_memory_is_said_to_and_the_worker_goes_on() -> None:
-    launcher = ProcessLauncher(["cpu"], FOLDER)
+@ELSEWHERE
+def test_what_does_not_fit_into_memory_is_said_to_and_the_worker_goes_on(launch: Launched) -> None:
+    launcher = launch()
     wide = [make_config(width=2048, depth=2, init_seed=i) for i in range(8)]  # about 90 MB each to train
-    try:
-        finish(launcher, {0: make_config()})
-        pid = launcher._workers[0].process.pid
-        limit = psutil.Process(pid).memory_info().vms + 400 * 2**20
-        resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))
-        launcher.start(0, wide)
-        received = launcher.wait(60)
-        assert received is not None
-        assert isinstance(received[1], Failed)
-        assert received[1].out_of_memory, received[1].reason
-        assert launcher._workers[0].process.pid == pid
-        assert finish(launcher, {0: wide[0]})[0].ended == "completed"
-    finally:
-        launcher.close()
+    finish(launcher, {0: make_config()})
+    (process,) = launch.processes()
+    limit = process.memory_info().vms + 400 * 2**20
+    resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, limit))
+    launcher.start(0, wide)
+    received = launcher.wait(60)
+    assert received is not None
+    assert isinstance(received[1], Failed)
+    assert received[1].out_of_memory, received[1].reason
+    assert launch.processes() == [process]
+    assert finish(launcher, {0: wide[0]})[0].ended == "completed"
 
 
-def test_workers_are_single_threaded_and_keep_out_of_the_terminals_group() -> None:
-    launcher = ProcessLauncher(["cpu"], FOLDER)
-    try:
-        finish(launcher, {0: make_config()})
-        process = psutil.Process(launcher._workers[0].process.pid)
-        assert process.environ()["OMP_NUM_THREADS"] == "1"
-        assert os.getsid(process.pid) != os.getsid(0)
-    finally:
-        launcher.close()
+@ELSEWHERE
+def test_workers_are_single_threaded_and_keep_out_of_the_terminals_group(launch: Launched) -> None:
+    launcher = launch()
+    finish(launcher, {0: make_config()})
+    (process,) = launch.processes()
+    assert WORKER_ENVIRONMENT.items() <= process.environ().items()  # as the process began
+    assert os.getpgid(process.pid) != os.getpgid(0)
 
 
 @pytest.mark.gpu

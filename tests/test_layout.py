@@ -38,6 +38,7 @@ ROUTE = [
     *("evidence.health", "evidence.families", "evidence.answers", "evidence.literature"),
     *("search.messages", "search.faults", "search.worker", "search.worker_main"),
     *("search.launchers.inline", "search.launchers.process", "search.launchers"),
+    *("search.launchers.ray_worker", "search.launchers.ray_cluster", "search.launchers.ray"),
     *("search.settings", "search.events", "search.loop", "search.optimize", "search.objective"),
     *("evidence.planned", "evidence.questions", "evidence.declared", "evidence.tuning"),
     *("evidence.confirm", "evidence.compare", "report.verdicts"),
@@ -109,6 +110,7 @@ def test_each_side_knows_what_it_may(name: str) -> None:
     [
         ("slopesearch.cli.main", {"torch", "optuna", "sklearn"}),
         ("slopesearch.search.store", {"torch", "sklearn"}),
+        ("slopesearch.search.optimize", {"ray"}),
         ("slopesearch.search.sampler", {"torch", "sklearn"}),
         ("slopesearch.report.dashboard", {"torch", "sklearn"}),
         ("slopesearch.training.engine", {"optuna", "numba"}),

@@ -12,7 +12,7 @@ from slopesearch.cli.counts import SearchCounts
 from slopesearch.cli.live import Lines, LiveDisplay, display_on, doing, note
 from slopesearch.config import Report, TrialConfig, TrialResult
 from slopesearch.evidence.planned import Plan
-from slopesearch.search.events import Began, Event, Noted, Progressed, Started, Told
+from slopesearch.search.events import Arrived, Began, Event, Noted, Progressed, Started, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.records import Stop, StudyRecord, TrialRecord
 from slopesearch.wording import describe
@@ -340,3 +340,17 @@ def test_what_a_search_says_and_in_which_order(
     assert opening.startswith("digits-mlp: to 5 trials, 3 of them finished already; ")
     assert starting == "starting 2 workers; the first result comes about 1 s after that"  # as they store
     assert [line[:3] for line in told] == ["[4/", "[5/"]
+
+
+def test_a_worker_that_joins_gets_a_line_of_its_own() -> None:
+    display = live()
+    with display:
+        for event in [*events(), Arrived("cpu@10.0.0.7"), Started(2, 5, make_config())]:
+            display(event)
+        picture = picture_of(display)
+    assert "a worker has joined: cpu@10.0.0.7" in display._live.console.file.getvalue()  # type: ignore[attr-defined]
+    (line,) = [line for line in picture.splitlines() if "cpu@10.0.0.7" in line]
+    assert "#5 " in line
+    console = Console(file=io.StringIO(), width=80)
+    Lines(console, SearchCounts())(Arrived("cpu@10.0.0.7"))
+    assert written(console) == ["a worker has joined: cpu@10.0.0.7"]

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from slopesearch.config import TrialConfig
-from slopesearch.search.events import Event, Noted, Progressed, Started, Told
+from slopesearch.search.events import Arrived, Event, Noted, Progressed, Started, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.ledger import Configure, Job, Ledger, Placed
 from slopesearch.search.loop import BATCH
-from slopesearch.search.messages import Finished, Message
-from slopesearch.wording import RequestError
+from slopesearch.search.messages import Finished, Joined, Left, Message
+from slopesearch.wording import RequestError, StudyFailedError
 from tests.harness import FakeLauncher, FakePack, Harness, Killed, spec
 
 
@@ -271,3 +271,98 @@ def test_a_pack_that_fails_is_halved_until_its_fault_is_alone(
     assert "trial 4 failed twice (OSError: gone); it is left as FAIL" in notes[-1]
     finished = [event.number for event in harness.events if isinstance(event, Told)]
     assert sorted(finished) == list(range(18))
+
+
+class Moving(FakeLauncher):
+    """Begins with one slot; after so many messages, slots join or leave. MiB are the memory of each slot."""
+
+    moves: dict[int, list[int | str]] = {}  # noqa: RUF012 - a slot that leaves, or the device of one that joins
+    memory = 2**33
+
+    def __init__(self, devices: list[str], folder: Path) -> None:
+        super().__init__(devices, folder)
+        self.given = 0
+        self.waiting: list[tuple[int, Message]] = []
+        self.lost: set[int] = set()
+
+    def shares(self) -> list[int]:
+        alive = [device for slot, device in enumerate(self.devices) if slot not in self.lost]
+        return [self.memory if device.startswith("cuda") else 0 for device in alive]
+
+    def wait(self, timeout: float) -> tuple[int, Message] | None:
+        if not self.waiting:
+            self.given += 1
+            for move in self.moves.get(self.given, []):
+                self.move(move)
+        return self.waiting.pop(0) if self.waiting else super().wait(timeout)
+
+    def move(self, move: int | str) -> None:
+        if isinstance(move, str):
+            self.devices = [*self.devices, move]
+            self.waiting.append((len(self.devices) - 1, Joined()))
+            return
+        self.lost.add(move)
+        self.packs.pop(move, None)
+        self.order = [slot for slot in self.order if slot != move]
+        self.waiting.append((move, Left(reason=f"node {move} has left")))
+
+    def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
+        assert slot not in self.lost
+        super().start(slot, configs)
+
+
+def test_a_slot_that_joins_is_used_and_what_a_lost_slot_ran_runs_again(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LAUNCHERS, "moving", Moving)
+    monkeypatch.setattr(Moving, "moves", {5: ["cpu@b", "cpu@c"], 40: [1], 60: [0], 61: ["cpu@d"]})
+    assert harness(30, launcher="moving").finished == 30
+    study = harness.study()
+    assert (len(study.trials), study.count("FAIL"), study.count("RUNNING")) == (30, 0, 0)
+    told = [event.number for event in harness.events if isinstance(event, Told)]
+    assert sorted(told) == list(range(30))
+    arrived = [event.device for event in harness.events if isinstance(event, Arrived)]
+    assert arrived == ["cpu@b", "cpu@c", "cpu@d"]
+    started = [(event.slot, event.number) for event in harness.events if isinstance(event, Started)]
+    assert {slot for slot, _ in started} == {0, 1, 2, 3}
+    again = [number for _, number in started if sum(number == other for _, other in started) > 1]
+    notes = [event.text for event in harness.events if isinstance(event, Noted)]
+    assert len(set(again)) == 2
+    assert notes == [
+        f"node {slot} has left; trial {number} runs again"
+        for slot, number in zip((1, 0), dict.fromkeys(again), strict=True)
+    ]
+
+
+def test_a_study_whose_last_slot_is_lost_stops_and_goes_on_with_the_next_call(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LAUNCHERS, "moving", Moving)
+    monkeypatch.setattr(Moving, "moves", {25: [0]})
+    with pytest.raises(StudyFailedError, match="node 0 has left\nno worker is left: what was finished is"):
+        harness(9, launcher="moving")
+    monkeypatch.setattr(Moving, "moves", {})
+    assert harness(9, launcher="moving").finished == 9
+    assert len(harness.study().trials) == 9
+
+
+@pytest.mark.parametrize(("memory", "size"), [(2**33, 2), (2**28, 1)])
+def test_packs_get_smaller_for_a_slot_that_joins(
+    memory: int, size: int, harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU alone takes 4 of 200 trials at a time, two take 2 each; and no more than fit into either."""
+
+    class FirstGpu(Moving):
+        def __init__(self, devices: list[str], folder: Path) -> None:
+            super().__init__(["cuda:0@a"], folder)
+
+        def move(self, move: int | str) -> None:
+            super().move(move)
+            self.memory = memory
+
+    monkeypatch.setitem(LAUNCHERS, "moving", FirstGpu)
+    monkeypatch.setattr(Moving, "moves", {30: ["cuda:0@b"]})
+    harness(200, launcher="moving")
+    sizes = [len(pack) for pack in packs_of(harness)]
+    assert sizes[:2] == [4, 4]
+    assert max(sizes[-20:]) == size

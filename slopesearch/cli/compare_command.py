@@ -10,7 +10,17 @@ from rich.console import Console
 
 from slopesearch.cli.answer_views import answer_view, answers_json, closing
 from slopesearch.cli.live import display_on, doing, note
-from slopesearch.cli.options import DataFolder, Devices, Json, Launcher, Pack, Storage, Workers, data_folder
+from slopesearch.cli.options import (
+    DataFolder,
+    Devices,
+    Json,
+    Launcher,
+    Pack,
+    RayAddress,
+    Storage,
+    Workers,
+    data_folder,
+)
 from slopesearch.cli.shipped import shipped, study_file
 from slopesearch.cli.tables import say
 from slopesearch.evidence.answers import Answer
@@ -80,6 +90,7 @@ def compare_arms(
     workers: Workers = None,
     pack: Pack = None,
     launcher: Launcher = "process",
+    ray_address: RayAddress = None,
     as_json: Json = False,
 ) -> None:
     """What in the winner mattered: each choice swapped, on paired seeds, with a verdict; or declared arms."""
@@ -111,7 +122,7 @@ def compare_arms(
     found = compare(
         wanted,
         store=store,
-        settings=Settings(folder, devices, workers, pack, launcher),
+        settings=Settings(folder, devices, workers, pack, launcher, ray_address=ray_address),
         seeds=seeds,
         only=[] if only is None else [one.strip() for one in only.split(",")],
         name=name,

@@ -22,7 +22,7 @@ from rich.text import Text
 from slopesearch.cli.counts import PlanCounts, SearchCounts, starting
 from slopesearch.cli.tables import say, wrapped
 from slopesearch.config import REPORTS, Report, TrialConfig
-from slopesearch.search.events import Began, Event, Noted, Progressed, Started, Told
+from slopesearch.search.events import Arrived, Began, Event, Noted, Progressed, Started, Told
 
 if TYPE_CHECKING:  # they load torch
     from slopesearch.evidence.planned import Plan
@@ -50,6 +50,10 @@ def note(console: Console, text: str) -> None:
             say(console, line)
 
 
+def _arrival(event: Arrived) -> str:
+    return f"a worker has joined: {event.device}"
+
+
 class Lines:
     """One line per finished trial, for logs and pipes."""
 
@@ -73,6 +77,8 @@ class Lines:
                         say(self._console, words)
             case Noted():
                 say(self._console, event.text)
+            case Arrived():
+                say(self._console, _arrival(event))
             case Told():
                 self._counts.tell(event)
                 say(self._console, self._counts.line(event))
@@ -121,6 +127,9 @@ class LiveDisplay:
                 self._begin(event)
             case Noted():
                 note(self._live.console, event.text)
+            case Arrived():
+                note(self._live.console, _arrival(event))
+                self._add_slot(event.device)
             case Started():
                 self._start(event)
             case Progressed():
@@ -142,10 +151,12 @@ class LiveDisplay:
             self._awaited = Spinner("dots", words)
         self._live.start()
         note(self._live.console, opening)
-        self._packs = [{} for _ in event.devices]
-        self._lines = [
-            self._workers.add_task("starting", total=REPORTS, device=device) for device in event.devices
-        ]
+        for device in event.devices:
+            self._add_slot(device)
+
+    def _add_slot(self, device: str) -> None:
+        self._packs.append({})
+        self._lines.append(self._workers.add_task("starting", total=REPORTS, device=device))
 
     def _start(self, event: Started) -> None:
         """Show a trial in its slot. No event says that a pack has failed, but two things give it away.

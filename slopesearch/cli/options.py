@@ -27,7 +27,11 @@ Workers = Annotated[int | None, typer.Option(help="Processes in all; one per GPU
 Pack = Annotated[
     int | None, typer.Option(help="Trials trained together on a device; 1 on a CPU, more on a GPU.")
 ]
-Launcher = Annotated[str, typer.Option(help="process, or inline: train in this one.")]
+Launcher = Annotated[str, typer.Option(help="process; inline: train in this one; ray: on a Ray cluster.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="The Ray cluster, auto for this machine's; a new one by default."),
+]
 
 
 def data_folder(given: Path | None) -> Path:

@@ -18,6 +18,7 @@ from slopesearch.cli.options import (
     Json,
     Launcher,
     Pack,
+    RayAddress,
     Storage,
     StudyName,
     Workers,
@@ -67,6 +68,7 @@ def optimize_study(
     workers: Workers = None,
     pack: Pack = None,
     launcher: Launcher = "process",
+    ray_address: RayAddress = None,
     timeout: Annotated[str | None, typer.Option(help="Begin no trial after this time: 90s, 30m, 2h.")] = None,
     hang_timeout: Annotated[str, typer.Option(help="End a worker that is silent for so long: 30m.")] = "30m",
     deterministic: Annotated[
@@ -131,6 +133,7 @@ def optimize_study(
         timeout=seconds,
         hang_timeout=silence,
         deterministic=deterministic,
+        ray_address=ray_address,
     )
     given = [read_given(path) for path in tries or []]
     with display_on(console) as listen:
@@ -237,6 +240,7 @@ def confirm_study(
     workers: Workers = None,
     pack: Pack = None,
     launcher: Launcher = "process",
+    ray_address: RayAddress = None,
     open_again: Annotated[
         bool, typer.Option("--open-test-again", help="Open the test set again, for the present pick.")
     ] = False,
@@ -264,7 +268,7 @@ def confirm_study(
     found = confirm(
         search.name,
         store=store,
-        settings=Settings(folder, devices, workers, pack, launcher),
+        settings=Settings(folder, devices, workers, pack, launcher, ray_address=ray_address),
         top=top,
         seeds=seeds,
         open_again=open_again,

@@ -61,36 +61,36 @@ def compare(
         found.append("only: a study file with arms asks one question of its own; leave --only out")
     if found:
         raise RequestError(*found)
-    settings.slots()
-    if name is not None:
-        check_name(name)
-    store.check_writable()
-    if isinstance(asked, Path):
-        name, spec, families = declared(asked, name, settings, store, note)
-        each, where = None, ""
-    else:
-        search = store.read_search(asked, "flat")
-        search.refuse_unreadable()
-        name, spec, each = name or search.name, search.spec, _seconds(search)
-        if name != search.name and store.find(name, "ranking") is not None:
-            raise RequestError(
-                f"name: '{name}' is another study of this storage, whose page and copies would take the "
-                "comparison for theirs; choose a name that no study has"
-            )
-        winner, where = _winner(search, store)
-        find(spec.dataset, settings.folder, note)
-        families = around(winner, spec, only or list(QUESTIONS))
-    data_hash = content_hash(spec.dataset, settings.folder)
-    if not isinstance(asked, Path):
-        refuse_other_images(search.name, search.spec, search.attributes, data_hash)
-    planned = Planned(name, tuning_spec(spec), store, settings, data_hash, display)
-    comparison = _Comparison(planned, families, seeds, note, each)
-    with store.holding(name, "compared"):
-        comparison.refuse_changed()
-        note(
-            f"{name}: {where}{counted(len(families), 'question')}" if where else f"{name}: {families[0].asks}"
-        )
-        return comparison.run(tell)
+    with settings.connected():
+        settings.slots()
+        if name is not None:
+            check_name(name)
+        store.check_writable()
+        if isinstance(asked, Path):
+            name, spec, families = declared(asked, name, settings, store, note)
+            each, where = None, ""
+        else:
+            search = store.read_search(asked, "flat")
+            search.refuse_unreadable()
+            name, spec, each = name or search.name, search.spec, _seconds(search)
+            if name != search.name and store.find(name, "ranking") is not None:
+                raise RequestError(
+                    f"name: '{name}' is another study of this storage, whose page and copies would take the "
+                    "comparison for theirs; choose a name that no study has"
+                )
+            winner, where = _winner(search, store)
+            find(spec.dataset, settings.folder, note)
+            families = around(winner, spec, only or list(QUESTIONS))
+        data_hash = content_hash(spec.dataset, settings.folder)
+        if not isinstance(asked, Path):
+            refuse_other_images(search.name, search.spec, search.attributes, data_hash)
+        planned = Planned(name, tuning_spec(spec), store, settings, data_hash, display)
+        comparison = _Comparison(planned, families, seeds, note, each)
+        with store.holding(name, "compared"):
+            comparison.refuse_changed()
+            asks = f"{where}{counted(len(families), 'question')}" if where else families[0].asks
+            note(f"{name}: {asks}")
+            return comparison.run(tell)
 
 
 def _winner(search: StudyRecord, store: Store) -> tuple[TrialConfig, str]:

@@ -79,20 +79,21 @@ def confirm(
     ]
     if found:
         raise RequestError(*found)
-    settings.slots()
-    search = store.read_search(name, "flat")
-    search.refuse_unreadable()
-    store.check_writable()
-    find(search.spec.dataset, settings.folder, note)
-    data_hash = content_hash(search.spec.dataset, settings.folder)
-    refuse_other_images(search.name, search.spec, search.attributes, data_hash)
-    planned = Planned(search.name, search.spec, store, settings, data_hash, display)
-    tuning = replace(planned, spec=tuning_spec(search.spec))
-    confirmation = _Confirmation(search, planned, tuning, note)
-    with store.holding(search.name, "confirmed"):  # the locks of its studies are let go in between
-        for part, of in ((CONFIRM, planned), (TEST, planned), (TUNE, tuning)):
-            of.refuse_another(part)
-        return confirmation.run(top, seeds, open_again)
+    with settings.connected():
+        settings.slots()
+        search = store.read_search(name, "flat")
+        search.refuse_unreadable()
+        store.check_writable()
+        find(search.spec.dataset, settings.folder, note)
+        data_hash = content_hash(search.spec.dataset, settings.folder)
+        refuse_other_images(search.name, search.spec, search.attributes, data_hash)
+        planned = Planned(search.name, search.spec, store, settings, data_hash, display)
+        tuning = replace(planned, spec=tuning_spec(search.spec))
+        confirmation = _Confirmation(search, planned, tuning, note)
+        with store.holding(search.name, "confirmed"):  # the locks of its studies are let go in between
+            for part, of in ((CONFIRM, planned), (TEST, planned), (TUNE, tuning)):
+                of.refuse_another(part)
+            return confirmation.run(top, seeds, open_again)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from slopesearch.search.settings import Settings
 from slopesearch.search.space import check, resolve, sample
 from slopesearch.search.store import Store
 from slopesearch.training.data import candidates, find
-from slopesearch.training.devices import best_precision
 from slopesearch.wording import RequestError, read_toml, short, unknown
 
 OWN = ("arms", "baseline", "metric", "smallest_effect", "cross")  # keys that a study to optimize has not
@@ -57,7 +56,7 @@ def declared(
     asked = there.dataset if there and spec.dataset == "auto" else spec.dataset
     dataset = find(asked, settings.folder, note)
     name = name or f"{path.stem}-{dataset}"
-    precision = spec.precision or (there.precision if there else best_precision(settings.slots()))
+    precision = spec.precision or (there.precision if there else settings.best_precision())
     full = resolve(spec.model_copy(update={"dataset": dataset, "precision": precision}), precision)
     return name, full, [_family(own, arms, full, _question(path))]
 

@@ -18,6 +18,13 @@ class Began:
 
 
 @dataclass(frozen=True)
+class Arrived:
+    """There is a slot more, the next one: a worker has joined."""
+
+    device: str
+
+
+@dataclass(frozen=True)
 class Started:
     """A slot began a trial, alone or in a pack with others."""
 
@@ -58,5 +65,5 @@ class Noted:
     text: str
 
 
-Event = Began | Started | Progressed | Told | Noted
+Event = Began | Arrived | Started | Progressed | Told | Noted
 Listener = Callable[[Event], None]

@@ -31,7 +31,8 @@ class Faults:
     fails alone is a fault. The trial runs once more, on another slot where there is one. Failing again it is
     given up; if that was on another slot, the first slot is cleared of it. A slot with IN_A_ROW faults in a
     row is retired. The study stops when no slot is left, when IN_A_ROW trials in a row were given up, and
-    when every slot began with a fault, IN_A_ROW faults in all, with no run finished anywhere.
+    when every slot began with a fault, IN_A_ROW faults in all, with no run finished anywhere. A slot that is
+    lost is retired, and what ran there runs again, without a fault of anyone.
 
     `pack` is the largest pack that fits into memory, as far as is known. Trials go by their numbers.
     """
@@ -91,6 +92,15 @@ class Faults:
             note += f"\nslot {slot} is retired: {IN_A_ROW} faults in a row"
         return Consequence(note, given_up, self._stop(failure))
 
+    def lost(self, slot: int, pack: Sequence[int], reason: str) -> Consequence:
+        """A slot is gone, with the pack that ran there, if any did."""
+        self.retired.add(slot)
+        if pack:
+            self._again.insert(0, (pack, None))
+        note = f"{reason}; {_named(pack)}" if pack else reason
+        gone = len(self.retired) == self.slots
+        return Consequence(note, stop=f"{reason}\nno worker is left: {_GO_ON}" if gone else None)
+
     def _halve(self, pack: Sequence[int], failure: Failed) -> str:
         half = len(pack) // 2
         self._again[:0] = [(pack[:half], None), (pack[half:], None)]
@@ -127,7 +137,14 @@ class Faults:
         return None
 
 
-_ADVICE = "a bug or a broken machine; what was finished is stored, and the same command goes on from there"
+_GO_ON = "what was finished is stored, and the same command goes on from there"
+_ADVICE = f"a bug or a broken machine; {_GO_ON}"
+
+
+def _named(pack: Sequence[int]) -> str:
+    if len(pack) == 1:
+        return f"trial {pack[0]} runs again"
+    return f"{len(pack)} trials, {min(pack)} to {max(pack)}, run again"
 
 
 def _last_line(failure: Failed) -> str:

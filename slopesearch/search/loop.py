@@ -9,11 +9,11 @@ from math import inf
 from optuna.trial import TrialState
 
 from slopesearch.config import Report, TrialResult
-from slopesearch.search.events import Event, Listener, Noted, Progressed, Started, Told
+from slopesearch.search.events import Arrived, Event, Listener, Noted, Progressed, Started, Told
 from slopesearch.search.faults import Faults
 from slopesearch.search.launchers import Launcher
 from slopesearch.search.ledger import Configure, Job, Ledger, Placed
-from slopesearch.search.messages import Failed, Finished, Message, Reported, Said
+from slopesearch.search.messages import Failed, Finished, Joined, Left, Message, Reported, Said
 from slopesearch.search.pruner import Referee
 from slopesearch.search.schedule import Schedule
 from slopesearch.search.settings import Settings
@@ -69,8 +69,7 @@ class Loop:
         settings, study, spec = self.settings, self.ledger.study, self.ledger.spec
         batch = BATCH if settings.deterministic else None
         self.referee = Referee(study.pruner, spec.seed, exempt=self.schedule.is_exempt, batch=batch)
-        devices = self.launcher.devices
-        self.faults = Faults(len(devices), settings.pack_for(devices, self.target))
+        self.faults = Faults(len(self.launcher.devices), settings.pack_for(self.launcher.shares, self.target))
         states = [trial.state for trial in study.get_trials(deepcopy=False)]
         self.asked = len(states)
         self.finished = states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED)
@@ -110,7 +109,7 @@ class Loop:
             return not self._jobs or (self.asked % BATCH != 0 and not self.running)
         slots = [
             slot
-            for slot, device in enumerate(self.launcher.devices)
+            for slot, device in enumerate(self.launcher.devices[: self.faults.slots])
             if slot not in self.faults.retired and (slot not in self.running or device.startswith("cuda"))
         ]
         return len(self.queue) < len(slots) * self.faults.pack
@@ -130,7 +129,7 @@ class Loop:
         """Give idle slots a pack each, as long as there are full packs, or nothing will come to fill them."""
         if not self._may_begin() or (self.settings.deterministic and self._wants_trial()):
             return
-        for slot in range(len(self.launcher.devices)):
+        for slot in range(self.faults.slots):
             if slot in self.running or slot in self.faults.retired:
                 continue
             if self.faults.hold_back(len(self.running)):
@@ -191,6 +190,11 @@ class Loop:
                 case Failed():
                     reported.pop(slot, None)
                     news += self._fail(slot, message, stops)
+                case Left():
+                    reported.pop(slot, None)
+                    news += self._lose(slot, message, stops)
+                case Joined():
+                    news.append(self._join())
         answers = {slot: self._judge(slot, reports, news) for slot, reports in reported.items()}
         self.ledger.commit()
         for slot, stopped in answers.items():
@@ -239,6 +243,19 @@ class Loop:
         if found.stop is not None:
             stops.append(found.stop)
         return [*news, Noted(found.note)]
+
+    def _lose(self, slot: int, left: Left, stops: list[str]) -> list[Event]:
+        lost = self.faults.lost(slot, [job.number for job in self.running.pop(slot, [])], left.reason)
+        if lost.stop is not None:
+            stops.append(lost.stop)
+        return [Noted(lost.note)]
+
+    def _join(self) -> Event:
+        """Make room for one more slot; packs get smaller where they would not suit it, and never larger."""
+        device = self.launcher.devices[self.faults.slots]
+        self.faults.slots += 1
+        self.faults.pack = min(self.faults.pack, self.settings.pack_for(self.launcher.shares, self.target))
+        return Arrived(device)
 
     def _end_hung(self) -> None:
         """End the workers that have been silent for too long; a Failed comes of it."""

@@ -1,4 +1,4 @@
-"""What a launcher and its workers say to each other: one JSON message a line."""
+"""What workers, their launcher and the loop say to each other; a process says one JSON message a line."""
 
 from slopesearch.config import Noun, Report, TrialConfig, TrialResult
 
@@ -40,4 +40,15 @@ class Said(Noun):
     text: str
 
 
-Message = Reported | Finished | Failed | Said
+class Joined(Noun):
+    """In the name of a new slot, the next of the launcher's devices, which is idle: a worker has come."""
+
+
+class Left(Noun):
+    """In the name of a slot whose place is gone for good, and what ran there: nobody's fault, and why."""
+
+    reason: str
+
+
+FromWorker = Reported | Finished | Failed | Said
+Message = FromWorker | Joined | Left

@@ -15,7 +15,6 @@ from slopesearch.search.cover import size
 from slopesearch.search.events import Began, Listener, Noted
 from slopesearch.search.given import KEPT, Backlog, Given, joined, kept, refuse_misfits
 from slopesearch.search.inherit import Heritage, has_begun_from, inheritance, take_over, widened
-from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.ledger import Configure, Ledger
 from slopesearch.search.loop import Interrupts, Loop
 from slopesearch.search.pruner import PRUNERS
@@ -32,7 +31,7 @@ from slopesearch.search.store import (
     refuse_other_images,
 )
 from slopesearch.training.data import candidates, content_hash, find
-from slopesearch.training.devices import best_precision
+from slopesearch.training.devices import gpu_shares
 from slopesearch.training.parity import why_no_packs
 from slopesearch.wording import RequestError, differences
 
@@ -83,7 +82,6 @@ def optimize(
         check_name(name)
     if source is not None:
         check_name(f"{source}-{spec.dataset}")
-    devices = settings.slots()
     spec = check(spec.model_dump(exclude_unset=True))
     store.check_writable()
 
@@ -91,28 +89,30 @@ def optimize(
         listen(Noted(text))
 
     old = None if begin_from is None else store.read_search(begin_from)
-    if old is None:
-        name, full = _study(store, spec, name, source, given, settings, devices, note)
-    else:
-        name, full = _successor(store, spec, name, source, old)
-    refuse_misfits(name, full, given)
-    find(full.dataset, settings.folder, note)  # behind what can be refused without the images
-    data_hash = content_hash(full.dataset, settings.folder)
-    if old is not None:
-        refuse_other_images(old.name, old.spec, old.attributes, data_hash)
-    return run_study(
-        name,
-        full,
-        partial(sample, full),
-        trials=trials,
-        store=store,
-        settings=settings,
-        data_hash=data_hash,
-        listen=listen,
-        given=given,
-        heritage=None if old is None else inheritance(old, full),
-        size=partial(size, full.space) if _may_repeat(full) else None,
-    )
+    with settings.connected():
+        settings.slots()
+        if old is None:
+            name, full = _study(store, spec, name, source, given, settings, note)
+        else:
+            name, full = _successor(store, spec, name, source, old)
+        refuse_misfits(name, full, given)
+        find(full.dataset, settings.folder, note)  # behind what can be refused without the images
+        data_hash = content_hash(full.dataset, settings.folder)
+        if old is not None:
+            refuse_other_images(old.name, old.spec, old.attributes, data_hash)
+        return run_study(
+            name,
+            full,
+            partial(sample, full),
+            trials=trials,
+            store=store,
+            settings=settings,
+            data_hash=data_hash,
+            listen=listen,
+            given=given,
+            heritage=None if old is None else inheritance(old, full),
+            size=partial(size, full.space) if _may_repeat(full) else None,
+        )
 
 
 def _may_repeat(spec: ResolvedSpec) -> bool:
@@ -127,7 +127,6 @@ def _study(
     source: str | None,
     given: Sequence[Given],
     settings: Settings,
-    devices: list[str],
     note: Callable[[str], None],
 ) -> tuple[str, ResolvedSpec]:
     """The name and the spec of the study that is asked for, stored or with the defaults.
@@ -136,7 +135,7 @@ def _study(
     """
     if name is not None and (stored := store.spec_of(name)) is not None:
         return name, _resumed(name, stored, spec)
-    precision = best_precision(devices)
+    precision = settings.best_precision()
     full = resolve(spec, precision)
     for dataset in () if name is not None else candidates(spec.dataset, settings.folder):
         called = _default_name(store, spec, source, dataset, note)
@@ -249,8 +248,9 @@ def run_study(
         if not devices or used_up is not None:
             listen(Began(before, [], trials, store.path))
             return Outcome(name, finished, trials, False, used_up)
-        settings = _with_sound_packs(settings, devices, trials, spec.precision, listen)
-        launcher = LAUNCHERS[settings.launcher](devices, settings.folder)
+        if not settings.on_ray:  # where each worker looks after its own card
+            settings = _with_sound_packs(settings, devices, trials, spec.precision, listen)
+        launcher = settings.launch(devices, spec.precision, trials - finished, lambda: interrupts.count > 0)
         try:
             listen(Began(before, launcher.devices, trials, store.path))
             del before  # 4 kB a trial
@@ -273,7 +273,7 @@ def _with_sound_packs(
     settings: Settings, devices: list[str], trials: int, precision: Precision, listen: Listener
 ) -> Settings:
     """The settings, with packs of one, and a word on it, where a GPU trains packs with wrong numbers."""
-    if settings.pack_for(devices, trials) == 1:
+    if settings.pack_for(partial(gpu_shares, devices), trials) == 1:
         return settings
     for device in dict.fromkeys(devices):
         reason = why_no_packs(device, precision) if device.startswith("cuda") else None

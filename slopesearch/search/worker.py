@@ -17,7 +17,7 @@ from typing import TextIO
 import torch
 
 from slopesearch.config import EvaluatedOn, Report, TrialConfig
-from slopesearch.search.messages import Answer, Failed, Finished, Message, Reported, Said, Work
+from slopesearch.search.messages import Answer, Failed, Finished, FromWorker, Reported, Said, Work
 from slopesearch.training.data import Data, load
 from slopesearch.training.devices import prepare
 from slopesearch.training.engine import Run, train
@@ -44,7 +44,7 @@ def begin(configs: Sequence[TrialConfig], folder: Path, device: torch.device) ->
     return (yield from train(configs, data, device))
 
 
-def advance(step: Callable[[], dict[int, Report]]) -> Message:
+def advance(step: Callable[[], dict[int, Report]]) -> FromWorker:
     """Train to the next report and say what came of it; every exception becomes a Failed."""
     try:
         return Reported(reports=step())

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -205,6 +206,24 @@ def _missing(entry: DataSet, folder: Path) -> list[str]:
 def is_there(name: str, folder: Path) -> bool:
     """Whether every file of the data set is in the folder (or none is needed)."""
     return DATASETS[name].folder is None or not _missing(DATASETS[name], folder)
+
+
+def files_of(name: str, folder: Path) -> dict[str, bytes]:
+    """The files of a data set in the data folder, by their names; none of a data set that needs none."""
+    own = DATASETS[name].folder
+    return {} if own is None else {file: (folder / own / "raw" / file).read_bytes() for file in _FILES}
+
+
+def keep_files(files: Mapping[str, bytes], name: str, folder: Path) -> None:
+    """Make a data folder of the files of a data set, whole, or leave the one that another process made."""
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
+        raw = Path(aside, "new", str(DATASETS[name].folder), "raw")
+        raw.mkdir(parents=True)
+        for file, content in files.items():
+            (raw / file).write_bytes(content)
+        with suppress(OSError):  # there is one already
+            Path(aside, "new").rename(folder)
 
 
 def check_files(raw: Path, sha256: Mapping[str, str]) -> None:

@@ -176,10 +176,14 @@ def best_precision(devices: list[str]) -> Precision:
     On an AMD EPYC (Zen 4, AVX512-BF16 without AMX) bf16 took a training step of the CNN, one thread,
     channels-last, from 49 to 30 ms without BatchNorm and from 54 to 37 ms with it (medians of 7, 2026-11-23).
     """
+    return "bf16" if set(devices) == {"cpu"} and multiplies_bf16() else "float32"
+
+
+def multiplies_bf16() -> bool:
+    """Whether the cores of this machine multiply bf16 themselves."""
     import torch
 
-    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return "bf16" if fast and set(devices) == {"cpu"} else "float32"
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 MEMBER_BYTES = 2**28  # of GPU memory for one member of a pack; a pack that does not fit is halved
@@ -190,21 +194,30 @@ ROUNDS = 50
 MOST_MEMBERS = 16
 
 
-def default_pack(devices: list[str], trials: int) -> tuple[int, str]:
-    """How many trials train together on a device, and why: more than one where every device is a GPU.
+def gpu_shares(devices: list[str]) -> list[int]:
+    """Each worker's share of its GPU's memory in bytes; 0 on a CPU."""
+    import torch
+
+    return [
+        torch.cuda.get_device_properties(name).total_memory // devices.count(name)
+        if name.startswith("cuda")
+        else 0
+        for name in devices
+    ]
+
+
+def default_pack(shares: list[int], trials: int) -> tuple[int, str]:
+    """How many trials train together on each worker, by `gpu_shares`, and why: 1 unless each has a GPU.
 
     On a CPU packing gains nothing. On GPUs few enough that the search stays sequential, 4 of 200 trials, and
     that workers which share a card fit into it.
     """
-    import torch
-
-    if not all(name.startswith("cuda") for name in devices):
+    if not shares or not all(shares):
         return 1, "on a CPU packs gain nothing"
-    shares = [torch.cuda.get_device_properties(name).total_memory // devices.count(name) for name in devices]
     return min(
         (MOST_MEMBERS, "larger ones cost the search too much"),
         (max(1, min(shares) // MEMBER_BYTES), f"a worker's share of memory is {min(shares) / 2**30:.1f} GiB"),
-        (max(1, trials // (ROUNDS * len(devices))), f"a search of {trials:,} trials takes {ROUNDS} rounds"),
+        (max(1, trials // (ROUNDS * len(shares))), f"a search of {trials:,} trials takes {ROUNDS} rounds"),
     )
 
 

@@ -14,6 +14,7 @@ from slopesearch.training.devices import (
     arithmetic,
     best_precision,
     default_pack,
+    gpu_shares,
     resolve_devices,
     usable_cores,
 )
@@ -51,7 +52,7 @@ def examine() -> Iterator[Finding]:
         if not found.fatal:
             yield _speed(device)
         sound = sound and not (found.fatal and name in devices)
-    pack, why = default_pack(devices, TRIALS)
+    pack, why = default_pack(gpu_shares(devices), TRIALS)
     if pack > 1 and not sound:
         pack, why = 1, "packs give other numbers here"
     yield Finding("pack", f"{counted(pack, 'trial')} at a time on a device, in a study of {TRIALS}: {why}")

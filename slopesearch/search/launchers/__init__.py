@@ -1,4 +1,6 @@
-"""LAUNCHERS by name: where trials are trained. Inline is the reference; process has a worker per device."""
+"""LAUNCHERS by name: where trials are trained on this machine. Inline is the reference; process has a worker
+per device. A third, "ray", has its workers on a cluster, and is imported only where it is asked for.
+"""
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -12,10 +14,14 @@ from slopesearch.search.messages import Message
 
 class Launcher(Protocol):
     """Slots that train. A slot that was started gives Reported messages, each to be answered before the slot
-    says more; then one Finished or Failed, after which it is idle; a Said may come at any time.
+    says more; then one Finished or Failed, after which it is idle; a Said may come at any time. A Joined adds
+    a slot, which is idle; a slot that has Left is not to be started again.
     """
 
     devices: list[str]  # by slot
+
+    def shares(self) -> list[int]:
+        """Each worker's share of its GPU's memory in bytes; 0 on a CPU. Of slots that have not left."""
 
     def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
         """Give an idle slot configs of one pack key."""

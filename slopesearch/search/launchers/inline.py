@@ -9,7 +9,7 @@ import torch
 from slopesearch.config import TrialConfig
 from slopesearch.search.messages import Message, Reported
 from slopesearch.search.worker import advance, begin
-from slopesearch.training.devices import prepare
+from slopesearch.training.devices import gpu_shares, prepare
 from slopesearch.training.engine import Run
 
 
@@ -22,6 +22,10 @@ class InlineLauncher:
         self._folder = folder
         self._run: Run | None = None
         self._stop: Collection[int] | None = None  # None before the first report
+
+    def shares(self) -> list[int]:
+        """Of this machine's GPUs."""
+        return gpu_shares(self.devices)
 
     def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
         """Give the slot its configs; the training happens in `wait`."""

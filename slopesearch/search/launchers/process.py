@@ -14,8 +14,8 @@ from typing import IO
 from pydantic import TypeAdapter
 
 from slopesearch.config import TrialConfig
-from slopesearch.search.messages import Answer, Failed, Finished, Message, Work
-from slopesearch.training.devices import worker_environment
+from slopesearch.search.messages import Answer, Failed, Finished, FromWorker, Message, Work
+from slopesearch.training.devices import gpu_shares, worker_environment
 
 GOODBYE = 5.0  # s that the workers have to end before they are killed
 KILL = 1.0  # s that a killed worker has to be gone
@@ -95,11 +95,15 @@ class ProcessLauncher:
         self._folder = folder
         self._messages: queue.SimpleQueue[tuple[_Worker, str]] = queue.SimpleQueue()
         self._busy: set[int] = set()
-        self._parse = TypeAdapter[Message](Message).validate_json
+        self._parse = TypeAdapter[FromWorker](FromWorker).validate_json
         self._workers = [self._launch(device) for device in devices]
 
     def _launch(self, device: str) -> _Worker:
         return _Worker(device, self._folder, lambda worker, line: self._messages.put((worker, line)))
+
+    def shares(self) -> list[int]:
+        """Of this machine's GPUs."""
+        return gpu_shares(self.devices)
 
     def start(self, slot: int, configs: Sequence[TrialConfig]) -> None:
         """Send the configs to the slot's worker."""

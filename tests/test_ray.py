@@ -1,0 +1,437 @@
+"""Studies on a Ray cluster: nodes that die and join, its driver's end, Ctrl-C, data; real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from slopesearch.search.events import Arrived, Began, Event, Noted, Progressed, Started, Told
+from slopesearch.search.launchers import ray_cluster
+from slopesearch.search.launchers.ray_cluster import best_precision, connected, slots
+from slopesearch.search.launchers.ray_worker import Images, Introduction, versions
+from slopesearch.search.messages import Failed, Reported, Said
+from slopesearch.search.store import Store
+from slopesearch.training.data import content_hash, files_of
+from slopesearch.wording import RequestError
+from tests.conftest import make_config
+from tests.harness import Harness, spec
+from tests.ray_nodes import Nodes, eventually
+from tests.server import Server
+from tests.test_data import write_idx
+
+pytestmark = pytest.mark.ray
+Heard = TypeVar("Heard", bound=Event)
+
+
+@pytest.fixture
+def two_nodes(nodes: Nodes) -> Iterator[Nodes]:
+    """A head and a second node before the test, and after it, whatever it did to them."""
+    yield nodes
+    nodes.replace_second()
+
+
+# Nodes
+
+
+class Unlucky:
+    """Listens to a study: SIGKILL for the second node's raylet and worker in the middle of a run there.
+
+    When that has been noticed another node joins. Until its worker is there, the runs take longer.
+    """
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+        self.slot = -1  # of the second node
+        self.events: list[Event] = []
+        self.number: int | None = None  # the trial that ran there
+        self._joined = False
+
+    def find_slot(self, launcher: Any) -> None:
+        by_slot = [member.node.id for member in launcher._members]
+        self.slot = by_slot.index(self._nodes.second.node_id)
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        match event:
+            case Progressed() if self.number is None and (event.slot, event.report.step) == (self.slot, 4):
+                self._nodes.kill(self._nodes.second)
+                self.number = event.number
+            case Progressed() if self.number is not None and not self.of(Arrived):
+                time.sleep(2)  # meanwhile the new node's worker loads torch
+            case Noted() if "has left" in event.text and not self._joined:
+                self._nodes.add()
+                self._joined = True
+
+    def of(self, kind: type[Heard]) -> list[Heard]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def test_a_study_of_which_one_node_is_killed_and_another_joins_is_complete_and_nothing_is_told_twice(
+    two_nodes: Nodes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    named = os.environ.get("SLOPESEARCH_DATA")
+    real = named is not None and Path(named, "MNIST", "raw", "train-images-idx3-ubyte").is_file()
+    budget: dict[str, Any] = {"dataset": "mnist", "train_size": 2000, "val_size": 500} if real else {}
+    harness, heard = Harness(tmp_path / "x.db"), Unlucky(two_nodes)
+    with connected(two_nodes.address), pytest.MonkeyPatch.context() as patch:
+        from slopesearch.search.launchers.ray import RayLauncher
+
+        await_workers = RayLauncher._await_workers
+
+        def watched(self: RayLauncher, is_left: Callable[[], bool]) -> None:
+            await_workers(self, is_left)
+            heard.find_slot(self)
+
+        patch.setattr(RayLauncher, "_await_workers", watched)
+        folder = Path(named) if real and named else Path("unused")
+        asked = spec(model="mlp", width=32, **budget)
+        settings: dict[str, Any] = {"launcher": "ray", "workers": None, "folder": folder}
+        assert harness(20, asked, listen=heard, **settings).finished == 20
+    study = harness.study()
+    assert study.spec.dataset == ("mnist" if real else "digits")
+    assert [trial.number for trial in study.trials] == list(range(20))
+    assert {trial.state for trial in study.trials} <= {"COMPLETE", "PRUNED"}
+    assert all(list(trial.reports) == list(range(1, len(trial.reports) + 1)) for trial in study.trials)
+    assert sorted(told.number for told in heard.of(Told)) == list(range(20))
+    started = [(event.slot, event.number) for event in heard.of(Started)]
+    first, second = [slot for slot, number in started if number == heard.number]
+    assert first == heard.slot != second
+    assert len(started) == 21  # nothing else ran twice
+    place = started.index((first, heard.number or 0))
+    assert first not in [slot for slot, _ in started[place + 1 :]]
+    assert 2 in [slot for slot, _ in started]  # the node that joined
+    said = f"the node 127.0.0.1 has left the Ray cluster; trial {heard.number} runs again"
+    assert said in [note.text for note in heard.of(Noted)]
+    assert len(heard.of(Arrived)) == 1
+    assert capfd.readouterr() == ("", "")  # Ray has its own words on it, which spoil a display
+
+
+@pytest.mark.postgresql
+def test_a_study_on_ray_and_postgresql_is_that_of_one_process_on_sqlite(
+    nodes: Nodes, postgresql: Server, tmp_path: Path
+) -> None:
+    asked = spec(epochs=2, width=16)
+    alone = Harness(tmp_path / "x.db")
+    alone(8, asked, deterministic=True, launcher="inline")
+    database = postgresql.create("template1")
+    try:
+        team = Harness(postgresql.url(database))
+        on: dict[str, Any] = {"launcher": "ray", "workers": None, "ray_address": nodes.address}
+        team(8, asked, deterministic=True, **on)
+        assert team.table() == alone.table()
+    finally:
+        postgresql.drop(database)
+    began = next(event for event in team.events if isinstance(event, Began))
+    assert began.devices == ["cpu@127.0.0.1"] * 2
+    assert began.storage.startswith("postgresql+psycopg://")
+
+
+def test_more_workers_than_cores_share_them_and_no_more_train_than_are_of_use(nodes: Nodes) -> None:
+    from slopesearch.search.launchers.ray import RayLauncher
+
+    with connected(nodes.address):
+        launcher = RayLauncher("cpu", Path("unused"), precision="float32", workers=3, most=3)
+        try:
+            assert eventually(lambda: launcher.wait(0) is None and len(launcher.devices) == 3)
+            assert len(nodes.workers()) == 3
+            launcher.wait(1.2)  # another look at the nodes
+            assert len(nodes.workers()) == 3
+        finally:
+            launcher.close()
+        assert eventually(lambda: not nodes.workers())
+
+
+def test_a_cluster_whose_cores_are_all_taken_is_said_so(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    from slopesearch.search.launchers.ray import RayLauncher
+
+    monkeypatch.setattr(ray_cluster, "PATIENCE", 2.0)
+    with connected(nodes.address):
+        busy: Any = ray.remote(Busy)
+        others = [busy.options(num_cpus=1).remote() for _ in range(2)]
+        ray.get([other.is_there.remote() for other in others])
+        with pytest.raises(RequestError, match="no worker has started .* other work has all of its cores"):
+            RayLauncher("cpu", Path("unused"), precision="float32", most=2)
+        assert (
+            RayLauncher("cpu", Path("unused"), precision="float32", most=2, is_left=lambda: True).devices
+            == []
+        )
+    assert eventually(lambda: not nodes.workers())
+
+
+class Busy:
+    """Another's actor."""
+
+    def is_there(self) -> bool:
+        return True
+
+
+class OnGpu:
+    """In the place of a worker: Ray gives it a GPU that is not there."""
+
+    def __init__(self, host: str, kind: str) -> None:
+        self._host = host
+
+    def introduce(self, precision: str, packs: bool, sharing: int) -> Introduction:
+        card = f"cuda:{os.environ['CUDA_VISIBLE_DEVICES']}"
+        share = 2**33 // sharing
+        return Introduction(
+            host=self._host, device=card, multiplies_bf16=True, versions=versions(), memory=share
+        )
+
+
+def test_workers_share_the_gpus_of_the_nodes_that_have_some(
+    two_nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from slopesearch.search.launchers import ray as ray_launcher
+
+    monkeypatch.setattr(ray_launcher, "RayWorker", OnGpu)
+    two_nodes.add(num_gpus=2)
+    with connected(two_nodes.address):
+        assert slots("auto", None) == ["cuda"] * 2
+        launcher = ray_launcher.RayLauncher("cuda", Path("unused"), precision="float32", workers=4, most=4)
+        try:
+            assert eventually(lambda: launcher.wait(0) is None and len(launcher.devices) == 4)
+            assert sorted(launcher.devices) == [f"cuda:{card}@127.0.0.1" for card in (0, 0, 1, 1)]
+            assert launcher.shares() == [2**32] * 4
+        finally:
+            launcher.close()
+
+
+def lacking(host: str) -> Introduction:
+    raise ModuleNotFoundError("No module named 'slopesearch'")
+
+
+def test_a_node_that_cannot_take_part_is_refused_and_a_worker_left_out(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from slopesearch.search.launchers import ray as ray_launcher
+
+    with connected(nodes.address):
+        with monkeypatch.context() as patch:
+            patch.setattr(ray_cluster, "versions", lambda: {"slopesearch": "9.9"})
+            with pytest.raises(
+                RequestError, match="worker on 127.0.0.1 has slopesearch .*, this machine slo"
+            ):
+                best_precision(["cpu"])
+            with pytest.raises(
+                RequestError, match="worker on 127.0.0.1 has slopesearch .*, this machine slo"
+            ):
+                ray_launcher.RayLauncher("cpu", Path("unused"), precision="float32", most=2)
+        with monkeypatch.context() as patch:
+            patch.setattr(ray_cluster, "introduce", lacking)
+            with pytest.raises(
+                RequestError, match=r"cannot run a worker \(.*No module named 'slop.* install"
+            ):
+                best_precision(["cpu"])
+        reasons: list[str | None] = ["one of them is odd", None]
+        monkeypatch.setattr(ray_launcher, "misfit", lambda said, precision: reasons.pop(0))
+        launcher = ray_launcher.RayLauncher("cpu", Path("unused"), precision="float32", most=2)
+        try:
+            assert launcher.devices == ["cpu@127.0.0.1"]
+            assert launcher.wait(0) == (-1, Said(text="one of them is odd; it is left out"))
+            launcher.wait(1.2)  # another look at the nodes
+            assert eventually(lambda: len(nodes.workers()) == 1)
+        finally:
+            launcher.close()
+
+
+# The driver
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-u", "-m", "slopesearch", "optimize", *words]
+
+
+def driver(folder: Path, *words: str, **variables: str) -> "subprocess.Popen[str]":
+    """`optimize` in a process group of its own, as from a terminal."""
+    return subprocess.Popen(
+        command(*words),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        env={**os.environ, **variables},
+    )
+
+
+LONG = ("--dataset", "digits", "--model", "mlp", "--epochs", "4000", "--launcher", "ray")
+
+
+@pytest.fixture
+def temporary(tmp_path: Path) -> Iterator[Path]:
+    """The test's folder by a name that is short enough for the names of sockets in it."""
+    short = Path("/tmp", f"rt-{os.getpid()}")
+    short.symlink_to(tmp_path)
+    yield short
+    short.unlink()
+
+
+@pytest.mark.parametrize("whose", ["another's", "its own"])
+def test_a_driver_that_is_killed_leaves_no_worker_and_a_cluster_that_is_not_its_own(
+    whose: str, nodes: Nodes, tmp_path: Path, temporary: Path
+) -> None:
+    address = ("--ray-address", nodes.address) if whose == "another's" else ()
+    process = driver(tmp_path, *LONG, *address, TMPDIR=str(temporary))
+    with process:
+        try:
+            assert process.stdout is not None
+            assert any(line.startswith("digits-mlp: to 200 trials") for line in process.stdout)
+            family = [
+                one
+                for one in psutil.Process(process.pid).children(recursive=True)
+                if not one.name().endswith("Agent")  # two helpers of Ray's, which take another minute
+            ]
+            if whose == "another's":
+                assert eventually(lambda: nodes.training() == 2)
+                family = nodes.workers()
+            assert sum("ray::RayWorker" in " ".join(one.cmdline()) for one in family) >= 2
+        finally:
+            process.kill()
+    assert eventually(lambda: not any(map(lives, family)))
+    assert nodes.alive() == 2
+
+
+def test_a_cluster_of_its_own_is_loopback_alone_lets_trials_finish_on_ctrl_c_and_ends_with_the_command(
+    tmp_path: Path, temporary: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    words = ("--dataset", "digits", "--model", "mlp", "--epochs", "40", "--launcher", "ray")
+    process = driver(tmp_path, *words, "--storage", "sqlite:///x.db", TMPDIR=str(temporary), HOME=str(home))
+    family: list[psutil.Process] = []
+    try:
+        with process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            first = next(line for line in process.stdout if line.startswith("[1/"))
+            family = psutil.Process(process.pid).children(recursive=True)
+            listening = [
+                connection.laddr.ip.removeprefix("::ffff:")
+                for one in [psutil.Process(process.pid), *family]
+                for connection in sockets_of(one)
+                if connection.status == psutil.CONN_LISTEN
+            ]
+            os.killpg(process.pid, signal.SIGINT)
+            output, errors = first + process.stdout.read(), process.stderr.read()
+    finally:
+        for one in filter(lives, family if process.poll() is None else []):
+            one.kill()
+        process.kill()
+    assert len(listening) > 4
+    assert set(listening) == {"127.0.0.1"}
+    assert process.returncode == 130
+    assert errors == ""
+    assert "stopping: the running trials finish first" in output
+    assert "ray" not in output.replace("--launcher ray", "").lower()
+    study = Store(f"sqlite:///{tmp_path}/x.db").read(None)
+    assert study.count("RUNNING") == study.count("FAIL") == 0
+    assert len(study.trials) >= 2
+    assert eventually(lambda: not any(map(lives, family)), 20)
+    assert not list(tmp_path.glob("ray-*"))
+    assert not list(home.glob(".ray*"))
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def sockets_of(process: psutil.Process) -> list[Any]:
+    try:
+        return list(process.net_connections())
+    except psutil.NoSuchProcess:
+        return []
+
+
+def test_the_second_ctrl_c_leaves_what_runs_and_the_next_call_goes_on(nodes: Nodes, tmp_path: Path) -> None:
+    words = (*LONG, "--ray-address", nodes.address, "--storage", "sqlite:///x.db", "--trials", "2")
+    process = driver(tmp_path, *words)
+    with process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert any(line.startswith("starting 2 workers") for line in process.stdout)
+            assert eventually(lambda: nodes.training() == 2)
+            os.killpg(process.pid, signal.SIGINT)
+            assert next(process.stdout).startswith("stopping: the running trials finish first")
+            os.killpg(process.pid, signal.SIGINT)
+            output, errors = process.stdout.read(), process.stderr.read()
+        finally:
+            process.wait(60)
+            process.kill()
+    assert (process.returncode, errors) == (130, "")
+    assert "0 of 2 trials are done; to go on" in output
+    assert eventually(lambda: not nodes.workers())
+    assert Store(f"sqlite:///{tmp_path}/x.db").read(None).count("RUNNING") > 0
+
+
+# Data
+
+
+def test_images_that_a_node_lacks_reach_it_once_and_are_checked(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    from slopesearch.search.launchers.ray import RayLauncher
+
+    write_idx(tmp_path)
+    hidden = tmp_path.with_name("hidden")  # for the nodes, the folder of the driver is not there
+    sent: list[dict[str, bytes]] = []
+    put = ray.put
+
+    def sending(files: dict[str, bytes]) -> Any:
+        sent.append(files)
+        return put(files)
+
+    monkeypatch.setattr(ray, "put", sending)
+    monkeypatch.setattr(Images, "files", lambda self: files_of(self.dataset, tmp_path))
+    asked = {"dataset": "fashion-mnist", "train_size": 1280, "val_size": 100, "epochs": 1}
+    configs = [make_config(**asked, init_seed=i) for i in range(2)]
+
+    def images(self: Any, dataset: str, content: str = "") -> Images:
+        return Images(dataset, hidden, content or content_hash(dataset, tmp_path))
+
+    monkeypatch.setattr(RayLauncher, "_find_images", images)
+
+    def copies() -> list[list[Path]]:
+        return [list(folder.glob("slopesearch-*/*")) for folder in nodes.folders()]
+
+    with connected(nodes.address):
+        launcher = RayLauncher("cpu", tmp_path, precision="float32", most=2)
+        try:
+            for slot, config in enumerate(configs):
+                launcher.start(slot, [config])
+            first = [launcher.wait(60) for _ in configs]
+            assert [type(received[1]) for received in first if received] == [Reported] * 2, first
+            assert len(sent) == 1
+            assert [len(found) for found in copies()] == [1, 1]
+            (copy,) = copies()[1]
+            assert content_hash("fashion-mnist", copy) == content_hash("fashion-mnist", tmp_path)
+        finally:
+            launcher.close()
+        assert eventually(lambda: not nodes.workers())
+        monkeypatch.setattr(RayLauncher, "_find_images", lambda self, name: images(self, name, "f" * 64))
+        launcher = RayLauncher("cpu", tmp_path, precision="float32", most=1)
+        try:
+            launcher.start(0, [configs[0]])
+            received = launcher.wait(60)
+        finally:
+            launcher.close()
+    assert received is not None
+    assert isinstance(received[1], Failed)
+    assert received[1].reason.endswith("the images of fashion-mnist are others on 127.0.0.1 than here\n")
