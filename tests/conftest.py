@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU, or a database server, where there is none."""
+    """Skip what needs a GPU, or a database server, where there is none; and say what runs in one process."""
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
-        if item.get_closest_marker("ray"):  # in one process, which starts the cluster
-            item.add_marker(pytest.mark.xdist_group("ray"))
+        # A module's fixtures are set up once, and so is the cluster.
+        group = "ray" if item.get_closest_marker("ray") else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
         if item.get_closest_marker("postgresql") and not server.is_there():
             item.add_marker(pytest.mark.skip(reason="no PostgreSQL server; apt-get install postgresql"))
 
@@ -95,12 +97,14 @@ def storages(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage
 
 @pytest.fixture(scope="session")
 def nodes() -> "Iterator[Nodes]":
-    """A Ray cluster of two nodes on this machine, for the tests marked ray."""
+    """A Ray cluster of two nodes on this machine, to which the tests marked ray are connected."""
     from tests.ray_nodes import Nodes
 
-    started = Nodes()
-    yield started
-    started.close()
+    with closing(Nodes()) as started:
+        from slopesearch.search.launchers.ray_cluster import connected
+
+        with connected(started.address):
+            yield started
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -89,15 +89,8 @@ RAY = pytest.param("ray", marks=pytest.mark.ray)
 @pytest.fixture
 def launch(request: pytest.FixtureRequest) -> Iterator[Launched]:
     """A maker of launchers of the kind that the test is parametrised with."""
-    with ExitStack() as stack:
-        nodes = None
-        if request.param == "ray":
-            from slopesearch.search.launchers.ray_cluster import connected
-
-            nodes = request.getfixturevalue("nodes")
-            stack.enter_context(connected(nodes.address))
-        launched = Launched(request.param, nodes)
-        stack.callback(launched.close)
+    nodes = request.getfixturevalue("nodes") if request.param == "ray" else None
+    with closing(Launched(request.param, nodes)) as launched:
         yield launched
 
 

@@ -1,6 +1,8 @@
 """Studies on a Ray cluster: nodes that die and join, its driver's end, Ctrl-C, data; real processes."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +16,13 @@ import pytest
 
 from slopesearch.search.events import Arrived, Began, Event, Noted, Progressed, Started, Told
 from slopesearch.search.launchers import ray_cluster
-from slopesearch.search.launchers.ray_cluster import best_precision, connected, slots
+from slopesearch.search.launchers.ray_cluster import best_precision, slots
 from slopesearch.search.launchers.ray_worker import Images, Introduction, versions
 from slopesearch.search.messages import Failed, Reported, Said
 from slopesearch.search.store import Store
 from slopesearch.training.data import content_hash, files_of
 from slopesearch.wording import RequestError
-from tests.conftest import make_config
+from tests.conftest import QUICK, InProcess, make_config
 from tests.harness import Harness, spec
 from tests.ray_nodes import Nodes, eventually
 from tests.server import Server
@@ -80,7 +82,7 @@ def test_a_study_of_which_one_node_is_killed_and_another_joins_is_complete_and_n
     real = named is not None and Path(named, "MNIST", "raw", "train-images-idx3-ubyte").is_file()
     budget: dict[str, Any] = {"dataset": "mnist", "train_size": 2000, "val_size": 500} if real else {}
     harness, heard = Harness(tmp_path / "x.db"), Unlucky(two_nodes)
-    with connected(two_nodes.address), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         from slopesearch.search.launchers.ray import RayLauncher
 
         await_workers = RayLauncher._await_workers
@@ -136,16 +138,15 @@ def test_a_study_on_ray_and_postgresql_is_that_of_one_process_on_sqlite(
 def test_more_workers_than_cores_share_them_and_no_more_train_than_are_of_use(nodes: Nodes) -> None:
     from slopesearch.search.launchers.ray import RayLauncher
 
-    with connected(nodes.address):
-        launcher = RayLauncher("cpu", Path("unused"), precision="float32", workers=3, most=3)
-        try:
-            assert eventually(lambda: launcher.wait(0) is None and len(launcher.devices) == 3)
-            assert len(nodes.workers()) == 3
-            launcher.wait(1.2)  # another look at the nodes
-            assert len(nodes.workers()) == 3
-        finally:
-            launcher.close()
-        assert eventually(lambda: not nodes.workers())
+    launcher = RayLauncher("cpu", Path("unused"), precision="float32", workers=3, most=3)
+    try:
+        assert eventually(lambda: launcher.wait(0) is None and len(launcher.devices) == 3)
+        assert len(nodes.workers()) == 3
+        launcher.wait(1.2)  # another look at the nodes
+        assert len(nodes.workers()) == 3
+    finally:
+        launcher.close()
+    assert eventually(lambda: not nodes.workers())
 
 
 def test_a_cluster_whose_cores_are_all_taken_is_said_so(
@@ -156,16 +157,12 @@ def test_a_cluster_whose_cores_are_all_taken_is_said_so(
     from slopesearch.search.launchers.ray import RayLauncher
 
     monkeypatch.setattr(ray_cluster, "PATIENCE", 2.0)
-    with connected(nodes.address):
-        busy: Any = ray.remote(Busy)
-        others = [busy.options(num_cpus=1).remote() for _ in range(2)]
-        ray.get([other.is_there.remote() for other in others])
-        with pytest.raises(RequestError, match="no worker has started .* other work has all of its cores"):
-            RayLauncher("cpu", Path("unused"), precision="float32", most=2)
-        assert (
-            RayLauncher("cpu", Path("unused"), precision="float32", most=2, is_left=lambda: True).devices
-            == []
-        )
+    busy: Any = ray.remote(Busy)
+    others = [busy.options(num_cpus=1).remote() for _ in range(2)]
+    ray.get([other.is_there.remote() for other in others])
+    with pytest.raises(RequestError, match="no worker has started .* other work has all of its cores"):
+        RayLauncher("cpu", Path("unused"), precision="float32", most=2)
+    assert RayLauncher("cpu", Path("unused"), precision="float32", most=2, is_left=lambda: True).devices == []
     assert eventually(lambda: not nodes.workers())
 
 
@@ -197,15 +194,14 @@ def test_workers_share_the_gpus_of_the_nodes_that_have_some(
 
     monkeypatch.setattr(ray_launcher, "RayWorker", OnGpu)
     two_nodes.add(num_gpus=2)
-    with connected(two_nodes.address):
-        assert slots("auto", None) == ["cuda"] * 2
-        launcher = ray_launcher.RayLauncher("cuda", Path("unused"), precision="float32", workers=4, most=4)
-        try:
-            assert eventually(lambda: launcher.wait(0) is None and len(launcher.devices) == 4)
-            assert sorted(launcher.devices) == [f"cuda:{card}@127.0.0.1" for card in (0, 0, 1, 1)]
-            assert launcher.shares() == [2**32] * 4
-        finally:
-            launcher.close()
+    assert slots("auto", None) == ["cuda"] * 2
+    launcher = ray_launcher.RayLauncher("cuda", Path("unused"), precision="float32", workers=4, most=4)
+    try:
+        assert eventually(lambda: launcher.wait(0) is None and len(launcher.devices) == 4)
+        assert sorted(launcher.devices) == [f"cuda:{card}@127.0.0.1" for card in (0, 0, 1, 1)]
+        assert launcher.shares() == [2**32] * 4
+    finally:
+        launcher.close()
 
 
 def lacking(host: str) -> Introduction:
@@ -217,33 +213,26 @@ def test_a_node_that_cannot_take_part_is_refused_and_a_worker_left_out(
 ) -> None:
     from slopesearch.search.launchers import ray as ray_launcher
 
-    with connected(nodes.address):
-        with monkeypatch.context() as patch:
-            patch.setattr(ray_cluster, "versions", lambda: {"slopesearch": "9.9"})
-            with pytest.raises(
-                RequestError, match="worker on 127.0.0.1 has slopesearch .*, this machine slo"
-            ):
-                best_precision(["cpu"])
-            with pytest.raises(
-                RequestError, match="worker on 127.0.0.1 has slopesearch .*, this machine slo"
-            ):
-                ray_launcher.RayLauncher("cpu", Path("unused"), precision="float32", most=2)
-        with monkeypatch.context() as patch:
-            patch.setattr(ray_cluster, "introduce", lacking)
-            with pytest.raises(
-                RequestError, match=r"cannot run a worker \(.*No module named 'slop.* install"
-            ):
-                best_precision(["cpu"])
-        reasons: list[str | None] = ["one of them is odd", None]
-        monkeypatch.setattr(ray_launcher, "misfit", lambda said, precision: reasons.pop(0))
-        launcher = ray_launcher.RayLauncher("cpu", Path("unused"), precision="float32", most=2)
-        try:
-            assert launcher.devices == ["cpu@127.0.0.1"]
-            assert launcher.wait(0) == (-1, Said(text="one of them is odd; it is left out"))
-            launcher.wait(1.2)  # another look at the nodes
-            assert eventually(lambda: len(nodes.workers()) == 1)
-        finally:
-            launcher.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(ray_cluster, "versions", lambda: {"slopesearch": "9.9"})
+        with pytest.raises(RequestError, match="worker on 127.0.0.1 has slopesearch .*, this machine slo"):
+            best_precision(["cpu"])
+        with pytest.raises(RequestError, match="worker on 127.0.0.1 has slopesearch .*, this machine slo"):
+            ray_launcher.RayLauncher("cpu", Path("unused"), precision="float32", most=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(ray_cluster, "introduce", lacking)
+        with pytest.raises(RequestError, match=r"cannot run a worker \(.*No module named 'slop.* install"):
+            best_precision(["cpu"])
+    reasons: list[str | None] = ["one of them is odd", None]
+    monkeypatch.setattr(ray_launcher, "misfit", lambda said, precision: reasons.pop(0))
+    launcher = ray_launcher.RayLauncher("cpu", Path("unused"), precision="float32", most=2)
+    try:
+        assert launcher.devices == ["cpu@127.0.0.1"]
+        assert launcher.wait(0) == (-1, Said(text="one of them is odd; it is left out"))
+        launcher.wait(1.2)  # another look at the nodes
+        assert eventually(lambda: len(nodes.workers()) == 1)
+    finally:
+        launcher.close()
 
 
 # The driver
@@ -411,27 +400,42 @@ def test_images_that_a_node_lacks_reach_it_once_and_are_checked(
     def copies() -> list[list[Path]]:
         return [list(folder.glob("slopesearch-*/*")) for folder in nodes.folders()]
 
-    with connected(nodes.address):
-        launcher = RayLauncher("cpu", tmp_path, precision="float32", most=2)
-        try:
-            for slot, config in enumerate(configs):
-                launcher.start(slot, [config])
-            first = [launcher.wait(60) for _ in configs]
-            assert [type(received[1]) for received in first if received] == [Reported] * 2, first
-            assert len(sent) == 1
-            assert [len(found) for found in copies()] == [1, 1]
-            (copy,) = copies()[1]
-            assert content_hash("fashion-mnist", copy) == content_hash("fashion-mnist", tmp_path)
-        finally:
-            launcher.close()
-        assert eventually(lambda: not nodes.workers())
-        monkeypatch.setattr(RayLauncher, "_find_images", lambda self, name: images(self, name, "f" * 64))
-        launcher = RayLauncher("cpu", tmp_path, precision="float32", most=1)
-        try:
-            launcher.start(0, [configs[0]])
-            received = launcher.wait(60)
-        finally:
-            launcher.close()
+    launcher = RayLauncher("cpu", tmp_path, precision="float32", most=2)
+    try:
+        for slot, config in enumerate(configs):
+            launcher.start(slot, [config])
+        first = [launcher.wait(60) for _ in configs]
+        assert [type(received[1]) for received in first if received] == [Reported] * 2, first
+        assert len(sent) == 1
+        assert [len(found) for found in copies()] == [1, 1]
+        (copy,) = copies()[1]
+        assert content_hash("fashion-mnist", copy) == content_hash("fashion-mnist", tmp_path)
+    finally:
+        launcher.close()
+    assert eventually(lambda: not nodes.workers())
+    monkeypatch.setattr(RayLauncher, "_find_images", lambda self, name: images(self, name, "f" * 64))
+    launcher = RayLauncher("cpu", tmp_path, precision="float32", most=1)
+    try:
+        launcher.start(0, [configs[0]])
+        received = launcher.wait(60)
+    finally:
+        launcher.close()
     assert received is not None
     assert isinstance(received[1], Failed)
     assert received[1].reason.endswith("the images of fashion-mnist are others on 127.0.0.1 than here\n")
+
+
+# Evidence
+
+
+def test_a_comparison_on_ray_says_what_it_says_in_one_process(
+    nodes: Nodes, command_line: InProcess, tmp_path: Path
+) -> None:
+    small = ("--train-size", "640", "--set", "width=8", "--set", "pruner='none'", "--deterministic")
+    assert command_line("optimize", *QUICK, *small, "--trials", "1").code == 0
+    shutil.copy(tmp_path / "studies" / "slopesearch.db", tmp_path / "ray.db")
+    on_ray = ("--launcher", "ray", "--ray-address", nodes.address, "--storage", "sqlite:///ray.db")
+    asked = ("compare", "--only", "norm", "--seeds", "2", "--json")
+    here, there = (command_line(*asked, *where) for where in (("--launcher", "inline"), on_ray))
+    assert (here.code, there.code) == (0, 0), (here.err, there.err)
+    assert json.loads(here.out) == json.loads(there.out)
