@@ -25,15 +25,11 @@ if TYPE_CHECKING:
 torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU, or a database server, where there is none; and say what runs in one process."""
+    """Skip what needs a GPU, or a database server, where there is none."""
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
-        # A module's fixtures are set up once, and so is the cluster.
-        group = "ray" if item.get_closest_marker("ray") else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
         if item.get_closest_marker("postgresql") and not server.is_there():
             item.add_marker(pytest.mark.skip(reason="no PostgreSQL server; apt-get install postgresql"))
 
@@ -95,7 +91,7 @@ def storages(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def nodes() -> "Iterator[Nodes]":
     """A Ray cluster of two nodes on this machine, to which the tests marked ray are connected."""
     from tests.ray_nodes import Nodes
