@@ -106,6 +106,30 @@ def test_each_worker_is_pinned_to_the_device_of_its_slot(monkeypatch: pytest.Mon
     assert started == [*devices, "cuda:1"]
 
 
+def test_all_workers_are_asked_to_end_before_one_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    class Process:
+        def __init__(self, command: list[str], **settings: object) -> None:
+            self.stdin, self.stdout = io.StringIO(), io.StringIO()
+
+        def wait(self, timeout: float | None = None) -> int:
+            if timeout is not None:
+                said.append("wait")
+            return 0
+
+        def kill(self) -> None:
+            pass
+
+        def terminate(self) -> None:
+            said.append("ask")
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    ProcessLauncher(["cpu"] * 3, FOLDER).close()
+    assert said.count("wait") == 3
+    assert said[:4] == ["ask"] * 4
+
+
 def test_a_worker_that_dies_is_told_of_and_replaced() -> None:
     launcher = ProcessLauncher(["cpu"], FOLDER)
     try:
