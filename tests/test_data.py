@@ -218,6 +218,18 @@ def test_default_budgets_fit_their_data_set(name: str) -> None:
     assert entry.val_size <= entry.val_max
 
 
+def test_default_budgets_are_those_of_the_docs() -> None:
+    page = " ".join((Path(__file__).parent.parent / "docs" / "studies.md").read_text().split())
+    mnist, digits = DATASETS["mnist"], DATASETS["digits"]
+    for words in (
+        f"{mnist.epochs} epochs of {mnist.train_size:,} images with",
+        f"at the end on all {mnist.val_size:,}. On digits",
+        f"it takes {digits.epochs} epochs of {digits.train_size:,} images and validates on all "
+        f"{digits.val_size}.",
+    ):
+        assert words in page
+
+
 @pytest.mark.parametrize("test", [False, True])
 def test_the_files_are_read_as_torchvision_reads_them(tmp_path: Path, test: bool) -> None:
     write_idx(tmp_path)
