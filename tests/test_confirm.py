@@ -279,14 +279,15 @@ def test_killed_anywhere_it_ends_as_if_nothing_had_been(
         assert tables[0] == tables[1]
 
 
-def test_ctrl_c_leaves_it_to_the_next_call(search: Search) -> None:
+@pytest.mark.parametrize("part", ["/tune", "/confirm"])
+def test_ctrl_c_leaves_it_to_the_next_call(search: Search, part: str) -> None:
     def interrupt(event: Event) -> None:
         if isinstance(event, Progressed) and event.number == 5 and event.report.step == 2:
             signal.raise_signal(signal.SIGINT)
 
-    verdict = search(listen=during("/confirm", interrupt))
+    verdict = search(listen=during(part, interrupt))
     assert (verdict.interrupted, verdict.confirmed, verdict.openings) == (True, [], [])
-    assert len(search.record("/confirm").trials) < 8
+    assert len(search.record(part).trials) < 8
     assert search().openings
 
 

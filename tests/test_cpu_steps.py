@@ -1,6 +1,7 @@
 """The steps of a plan, one by one: the pool, slopes, tables, the first convolution."""
 
 import copy
+from collections.abc import Callable
 from math import inf, nan
 
 import pytest
@@ -86,6 +87,26 @@ def test_minus_infinity_comes_through_where_the_activation_makes_nan_of_it(dtype
     y = F.gelu(steps.pool(x, nn.GELU()))
     assert torch.equal(y.isnan(), F.max_pool2d(F.gelu(x), 2).isnan())
     assert y[1, 2, 1, 1].isnan()
+
+
+# --- gradients of gradients
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda x: steps.pool(x, None),
+        lambda x: steps.norm_pool(x, nn.BatchNorm2d(4), None),
+        lambda x: steps.bend(x, torch.tensor(0.1, requires_grad=True)),
+        lambda x: steps.look_up(x.bfloat16(), *steps.tables_of(nn.Tanh())),
+    ],
+    ids=["pool", "norm_pool", "bend", "look_up"],
+)
+def test_a_second_derivative_is_refused_and_not_taken_for_zero(step: Callable[[Tensor], Tensor]) -> None:
+    x = random_map((2, 4, 6, 6), torch.float32).requires_grad_()
+    (dx,) = torch.autograd.grad(step(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        dx.sum().backward()  # type: ignore[no-untyped-call]
 
 
 # --- learned slopes

@@ -117,7 +117,7 @@ def test_content_hash_tells_data_apart_by_content(tmp_path: Path) -> None:
         ("train-images-idx3-ubyte", lambda content: content[: len(content) // 2], "bytes where a whole one"),
         ("t10k-labels-idx1-ubyte", lambda content: b"", "0 bytes"),
         ("train-images-idx3-ubyte", lambda content: b"\x1f\x8b" + content[2:], "header is 1f8b"),
-        ("train-labels-idx1-ubyte", lambda content: content[:-1] + b"\x63", "a label of 99"),
+        ("train-labels-idx1-ubyte", lambda content: content[:-1] + b"\x0a", "a label of 10"),
         ("t10k-images-idx3-ubyte", lambda content: content[:-784] + bytes(784), "its last image is blank"),
     ],
 )
@@ -218,6 +218,18 @@ def test_default_budgets_fit_their_data_set(name: str) -> None:
     assert entry.val_size <= entry.val_max
 
 
+def test_default_budgets_are_those_of_the_docs() -> None:
+    page = " ".join((Path(__file__).parent.parent / "docs" / "studies.md").read_text().split())
+    mnist, digits = DATASETS["mnist"], DATASETS["digits"]
+    for words in (
+        f"{mnist.epochs} epochs of {mnist.train_size:,} images with",
+        f"at the end on all {mnist.val_size:,}. On digits",
+        f"it takes {digits.epochs} epochs of {digits.train_size:,} images and validates on all "
+        f"{digits.val_size}.",
+    ):
+        assert words in page
+
+
 @pytest.mark.parametrize("test", [False, True])
 def test_the_files_are_read_as_torchvision_reads_them(tmp_path: Path, test: bool) -> None:
     write_idx(tmp_path)
@@ -226,6 +238,26 @@ def test_the_files_are_read_as_torchvision_reads_them(tmp_path: Path, test: bool
     assert (images.dtype, labels.dtype) == (theirs.data.dtype, theirs.targets.dtype)
     assert torch.equal(images, theirs.data)
     assert torch.equal(labels, theirs.targets)
+
+
+def test_a_download_that_another_process_was_faster_with_is_taken_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
+        write_idx(Path(command[4]), command[3])
+        theirs = tmp_path / "data" / command[3] / "raw"
+        theirs.mkdir(parents=True)
+        for name in data._FILES:
+            (theirs / name).touch()
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", download)
+    assert find("fashion-mnist", tmp_path / "data", print) == "fashion-mnist"
+
+
+def test_a_download_into_a_folder_that_cannot_be_made_says_why(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="could not be downloaded .*No such file or directory: .*nowhere"):
+        find("kmnist", tmp_path / "nowhere" / "data", print)
 
 
 def test_a_damaged_download_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

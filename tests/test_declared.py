@@ -82,6 +82,8 @@ def test_the_metric_and_its_smallest_effect(tmp_path: Path) -> None:
     _, family = family_of(written(tmp_path, metric="val_error", smallest_effect=0.5))
     assert (family.metric, family.smallest("val_error")) == ("val_error", 0.005)
     assert family_of(written(tmp_path, smallest_effect=1.1))[1].smallest("val_loss") == log(1.1)
+    _, largest = family_of(written(tmp_path, metric="val_error", smallest_effect=90))
+    assert largest.smallest("val_error") == 0.9
 
 
 def test_factors_are_crossed_and_compared_within_each_level(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import torch
 
+from slopesearch.training import devices as devices_module
 from slopesearch.training.devices import (
     arithmetic,
     best_precision,
@@ -79,6 +81,31 @@ def test_a_device_that_is_not_there_is_refused(devices: str) -> None:
         resolve_devices(devices, None)
 
 
+@pytest.fixture
+def untried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgets that the pair of this process is sound."""
+    monkeypatch.setattr(devices_module, "_is_sound", threading.Event())
+
+
+@pytest.mark.usefixtures("untried")
+def test_the_pair_is_tried_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials: list[object] = []
+    trial = devices_module._trial
+
+    def counted() -> "subprocess.Popen[str]":
+        trials.append(found := trial())
+        return found
+
+    monkeypatch.setattr(devices_module, "_trial", counted)
+    for _ in range(2):
+        with checked_torch_pair():
+            pass
+    assert len(trials) == 1
+    with pytest.raises(StudyFailedError, match="memory ran short"), checked_torch_pair():
+        raise MemoryError  # which is named all the same
+
+
+@pytest.mark.usefixtures("untried")
 def test_a_pair_that_does_not_import_names_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -89,6 +116,7 @@ def test_a_pair_that_does_not_import_names_the_fix(tmp_path: Path, monkeypatch: 
         raise ImportError("undefined symbol")  # as torch itself may, in the block
 
 
+@pytest.mark.usefixtures("untried")
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -111,6 +139,7 @@ def test_a_lack_of_memory_is_no_verdict_on_the_pair(
         pass
 
 
+@pytest.mark.usefixtures("untried")
 def test_a_lack_of_memory_in_the_block_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for error in (MemoryError(), ImportError("x.so: failed to map segment from shared object")):
         with pytest.raises(StudyFailedError, match="memory ran short"), checked_torch_pair():
@@ -118,6 +147,7 @@ def test_a_lack_of_memory_in_the_block_is_named_too(tmp_path: Path, monkeypatch:
     reason = "x.so: failed to map segment from shared object: Operation not permitted"
     with pytest.raises(ImportError), checked_torch_pair():
         raise ImportError(reason)
+    monkeypatch.setattr(devices_module, "_is_sound", threading.Event())
     (tmp_path / "torchvision.py").write_text(f"raise ImportError('{reason}')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(RequestError, match="Operation not permitted.*pip install"), checked_torch_pair():

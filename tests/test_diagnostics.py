@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from slopesearch.config import REPORTS
 from slopesearch.nets.activations import ACTIVATIONS
 from slopesearch.nets.models import build_model
 from slopesearch.training.data import Data
@@ -22,6 +23,7 @@ from slopesearch.training.diagnostics import (
     update_ratios,
 )
 from slopesearch.training.engine import DIAGNOSED, QUICK_DIAGNOSED, Alone, Member, train
+from slopesearch.training.validation import Seen
 from tests.conftest import make_config, run_to_end
 
 
@@ -181,6 +183,19 @@ def test_every_run_brings_its_diagnostics(digits: Data) -> None:
     (stopped,) = end.value.value
     assert stopped.ended == "pruned"
     assert stopped.diagnostics.images == QUICK_DIAGNOSED
+
+
+@pytest.mark.parametrize(("step", "images"), [(1, QUICK_DIAGNOSED), (REPORTS, 397)])
+def test_all_images_are_searched_for_one_that_wakes_a_unit_only_after_a_whole_run(
+    digits: Data, step: int, images: int
+) -> None:
+    member = Member(make_config(activation="relu"), digits, torch.device("cpu"))
+    member.model.get_parameter("linear1.bias").data[0] = -1e9
+    member.report(step, 1.0, Seen(1.0, 0.5, (), (), ()), digits.classes)
+    member.train_seconds = 1.0
+    found = member.result(digits, torch.device("cpu")).diagnostics
+    assert found is not None
+    assert (found.images, found.dead_fraction) == (images, 1 / 32)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

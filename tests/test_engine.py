@@ -18,6 +18,7 @@ from slopesearch.training.diagnostics import diagnose, hidden_weights
 from slopesearch.training.engine import (
     Alone,
     Member,
+    Pack,
     batches_of,
     lr_factor,
     report_steps,
@@ -188,6 +189,35 @@ def test_members_of_a_pack_train_as_if_alone_and_leave_when_they_are_stopped(dig
             assert mine.val_accuracy == pytest.approx(theirs.val_accuracy, abs=0.04)
             assert mine.update_ratios == pytest.approx(theirs.update_ratios, rel=0.1)
     assert len(together[1].curve) == 1
+
+
+def test_a_pack_goes_on_with_one_member(digits: Data) -> None:
+    configs = [make_config(), make_config(lr=3e-3)]
+    run = train(configs, digits, CPU)
+    next(run)
+    assert list(run.send([0])) == [1]
+    stopped, whole = drain(run)
+    assert (stopped.ended, whole.ended, len(whole.curve)) == ("pruned", "completed", REPORTS)
+    assert whole.final.val_loss == pytest.approx(run_to_end(configs[1], digits).final.val_loss, rel=1e-2)
+
+
+def test_a_pack_is_seen_as_its_members_are_alone(digits: Data) -> None:
+    learned = {"slope_mode": "learnable"}
+    kinds = [{"activation": "prelu"}, {**learned, "slope_clamp": "forward"}, learned, {}]
+    members = [Member(make_config(depth=2, **kind), digits, CPU) for kind in kinds]
+    for layer, slope in (("act1", 0.05), ("act2", 5.0)):
+        members[0].model.get_parameter(f"{layer}.weight").data.fill_(slope)
+        members[1].model.get_parameter(f"{layer}.slope").data.fill_(slope)
+    teams: list[Any] = [Pack(members, CPU), *(Alone([member], CPU) for member in members)]
+    seen = []
+    for team in teams:
+        team.remember()
+        seen += team.look(digits.val_images, digits.val_labels)
+    assert seen[5].slopes == pytest.approx((0.05, 0.1))  # slope_max is 0.1
+    assert seen[5].raw_slopes == pytest.approx((0.05, 5.0))
+    for together, alone in zip(seen[:4], seen[4:], strict=True):
+        for name, value in alone._asdict().items():
+            assert getattr(together, name) == pytest.approx(value, rel=1e-4), name
 
 
 def test_update_ratios_are_of_one_step(digits: Data) -> None:

@@ -66,15 +66,16 @@ def test_a_slot_with_three_faults_in_a_row_is_retired_and_said_so() -> None:
     assert [list(faults.take(1)) for _ in range(5)] == [[5], [4], [3], [2], [1]]
 
 
-def test_a_trial_that_fails_on_two_slots_clears_the_first_of_them() -> None:
+@pytest.mark.parametrize(("first", "second"), [(0, 1), (1, 0)])
+def test_a_trial_that_fails_on_two_slots_clears_the_first_of_them(first: int, second: int) -> None:
     faults = Faults(slots=3, pack=1)
     faults.finished(2)
     for number in range(2):
-        faults.failed(0, [number], GONE)
-        faults.failed(1, [number], GONE)
+        faults.failed(first, [number], GONE)
+        faults.failed(second, [number], GONE)
     faults.finished(2)
     for number in (2, 3):
-        faults.failed(0, [number], GONE)
+        faults.failed(first, [number], GONE)
     assert not faults.retired
 
 
@@ -103,6 +104,14 @@ def test_a_study_stops_when_its_last_slot_is_lost() -> None:
     lost = faults.lost(0, [1], "node a has left")
     assert lost.stop is not None
     assert lost.stop.startswith("node a has left\nno worker is left: what was finished is stored")
+
+
+def test_a_trial_that_fails_twice_on_the_only_slot_does_not_clear_it() -> None:
+    faults = Faults(slots=1, pack=1)
+    faults.finished(0)
+    stops = [faults.failed(0, [number], GONE).stop for number in (1, 1, 2, 2, 3)]
+    assert not any(stops[:4])
+    assert "3 faults in a row on every slot" in str(stops[4])
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,7 @@ def test_a_pruner_that_cannot_be_told_from_chance() -> None:
         "optimize --from s --name s-2 --set pruner=none"
     )
     assert found(judged(good=7, audited=7)) == []  # too few to say
+    assert "of 8 runs that it would have stopped" in only(judged(good=8, audited=8), "warning")
     early = [*judged(good=0), *(made(number, attributes={"would_prune_at": 1}) for number in range(20))]
     assert found(early) == []
 

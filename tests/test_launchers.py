@@ -175,13 +175,41 @@ def test_each_worker_is_pinned_to_the_device_of_its_slot(monkeypatch: pytest.Mon
     assert started == [*devices, "cuda:1"]
 
 
+def test_all_workers_are_asked_to_end_before_one_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    class Process:
+        def __init__(self, command: list[str], **settings: object) -> None:
+            self.stdin, self.stdout = io.StringIO(), io.StringIO()
+
+        def wait(self, timeout: float | None = None) -> int:
+            if timeout is not None:
+                said.append("wait")
+            return 0
+
+        def kill(self) -> None:
+            pass
+
+        def terminate(self) -> None:
+            said.append("ask")
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    ProcessLauncher(["cpu"] * 3, FOLDER).close()
+    assert said.count("wait") == 3
+    assert said[:4] == ["ask"] * 4
+
+
 @ELSEWHERE
-def test_a_worker_that_dies_is_told_of_and_replaced(launch: Launched) -> None:
+def test_a_worker_that_dies_or_is_stuck_is_told_of_and_replaced(launch: Launched) -> None:
     launcher = launch()
+
+    def reports() -> None:
+        received = launcher.wait(60)
+        assert received is not None
+        assert isinstance(received[1], Reported)
+
     launcher.start(0, [make_config()])
-    received = launcher.wait(60)
-    assert received is not None
-    assert isinstance(received[1], Reported)
+    reports()
     (process,) = launch.processes()
     process.kill()
     launcher.answer(0, [])
@@ -190,11 +218,7 @@ def test_a_worker_that_dies_is_told_of_and_replaced(launch: Launched) -> None:
     assert isinstance(received[1], Failed)
     assert re.search("died with exit code -9$|the worker on 127.0.0.1 died$", received[1].reason)
     assert finish(launcher, {0: make_config()})[0].ended == "completed"
-
-
-@ELSEWHERE
-def test_a_worker_that_dies_while_it_is_idle_costs_no_more_than_a_failed_run(launch: Launched) -> None:
-    launcher = launch()
+    # One that dies while it is idle costs no more than a failed run.
     (process,) = launch.processes()
     process.kill()
     process.wait()
@@ -203,18 +227,8 @@ def test_a_worker_that_dies_while_it_is_idle_costs_no_more_than_a_failed_run(lau
     assert received is not None
     if isinstance(received[1], Failed):
         launcher.start(0, [make_config()])
-        received = launcher.wait(60)
-    assert received is not None
-    assert isinstance(received[1], Reported)
-
-
-@ELSEWHERE
-def test_a_worker_that_is_stuck_is_ended_and_replaced(launch: Launched) -> None:
-    """As in a driver that never returns."""
-    launcher = launch()
-    launcher.start(0, [make_config()])
-    received = launcher.wait(60)
-    assert received is not None
+        reports()
+    # One that is stuck, as in a driver that never returns, is ended.
     (process,) = launch.processes()
     process.suspend()
     launcher.answer(0, [])

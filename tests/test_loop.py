@@ -13,8 +13,12 @@ from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.ledger import Configure, Job, Ledger, Placed
 from slopesearch.search.loop import BATCH
 from slopesearch.search.messages import Finished, Joined, Left, Message
+from slopesearch.search.optimize import run_study
+from slopesearch.search.settings import Settings
+from slopesearch.search.space import resolve
 from slopesearch.wording import RequestError, StudyFailedError
-from tests.harness import FakeLauncher, FakePack, Harness, Killed, spec
+from tests.conftest import make_config
+from tests.harness import FOLDER, FakeLauncher, FakePack, Harness, Killed, spec
 
 
 class Disorder(FakeLauncher):
@@ -75,6 +79,23 @@ def test_members_of_a_pack_compete(harness: Harness) -> None:
     reached = [len(trial.reports) for trial in harness.study().trials]
     assert set(reached[5:]) == {1, 3, 9}
     assert 3 <= sum(reports > 1 for reports in reached[5:20]) <= 10
+
+
+def test_only_runs_on_the_same_batches_share_a_pack(harness: Harness) -> None:
+    outcome = run_study(
+        "s",
+        resolve(spec(sampler="random", pruner="none"), "float32"),
+        lambda trial: make_config(init_seed=trial.number, order_seed=trial.number % 2),
+        trials=12,
+        store=harness.store,
+        settings=Settings(FOLDER, "cpu", 1, pack=4, launcher="fake"),
+        data_hash="images",
+        listen=harness.events.append,
+    )
+    packs = packs_of(harness)
+    assert outcome.finished == 12
+    assert all(len({number % 2 for number in pack}) == 1 for pack in packs)
+    assert max(map(len, packs)) > 2
 
 
 def test_a_gpu_has_its_next_pack_waiting(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

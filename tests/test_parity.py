@@ -1,5 +1,6 @@
 """Is a device believed where it trains as it should, and not where it does not; is it asked once."""
 
+import itertools
 import json
 import subprocess
 from pathlib import Path
@@ -36,6 +37,24 @@ def test_a_pack_with_a_wrong_slope_is_noticed(monkeypatch: pytest.MonkeyPatch) -
     found = parity(CPU, "float32")
     assert found.alone_is_right
     assert not found.is_right
+
+
+def test_single_runs_that_are_wrong_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = mixed_configs(2, "float32", batch_size=16)
+    monkeypatch.setattr(module, "mixed_configs", lambda *asked, **named: kinds)
+    monkeypatch.setattr(
+        "slopesearch.training.engine.accelerate",
+        lambda model: torch.nn.Sequential(model, torch.nn.Hardtanh(-0.01, 0.01)),
+    )
+    found = parity(CPU, "float32")
+    assert not found.alone_is_right
+    assert not found.is_right
+
+
+def test_the_rate_is_of_the_steps_that_were_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(perf_counter=itertools.count().__next__)  # s, each time it is looked at
+    monkeypatch.setattr(module, "time", clock)
+    assert rate(CPU, "float32", 1, seconds=2) == 3 * 128 / 2
 
 
 def test_the_pack_that_is_checked_and_timed_is_of_every_kind() -> None:

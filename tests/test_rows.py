@@ -1,5 +1,6 @@
 """The rows of a study: what Optuna would read, as much as is asked for, and each trial checked by itself."""
 
+import gc
 import json
 import sqlite3
 from contextlib import closing
@@ -10,9 +11,10 @@ import pytest
 
 from slopesearch.config import REPORTS
 from slopesearch.search.records import BULKY, UnreadableError
-from slopesearch.search.rows import AT_ONCE, Extent, params_of, read_rows, record_of
+from slopesearch.search.rows import AT_ONCE, Extent, collector_at_rest, params_of, read_rows, record_of
 from slopesearch.search.sqlite import SqliteFile
 from slopesearch.search.store import Store
+from slopesearch.wording import RequestError
 from tests import synthetic
 from tests.conftest import Storages
 
@@ -135,6 +137,27 @@ def test_a_trial_that_was_edited_is_named_and_the_others_are_read(
     record = Store(f"sqlite:///{copy}").read(STUDY.name, "page")
     assert EDITS[edit] in " ".join(record.unreadable.values())
     assert len(record.trials) == 12
+
+
+def test_a_study_of_which_no_trial_can_be_read_is_refused(path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "x.db"
+    copy.write_bytes(path.read_bytes())
+    with closing(sqlite3.connect(copy)) as connection, connection:
+        connection.execute("UPDATE trials SET state = 'abc'")
+    with pytest.raises(RequestError, match="'digits-cnn' was changed: 13 of its trials cannot be read"):
+        Store(f"sqlite:///{copy}").read(STUDY.name)
+
+
+@pytest.mark.parametrize("was_on", [True, False])
+def test_the_collector_rests_and_is_afterwards_as_it_was(was_on: bool) -> None:
+    try:
+        if not was_on:
+            gc.disable()
+        with collector_at_rest():
+            assert not gc.isenabled()
+        assert gc.isenabled() == was_on
+    finally:
+        gc.enable()
 
 
 def test_a_trial_that_is_gone_is_named(path: Path, tmp_path: Path) -> None:

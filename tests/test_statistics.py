@@ -163,6 +163,13 @@ def test_the_seeds_that_settle_are_the_fewest_with_the_power() -> None:
     assert seeds_to_settle(spread(1e3), 10, 1, 1.0, 0.0125) is None
 
 
+def test_the_most_seeds_that_are_told_of_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    total = seeds_to_settle(spread(2), 10, 1, 1.0, 0.0125)
+    for most, told in ((total, total), (total - 1, None)):  # type: ignore[operator]
+        monkeypatch.setattr(statistics, "MOST_SEEDS", most)
+        assert seeds_to_settle(spread(2), 10, 1, 1.0, 0.0125) == told
+
+
 def test_a_clear_difference_takes_the_seeds_that_find_the_end_of_its_interval() -> None:
     found = Estimate(mean=50, sd=20, low=20, high=80)
     total = seeds_to_settle(found, 7, 1, 1.0, 0.0125)

@@ -1,14 +1,17 @@
 """The studies of a storage: made, marked, refused, read back."""
 
+import sqlite3
 import tracemalloc
+from contextlib import closing
 from pathlib import Path
 
 import optuna
 import pytest
 from sqlalchemy.engine import URL
 
+from slopesearch.search.records import COMPARE, CONFIRM, TEST, TUNE
 from slopesearch.search.space import check, resolve
-from slopesearch.search.store import Store, create_or_resume, fingerprint, refuse_mixing
+from slopesearch.search.store import Store, check_name, create_or_resume, fingerprint, refuse_mixing
 from slopesearch.wording import RequestError
 from tests import synthetic
 from tests.conftest import Storages
@@ -66,6 +69,15 @@ def test_mixing_is_refused_field_by_field() -> None:
     assert "--name" in error.value.sentences[-1]
 
 
+@pytest.mark.parametrize(
+    ("end", "command"), [(CONFIRM, "confirm"), (TEST, "confirm"), (COMPARE, "compare"), (TUNE, "compare")]
+)
+def test_a_name_that_a_command_would_give_is_refused_and_no_other(end: str, command: str) -> None:
+    with pytest.raises(RequestError, match=f"'s{end}' is what `{command}` would call its own study; choose"):
+        check_name(f"s{end}")
+    check_name(f"s{end}-2")
+
+
 def test_reading_what_is_not_there_says_what_is(storages: Storages) -> None:
     url = storages.url(empty=True)
     ours = Store(url)
@@ -90,6 +102,13 @@ def test_an_empty_file_is_no_storage_to_read_but_one_to_fill(tmp_path: Path) -> 
     Store(url).check_writable()
     make(url)
     assert Store(url).read().trials == []
+
+
+def test_a_study_is_not_looked_for_in_a_file_of_another_program(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+        connection.execute("CREATE TABLE books (title TEXT)")
+    with pytest.raises(RequestError, match="x.db' is a SQLite file of another program"):
+        Store(f"sqlite:///{tmp_path}/x.db").find("study")
 
 
 def test_an_empty_study_of_the_other_direction_is_refused(storages: Storages) -> None:

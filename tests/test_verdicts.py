@@ -78,6 +78,11 @@ def test_a_row_per_contrast_below_its_baseline(told: Answer) -> None:
     assert rows[1][5] == "0.002"  # of 512 flips
 
 
+def test_a_side_is_found_by_its_name(told: Answer) -> None:
+    names = ["base", "worse", "same", "edgy"]
+    assert [told.family.side(name).name for name in names] == names
+
+
 def test_a_person_would_write_it_so(told: Answer) -> None:
     worse, same, edgy, edge, more, correlation = sentences(told)
     assert worse.startswith("worse instead of base: loss ")

@@ -5,8 +5,9 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import joblib
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 
+_is_sound = threading.Event()  # set once the pair was tried and imports
 # The pair is tried by a process that lives no longer than this one: the system closes the pipe between them.
 # -P: no module of the current folder.
 _TRIAL = [
@@ -34,8 +36,8 @@ def checked_torch_pair() -> Iterator[None]:
     """Raise RequestError, naming the fix, unless torch and torchvision are a pair that imports together.
 
     Torch needs a folder for temporary files, so that is looked for first. The pair is tried in a process of
-    its own, beside the imports in the `with` block, since torchvision takes 160 MB. Ctrl-C ends everything at
-    once meanwhile. Raises StudyFailedError where there is too little memory to try.
+    its own, beside the imports in the `with` block, since torchvision takes 160 MB, and once in a process.
+    Ctrl-C ends everything at once meanwhile. Raises StudyFailedError where there is too little memory to try.
     """
     try:
         tempfile.gettempdir()
@@ -43,10 +45,7 @@ def checked_torch_pair() -> Iterator[None]:
         raise RequestError(
             f"there is no folder for temporary files ({error.strerror}); make one, and name it in TMPDIR"
         ) from None
-    trial = subprocess.Popen(
-        _TRIAL, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    with exits_at_once(), trial:
+    with exits_at_once(), nullcontext() if _is_sound.is_set() else _trial() as trial:
         try:
             yield
         except Exception as error:
@@ -57,11 +56,20 @@ def checked_torch_pair() -> Iterator[None]:
         _judge(trial)
 
 
-def _judge(trial: subprocess.Popen[str]) -> None:
+def _trial() -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        _TRIAL, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def _judge(trial: "subprocess.Popen[str] | None") -> None:
+    if trial is None:  # it was sound before
+        return
     assert trial.stderr is not None
     errors = trial.stderr.read().strip()
     code = trial.wait()
     if code == 0:
+        _is_sound.set()
         return
     reason = (errors or f"exit code {code}").splitlines()[-1]
     if _is_starved(errors):
