@@ -236,7 +236,7 @@ def test_a_killed_worker_is_replaced_and_a_killed_study_leaves_no_worker_behind(
     slopesearch: CommandLine, tmp_path: Path
 ) -> None:
     # A CNN, so that its workers are at work, and not idle, when they are killed.
-    budget = ("--dataset", "digits", "--model", "cnn", "--epochs", "4", "--devices", "cpu,cpu")
+    budget = ("--dataset", "digits", "--model", "cnn", "--epochs", "2", "--devices", "cpu,cpu")
     command = [sys.executable, "-u", "-m", "slopesearch", "optimize", *budget, "--trials", "400"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -246,7 +246,7 @@ def test_a_killed_worker_is_replaced_and_a_killed_study_leaves_no_worker_behind(
     first.kill()
     again = next(line for line in lines if "it runs again" in line)
     assert "the worker process died with exit code -9" in again
-    next(line for line in lines if line.startswith("[7/"))
+    next(line for line in lines if line.startswith("[5/"))
     workers = psutil.Process(process.pid).children()
     assert second in workers
     assert len(workers) == 2
