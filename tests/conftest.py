@@ -26,7 +26,9 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU, or a database server, where there is none."""
+    """Skip what needs a GPU, or a database server, where there is none; and begin with the longest files."""
+    longest = ["test_ray.py", "test_cli.py", "test_launchers.py"]  # or one process would wait for them
+    items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
