@@ -246,7 +246,7 @@ def test_a_killed_worker_is_replaced_and_a_killed_study_leaves_no_worker_behind(
     first.kill()
     again = next(line for line in lines if "it runs again" in line)
     assert "the worker process died with exit code -9" in again
-    next(line for line in lines if line.startswith("[5/"))
+    next(line for line in lines if line.startswith("[3/"))
     workers = psutil.Process(process.pid).children()
     assert second in workers
     assert len(workers) == 2

@@ -261,6 +261,8 @@ most, polls = 0, 0
 while most < 200:
     polls += 1
     trials = study.get_trials()
+    if polls == 1:
+        print("polling", flush=True)
     assert [trial.number for trial in trials] == list(range(len(trials)))
     over = sum(trial.state.is_finished() for trial in trials)
     assert over >= most
@@ -277,6 +279,8 @@ def test_a_dashboard_that_polls_all_the_while_sees_every_trial_and_stops_none(
     harness(2, QUICK)
     command = [sys.executable, "-W", "ignore", "-c", DASHBOARD, harness.store.url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as dashboard:
+        assert dashboard.stdout is not None
+        assert dashboard.stdout.readline() == "polling\n"  # a slow machine would be done before it begins
         harness(200, QUICK, workers=4)
         polls, errors = dashboard.communicate(timeout=120)
     assert dashboard.returncode == 0, errors

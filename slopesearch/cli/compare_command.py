@@ -53,9 +53,9 @@ def _next_commands(
 ) -> list[str]:
     """What a person would type after a comparison of what was `asked`, which has a page if it is a search."""
     told, where = [], store.option
-    settled = [(seeds, one.family.question) for one in found.answers if (seeds := seeds_that_settle(one))]
-    if settled:
-        seeds, question = min(settled)
+    unsettled = [(seeds, one.family.question) for one in found.answers if (seeds := seeds_that_settle(one))]
+    if unsettled:
+        seeds, question = min(unsettled)
         only = f" --only {question}" if search else ""
         named = f" --name {shlex.quote(name)}" if name else ""
         told.append(

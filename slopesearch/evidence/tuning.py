@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from statistics import fmean, median
+from typing import TypeVar
 
 from slopesearch.config import ResolvedSpec, TrialConfig
 from slopesearch.evidence.answers import LEAST_LOSS
@@ -15,6 +16,7 @@ from slopesearch.training.data import DATASETS
 from slopesearch.wording import counted
 
 WIDENINGS, WIDER = 3, 2  # how often rates are added beyond the edge where the best of them lies, and how many
+Key = TypeVar("Key")
 LEARNED_DIGITS = 3  # of a learned mean, as the fixed slope that it is compared with
 
 
@@ -116,9 +118,8 @@ class _Tuner:
             plans = {side.name: plan_of(side, rates[side.name], self.planned) for side in sides}
             if not self._make(_named(self.title, plans)):
                 return None
-            swept = [
-                _Swept(side, rates[side.name], tuple(self._measured(plans[side.name]))) for side in sides
-            ]
+            measured = self._measured(plans)
+            swept = [_Swept(side, rates[side.name], tuple(measured[side.name])) for side in sides]
             more = {
                 one.side.name: widened(one.rates, one.best, len(one.side.rates))
                 for one in swept
@@ -144,7 +145,7 @@ class _Tuner:
         }
         if not self._make(_runoff(self.title, plans)):
             return None
-        means = {key: fmean(self._measured(plan)) for key, plan in plans.items()}
+        means = {key: fmean(found) for key, found in self._measured(plans).items()}
         tuned = []
         for one in swept:
             rivals = {rate: mean for (name, rate), mean in means.items() if name == one.side.name}
@@ -158,8 +159,12 @@ class _Tuner:
         there = len(finished(self.planned.record(TUNE), list(plan.runs))) == len(plan.runs)
         return there or (not self.stored_only and self.planned.run(TUNE, plan))
 
-    def _measured(self, plan: Sequence[TrialConfig]) -> list[float]:
-        return [_badness(run, self.metric) for run in finished(self.planned.record(TUNE), plan)]
+    def _measured(self, plans: Mapping[Key, Sequence[TrialConfig]]) -> dict[Key, list[float]]:
+        """How bad each run of each plan is; the study is read once."""
+        record = self.planned.record(TUNE)
+        return {
+            key: [_badness(run, self.metric) for run in finished(record, plan)] for key, plan in plans.items()
+        }
 
 
 def _named(title: str, plans: Mapping[str, Sequence[TrialConfig]]) -> Plan:
