@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import joblib
 import pytest
 import torch
 
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from tests.ray_nodes import Nodes
 
 torch.set_num_threads(1)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process of tests more than cores: a third of the time each waits for others that start or end."""
+    return int(joblib.cpu_count()) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

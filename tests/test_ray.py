@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from slopesearch.search.messages import Failed, Reported, Said
 from slopesearch.search.store import Store
 from slopesearch.training.data import content_hash, files_of
 from slopesearch.wording import RequestError
-from tests.conftest import QUICK, InProcess, make_config
+from tests.conftest import InProcess, make_config
 from tests.harness import Harness, spec
 from tests.ray_nodes import Nodes, eventually
 from tests.server import Server
@@ -428,14 +427,26 @@ def test_images_that_a_node_lacks_reach_it_once_and_are_checked(
 # Evidence
 
 
+ARMS = """
+dataset = "digits"
+model = "mlp"
+width = 8
+epochs = 2
+train_size = 640
+baseline = "none"
+space = { activation = "relu", init = "default", lr = 0.01 }  # its rate is given, so that nothing is tuned
+arms = { none = { norm = "none" }, before = { norm = "before" } }
+"""
+
+
 def test_a_comparison_on_ray_says_what_it_says_in_one_process(
     nodes: Nodes, command_line: InProcess, tmp_path: Path
 ) -> None:
-    small = ("--train-size", "640", "--set", "width=8", "--set", "pruner='none'", "--deterministic")
-    assert command_line("optimize", *QUICK, *small, "--trials", "1").code == 0
-    shutil.copy(tmp_path / "studies" / "slopesearch.db", tmp_path / "ray.db")
+    (tmp_path / "arms.toml").write_text(ARMS)
+    asked = ("compare", "arms.toml", "--seeds", "3", "--json")
     on_ray = ("--launcher", "ray", "--ray-address", nodes.address, "--storage", "sqlite:///ray.db")
-    asked = ("compare", "--only", "norm", "--seeds", "2", "--json")
     here, there = (command_line(*asked, *where) for where in (("--launcher", "inline"), on_ray))
     assert (here.code, there.code) == (0, 0), (here.err, there.err)
-    assert json.loads(here.out) == json.loads(there.out)
+    (question,) = json.loads(here.out)
+    assert [contrast["one"] for contrast in question["contrasts"]] == ["before"]
+    assert [question] == json.loads(there.out)
