@@ -58,7 +58,7 @@ class Launched:
         if self._nodes is not None:
             from slopesearch.search.launchers.ray import RayLauncher
 
-            launcher = RayLauncher("cpu", FOLDER, precision="float32", most=slots)
+            launcher = RayLauncher("cpu", FOLDER, dataset="digits", precision="float32", most=slots)
         elif self.kind == "process":
             launcher = ProcessLauncher(["cpu"] * slots, FOLDER)
         else:

@@ -1,5 +1,6 @@
 """What is asked of a Ray cluster before anything runs there: refusals, how many workers, which precision."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import torch
 from slopesearch.search import settings as settings_module
 from slopesearch.search.launchers import ray_cluster, ray_worker
 from slopesearch.search.launchers.ray_cluster import Node, best_precision, misfit, sharing, slots
-from slopesearch.search.launchers.ray_worker import Introduction, introduce, versions
+from slopesearch.search.launchers.ray_worker import Images, Introduction, introduce, versions
+from slopesearch.search.messages import Failed, Reported, Said
 from slopesearch.search.settings import Settings
-from slopesearch.wording import RequestError
+from slopesearch.training.data import whole_hash
+from slopesearch.wording import RequestError, StudyFailedError
 from tests.conftest import InProcess
 from tests.ray_nodes import VARIABLES
 
@@ -107,12 +110,12 @@ def test_a_studys_precision_is_what_every_node_multiplies_itself(
     there = cluster_of(monkeypatch, (4, 1), (4, 1), (0, 0))
     asked: list[Node] = []
 
-    def introductions(asking: list[Node]) -> list[Introduction]:
+    def introductions(asking: list[Node], precision: str) -> list[Introduction]:
         asked.extend(asking)
         return [said_by(node.host, multiplies_bf16=one) for node, one in zip(asking, fast, strict=True)]
 
     monkeypatch.setattr(ray_cluster, "_introductions", introductions)
-    assert best_precision([kind] * 8) == precision
+    assert best_precision(kind, None) == precision
     assert asked == there[:2]
 
 
@@ -120,14 +123,19 @@ def test_a_worker_that_cannot_take_part_is_told_apart() -> None:
     assert misfit(said_by("a"), "bf16") is None
     assert misfit(said_by("a", multiplies_bf16=False), "float32") is None
     slow = misfit(said_by("a", multiplies_bf16=False), "bf16")
-    assert slow == "the worker on a does not multiply bf16 itself, in which this study trains"
+    assert slow is not None
+    assert slow.startswith(
+        "the worker on a does not multiply bf16 itself, in which this study trains; one with"
+    )
     other = misfit(said_by("a", versions={"slopesearch": "0.0.1", "torch": "2.9.0"}), "float32")
     assert other is not None
     assert other.startswith(
         "the worker on a has slopesearch 0.0.1 and torch 2.9.0, this machine slopesearch "
     )
     assert other.endswith("; install the same on every node")
-    card = misfit(said_by("a", device="cuda:3", no_packs="its check failed"), "float32")
+    unsound = said_by("a", device="cuda:3", no_packs="its check failed")
+    assert misfit(unsound, "float32") is None  # it trains one at a time
+    card = misfit(unsound, "float32", 8)
     assert card == "packs cannot be trusted on cuda:3 of a: its check failed; with --pack 1 it can take part"
 
 
@@ -139,7 +147,7 @@ def test_a_worker_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_worker_on_a_gpu_says_its_share_of_it_and_whether_packs_can_be_trusted(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Card:
         total_memory = 2**33
@@ -156,8 +164,67 @@ def test_a_worker_on_a_gpu_says_its_share_of_it_and_whether_packs_can_be_trusted
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     worker = ray_worker.RayWorker("10.0.0.1", "cuda")
-    said = worker.introduce("float32", True, 2)
+    images = Images("digits", tmp_path, whole_hash("digits", tmp_path))
+    said = worker.introduce("float32", True, 2, images, [])
     assert (said.device, said.memory, said.multiplies_bf16) == ("cuda:3", 2**32, False)
     assert said.no_packs == "its check failed"
-    assert worker.introduce("float32", False, 1).no_packs is None
+    assert worker.introduce("float32", False, 1, images, []).no_packs is None
     assert asked == ["cuda:0 float32"]
+
+
+@pytest.fixture
+def unconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A maker of launchers of which no worker has come, on 8 cores on each of two nodes."""
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    from slopesearch.search.launchers.ray import RayLauncher
+
+    cluster_of(monkeypatch, (8, 0), (8, 0))
+    monkeypatch.setattr(ray_cluster, "head_answers", lambda: True)
+    monkeypatch.setattr(RayLauncher, "_await_workers", lambda self, is_left: None)
+    monkeypatch.setattr(RayLauncher, "_employ", lambda self, member: object())
+
+    def make(**asked: Any) -> RayLauncher:
+        return RayLauncher("cpu", tmp_path, **{"dataset": "digits", "precision": "float32", **asked})
+
+    return make
+
+
+def test_workers_are_spread_evenly_over_the_nodes(unconnected: Any) -> None:
+    launcher = unconnected(workers=20, most=20)
+    launcher._look_around()
+    assert Counter(member.node.id for member in launcher._hired.values()) == {"0": 10, "1": 10}
+    launcher = unconnected(workers=20, most=4)
+    launcher._look_around()
+    assert Counter(member.node.id for member in launcher._hired.values()) == {"0": 2, "1": 2}
+
+
+def test_a_worker_that_is_ended_while_its_report_is_unread_has_failed(unconnected: Any) -> None:
+    from slopesearch.search.launchers.ray import _Member
+
+    launcher = unconnected(most=2)
+    launcher._look_around()
+    launcher._members = [_Member(Node("0", "10.0.0.0", 8, 0))]
+    launcher._ready.extend([(-1, Said(text="a word")), (0, Reported(reports={}))])
+    launcher.end(0, "no message for a week")
+    assert [launcher.wait(0) for _ in range(2)] == [
+        (-1, Said(text="a word")),
+        (0, Failed(reason="no message for a week")),
+    ]
+    launcher.end(0, "no message for a week")  # it is idle
+    assert not launcher._ready
+
+
+def test_a_head_node_that_is_silent_stops_the_study_with_a_sentence(
+    unconnected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from slopesearch.search.launchers import ray
+
+    launcher = unconnected(most=2)
+    monkeypatch.setattr(ray_cluster, "head_answers", lambda: False)
+    monkeypatch.setattr(ray, "LOOK", 0.0)
+    launcher._look_around()
+    assert not launcher._hired
+    monkeypatch.setattr(ray, "HEAD", 0.0)
+    with pytest.raises(StudyFailedError, match="head node .* has not answered for 0 s; .* start the cluster"):
+        launcher._look_around()

@@ -56,7 +56,7 @@ def declared(
     asked = there.dataset if there and spec.dataset == "auto" else spec.dataset
     dataset = find(asked, settings.folder, note)
     name = name or f"{path.stem}-{dataset}"
-    precision = spec.precision or (there.precision if there else settings.best_precision())
+    precision = spec.precision or (there.precision if there else settings.best_precision(None))
     full = resolve(spec.model_copy(update={"dataset": dataset, "precision": precision}), precision)
     return name, full, [_family(own, arms, full, _question(path))]
 

@@ -160,14 +160,16 @@ class Loop:
     def _messages(self, timeout: float) -> list[tuple[int, Message]]:
         """What the slots have to say now, waited for until `timeout` s where that is nothing.
 
-        A slot says one thing, and then waits to be answered or started; a Said before it is taken first.
+        A slot says one such thing, and then waits to be answered or started; what else is said is taken too.
         """
         messages: list[tuple[int, Message]] = []
-        while len(messages) < len(self.running):
+        steps = 0
+        while steps < len(self.running):
             received = self.launcher.wait(0 if messages else timeout)
             if received is None:
                 break
             messages.append(received)
+            steps += isinstance(received[1], Reported | Finished | Failed)
         return messages
 
     def _receive(self, messages: Sequence[tuple[int, Message]]) -> None:

@@ -135,7 +135,7 @@ def _study(
     """
     if name is not None and (stored := store.spec_of(name)) is not None:
         return name, _resumed(name, stored, spec)
-    precision = settings.best_precision()
+    precision = settings.best_precision(spec.precision)
     full = resolve(spec, precision)
     for dataset in () if name is not None else candidates(spec.dataset, settings.folder):
         called = _default_name(store, spec, source, dataset, note)
@@ -250,7 +250,7 @@ def run_study(
             return Outcome(name, finished, trials, False, used_up)
         if not settings.on_ray:  # where each worker looks after its own card
             settings = _with_sound_packs(settings, devices, trials, spec.precision, listen)
-        launcher = settings.launch(devices, spec.precision, trials - finished, lambda: interrupts.count > 0)
+        launcher = settings.launch(devices, spec, trials - finished, lambda: interrupts.count > 0)
         try:
             listen(Began(before, launcher.devices, trials, store.path))
             del before  # 4 kB a trial

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from slopesearch.config import Precision
+from slopesearch.config import Precision, ResolvedSpec
 from slopesearch.search.launchers import LAUNCHERS, Launcher
 from slopesearch.training.devices import best_precision, default_pack, resolve_devices
 from slopesearch.wording import RequestError, unknown
@@ -71,18 +71,20 @@ class Settings:
 
         return ray_cluster.slots(self.devices, self.workers)
 
-    def best_precision(self) -> Precision:
-        """What every worker multiplies fast. Raises RequestError where workers cannot be trusted to agree."""
+    def best_precision(self, asked: Precision | None) -> Precision:
+        """What every worker multiplies fast. Raises RequestError where workers cannot be trusted to agree, or
+        one on a cluster does not multiply what is asked for.
+        """
         if not self.on_ray:
             return best_precision(self.slots())
         from slopesearch.search.launchers import ray_cluster
 
-        return ray_cluster.best_precision(self.slots())
+        return ray_cluster.best_precision(self.slots()[0], asked)
 
     def launch(
-        self, devices: list[str], precision: Precision, most: int, is_left: Callable[[], bool]
+        self, devices: list[str], spec: ResolvedSpec, most: int, is_left: Callable[[], bool]
     ) -> Launcher:
-        """The workers, on these of the `slots`, for a study of one precision.
+        """The workers for a study, on these of the `slots`.
 
         At most so many are of use at a time, also where more join. `is_left` says whether the user has left
         while they are waited for. Raises RequestError where none can be had.
@@ -94,8 +96,9 @@ class Settings:
         return RayLauncher(
             devices[0],
             self.folder,
-            precision=precision,
-            packs=self.pack != 1 and not self.deterministic,
+            dataset=spec.dataset,
+            precision=spec.precision,
+            pack=1 if self.deterministic else self.pack,
             workers=self.workers,
             most=most if self.workers is None else min(most, self.workers),
             is_left=is_left,

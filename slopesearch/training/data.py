@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -188,6 +187,12 @@ def content_hash(name: str, folder: Path) -> str:
     return hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
 
 
+def whole_hash(name: str, folder: Path) -> str:
+    """A SHA-256 over every image and label of a data set, with those of the test set."""
+    sets = (_read(DATASETS[name], name, folder, test) for test in (False, True))
+    return hashlib.sha256(b"".join(part.numpy().tobytes() for one in sets for part in one)).hexdigest()
+
+
 def _read(entry: DataSet, name: str, folder: Path, test: bool = False) -> tuple[Tensor, Tensor]:
     if entry.folder and not is_there(name, folder):
         raise RequestError(
@@ -215,15 +220,16 @@ def files_of(name: str, folder: Path) -> dict[str, bytes]:
 
 
 def keep_files(files: Mapping[str, bytes], name: str, folder: Path) -> None:
-    """Make a data folder of the files of a data set, whole, or leave the one that another process made."""
+    """Make a data folder of the files of a data set, whole, in the place of what is there."""
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
         raw = Path(aside, "new", str(DATASETS[name].folder), "raw")
         raw.mkdir(parents=True)
         for file, content in files.items():
             (raw / file).write_bytes(content)
-        with suppress(OSError):  # there is one already
-            Path(aside, "new").rename(folder)
+        if folder.exists():
+            folder.rename(Path(aside, "old"))
+        Path(aside, "new").rename(folder)
 
 
 def check_files(raw: Path, sha256: Mapping[str, str]) -> None:

@@ -14,8 +14,8 @@ from slopesearch.search.messages import Message
 
 class Launcher(Protocol):
     """Slots that train. A slot that was started gives Reported messages, each to be answered before the slot
-    says more; then one Finished or Failed, after which it is idle; a Said may come at any time. A Joined adds
-    a slot, which is idle; a slot that has Left is not to be started again.
+    says more; then one Finished or Failed, after which it is idle; a Said may come at any time, of slot -1
+    where it concerns none. A Joined adds a slot, which is idle; a slot that has Left is not to be started.
     """
 
     devices: list[str]  # by slot

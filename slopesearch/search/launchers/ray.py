@@ -4,7 +4,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,23 @@ from slopesearch.config import Precision, TrialConfig
 from slopesearch.search.launchers import ray_cluster
 from slopesearch.search.launchers.ray_cluster import Node, misfit, remote, sharing, why_unable
 from slopesearch.search.launchers.ray_worker import Images, Introduction, RayWorker
-from slopesearch.search.messages import Failed, Joined, Left, Message, Said
-from slopesearch.training.data import content_hash
-from slopesearch.wording import RequestError
+from slopesearch.search.messages import Failed, Finished, Joined, Left, Message, Reported, Said
+from slopesearch.training.data import whole_hash
+from slopesearch.wording import RequestError, StudyFailedError
 
 LOOK = 1.0  # s between looks at which nodes there are
 GRACE = 3.0  # s that further workers have to come before a study begins without them
+HEAD = 20.0  # s that the head node may be silent; after 60 Ray ends the process without a word of ours
 NOBODY = -1  # the slot in whose name the launcher says what concerns none
+_STEPS = (Reported, Finished, Failed)  # what a busy slot is waited for
 
 
 @dataclass
 class _Member:
-    """A place on a node and the worker there, if it has one; the work that its slot was last given."""
+    """A place on a node and the worker there, if it has one; the bytes that it has for packs on a GPU."""
 
     node: Node
     actor: Any = None
-    work: Sequence[TrialConfig] = ()
     memory: int = 0
     lost: bool = False
 
@@ -38,9 +38,9 @@ class _Member:
 class RayLauncher:
     """One actor for each core or GPU of the cluster, pinned to its node; of a node that joins, too.
 
-    A worker that has introduced itself gets a slot, unless it is a misfit. A worker that died, was ended or
-    reported a fault is replaced on its node when its slot is next started, as in `ProcessLauncher`. A slot
-    whose node is gone has left. Ray itself tries nothing again.
+    A worker that has introduced itself, and has the images, gets a slot, unless it is a misfit. A worker that
+    died, was ended or reported a fault is replaced on its node when its slot is next started, as in
+    `ProcessLauncher`. A slot whose node is gone has left. Ray itself tries nothing again.
     """
 
     def __init__(
@@ -48,25 +48,28 @@ class RayLauncher:
         kind: str,
         folder: Path,
         *,
+        dataset: str,
         precision: Precision,
-        packs: bool = False,
+        pack: int | None = None,
         workers: int | None = None,
         most: int,
         is_left: Callable[[], bool] = lambda: False,
     ) -> None:
         self.devices: list[str] = []
-        self._kind, self._folder, self._most = kind, folder.absolute(), most
-        self._precision, self._packs = precision, packs
-        self._sharing = sharing(ray_cluster.nodes(), kind, workers)
+        self._kind, self._most = kind, most
+        self._precision, self._pack = precision, pack
+        self._sharing = sharing(ray_cluster.nodes(), kind, None if workers is None else min(workers, most))
+        self._images = Images(dataset, folder.absolute(), whole_hash(dataset, folder))
         self._members: list[_Member] = []  # by slot
         self._hired: dict[Any, _Member] = {}  # by the call for its introduction
         self._calls: dict[Any, int] = {}  # what busy slots are to answer: the call and its slot
         self._doubted: set[int] = set()  # busy slots of which Ray does not know yet what is dead
         self._misfits: dict[str, str] = {}  # nodes, and why they are of no use
+        self._failed: set[str] = set()  # nodes of which one worker could not begin
         self._ready: deque[tuple[int, Message]] = deque()
         self._looked = 0.0  # time.monotonic
-        self._parcel: list[Any] = []
-        self._images = cache(self._find_images)
+        self._head_seen = time.monotonic()
+        self._parcel: list[Any] = []  # the images, once a node has asked for them
         try:
             self._await_workers(is_left)
         except BaseException:
@@ -84,9 +87,7 @@ class RayLauncher:
             return  # which the loop is about to hear
         if member.actor is None:
             self._employ(member)
-        member.work = configs
-        images = self._images(configs[0].dataset)
-        self._calls[member.actor.start.remote(list(configs), images, self._parcel)] = slot
+        self._calls[member.actor.start.remote(list(configs))] = slot
 
     def wait(self, timeout: float) -> tuple[int, Message] | None:
         """The next message; meanwhile nodes that come and go are noticed."""
@@ -110,7 +111,10 @@ class RayLauncher:
     def end(self, slot: int, reason: str) -> None:
         """Kill the slot's worker; of a busy worker, `wait` then gives a Failed with the reason."""
         self._dismiss(self._members[slot])
-        if self._forget(slot):
+        unread = [one for one in self._ready if one[0] == slot and isinstance(one[1], _STEPS)]
+        for one in unread:
+            self._ready.remove(one)
+        if self._forget(slot) or unread:
             self._ready.append((slot, Failed(reason=reason)))
 
     def close(self) -> None:
@@ -162,6 +166,10 @@ class RayLauncher:
         if time.monotonic() - self._looked < LOOK:
             return
         self._looked = time.monotonic()
+        if not ray_cluster.head_answers():
+            self._miss_head()
+            return
+        self._head_seen = self._looked
         there = ray_cluster.nodes()
         for slot, member in enumerate(self._members):
             if member.node.id not in {node.id for node in there}:
@@ -171,26 +179,36 @@ class RayLauncher:
         self._doubted.clear()
         present = [m for m in (*self._members, *self._hired.values()) if not m.lost]
         taken = Counter(member.node.id for member in present)
-        for node in there:
-            if node.id in self._misfits:
-                continue
-            free = node.places(self._kind) * self._sharing - taken[node.id]
-            for _ in range(min(free, self._most - len(present))):
-                present.append(self._hire(node))
+        places = {node.id: node.places(self._kind) * self._sharing for node in there}
+        for _ in range(self._most - len(present)):
+            free = [n for n in there if n.id not in self._misfits and taken[n.id] < places[n.id]]
+            if not free:
+                break
+            node = min(free, key=lambda node: taken[node.id] / places[node.id])  # as many on each
+            taken[node.id] += 1
+            member = _Member(node)
+            self._hired[self._employ(member)] = member
 
-    def _hire(self, node: Node) -> _Member:
-        member = _Member(node)
-        self._employ(member)
-        call = member.actor.introduce.remote(self._precision, self._packs, self._sharing)
-        self._hired[call] = member
-        return member
+    def _miss_head(self) -> None:
+        if self._looked - self._head_seen > HEAD:
+            raise StudyFailedError(
+                f"the head node of the Ray cluster has not answered for {HEAD:g} s; what was finished is "
+                "stored: start the cluster again, and the same command goes on from there"
+            )
 
-    def _employ(self, member: _Member) -> None:
+    def _employ(self, member: _Member) -> Any:
+        """Start the place's worker, which introduces itself before all else; the call for that."""
         resource = {"num_cpus": 0, "num_gpus": 1 / self._sharing}
         if self._kind == "cpu":
             resource = {"num_cpus": 1 / self._sharing}
         actor = remote(RayWorker, member.node, max_restarts=0, max_task_retries=0, **resource)
         member.actor = actor.remote(member.node.host, self._kind)
+        return self._ask(member)
+
+    def _ask(self, member: _Member) -> Any:
+        packs = self._pack != 1
+        asked = self._precision, packs, self._sharing, self._images, self._parcel
+        return member.actor.introduce.remote(*asked)
 
     # Workers speak
 
@@ -214,12 +232,16 @@ class RayLauncher:
         member = self._hired.pop(call)
         try:
             said: Introduction = ray.get(call)
-            why = misfit(said, self._precision)
+            why = misfit(said, self._precision, self._pack)
         except ActorUnavailableError:
             self._dismiss(member)  # and hire again, if the node is there at the next look
             return
         except RayError as error:
             if self._is_gone(member):
+                return
+            if member.node.id not in self._failed:  # once is bad luck
+                self._failed.add(member.node.id)
+                self._dismiss(member)
                 return
             why = why_unable(member.node.host, error)
         if why is not None:
@@ -228,13 +250,21 @@ class RayLauncher:
                 self._misfits[member.node.id] = why
                 self._ready.append((NOBODY, Said(text=f"{why}; it is left out")))
             return
-        member.memory = said.memory
+        if said.lacks_images:
+            if not self._parcel:
+                self._parcel.append(ray.put(self._images.files()))  # one copy for each node that asks
+            self._hired[self._ask(member)] = member
+            return
+        if said.no_packs is not None:
+            words = f"packs cannot be trusted on {said.device} of {said.host}: {said.no_packs}"
+            self._ready.append((NOBODY, Said(text=f"trials train one at a time, since {words}")))
+        member.memory = 0 if said.no_packs is not None else said.memory
         self._members.append(member)
         self.devices.append(f"{said.device}@{said.host}")
         self._ready.append((len(self._members) - 1, Joined()))
 
     def _take(self, call: Any) -> None:
-        """Take in what a busy slot has answered; where it lacks the images, send them and ask again."""
+        """Take in what a busy slot has answered."""
         slot = self._calls.pop(call)
         member = self._members[slot]
         try:
@@ -247,21 +277,9 @@ class RayLauncher:
                 self._lose(slot)
                 return
             said = (Failed(reason=f"{error}\nthe worker on {member.node.host} died"),)
-        if said is None:
-            self._send_images(slot)
-            return
         self._ready.extend((slot, message) for message in said)
         if isinstance(said[-1], Failed) and not said[-1].out_of_memory:
             self._dismiss(member)
-
-    def _send_images(self, slot: int) -> None:
-        images = self._images(self._members[slot].work[0].dataset)
-        if not self._parcel:
-            self._parcel.append(ray.put(images.files()))  # one copy for each node that asks
-        self.start(slot, self._members[slot].work)
-
-    def _find_images(self, dataset: str) -> Images:
-        return Images(dataset, self._folder, content_hash(dataset, self._folder))
 
     # Workers go
 

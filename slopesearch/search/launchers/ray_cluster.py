@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -188,6 +189,18 @@ def _one_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def head_answers() -> bool:
+    """Whether the head node can be reached; where it cannot, `nodes` waits a minute and ends the process."""
+    import ray
+
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 def nodes() -> list[Node]:
     """The machines that the cluster holds now."""
     import ray
@@ -237,18 +250,17 @@ def slots(devices: str, workers: int | None) -> list[str]:
     return [kind] * (workers or places)
 
 
-def best_precision(slots: Sequence[str]) -> Precision:
+def best_precision(kind: str, asked: Precision | None) -> Precision:
     """bf16 where every worker is a core that multiplies bf16 itself, else float32, as of one machine.
 
     Every node that lends a device says so itself. Raises RequestError, naming those that cannot train with
-    this machine, where versions differ.
+    this machine, where versions differ, or in the precision that is asked for.
     """
-    kind = slots[0]
-    said = _introductions([node for node in nodes() if node.places(kind)])
+    said = _introductions([node for node in nodes() if node.places(kind)], asked or "float32")
     return "bf16" if kind == "cpu" and all(one.multiplies_bf16 for one in said) else "float32"
 
 
-def _introductions(there: Sequence[Node]) -> list[Introduction]:
+def _introductions(there: Sequence[Node], precision: Precision) -> list[Introduction]:
     import ray
 
     calls = {remote(introduce, node, num_cpus=0, max_retries=0).remote(node.host): node for node in there}
@@ -263,7 +275,7 @@ def _introductions(there: Sequence[Node]) -> list[Introduction]:
                 found.append(why_unable(calls[call].host, error))
             continue
         said.append(one)
-        if (reason := misfit(one, "float32")) is not None:
+        if (reason := misfit(one, precision)) is not None:
             found.append(reason)
     if found:
         raise RequestError(*dict.fromkeys(found))
@@ -288,16 +300,24 @@ def _remote(what: Any) -> Any:
     return ray.remote(what)  # which each time sends it to the cluster anew
 
 
-def misfit(one: Introduction, precision: Precision) -> str | None:
-    """Why a worker cannot take part in a study of this precision, or None where it can."""
+def misfit(one: Introduction, precision: Precision, pack: int | None = None) -> str | None:
+    """Why a worker cannot take part in a study of this precision, or None where it can.
+
+    `pack` is the size of packs that a person insists on.
+    """
     if one.versions != versions():
         theirs, ours = (
             " and ".join(f"{k} {v}" for k, v in has.items()) for has in (one.versions, versions())
         )
         return f"the worker on {one.host} has {theirs}, this machine {ours}; install the same on every node"
     if precision == "bf16" and not one.multiplies_bf16:
-        return f"the worker on {one.host} does not multiply bf16 itself, in which this study trains"
-    if one.no_packs is not None:
+        return (
+            f"the worker on {one.host} does not multiply bf16 itself, in which this study trains; one with "
+            "--set precision=float32 trains on every node"
+        )
+    if one.no_images is not None:
+        return one.no_images
+    if one.no_packs is not None and pack is not None:
         return (
             f"packs cannot be trusted on {one.device} of {one.host}: {one.no_packs}; with --pack 1 it can "
             "take part"
@@ -308,7 +328,8 @@ def misfit(one: Introduction, precision: Precision) -> str | None:
 def why_unable(host: str, error: Exception) -> str:
     """Why no worker runs on a node, by what Ray says of it."""
     last = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
-    return (
-        f"the node {host} cannot run a worker ({last}); install "
-        f"{' and '.join(f'{k} {v}' for k, v in versions().items())} there, as on this machine"
-    )
+    advice = "the logs of Ray on that node, under /tmp/ray, say more"
+    if "ImportError" in last or "ModuleNotFoundError" in last:
+        needed = " and ".join(f"{name} {version}" for name, version in versions().items())
+        advice = f"install {needed} there, as on this machine"
+    return f"the node {host} cannot run a worker ({last}); {advice}"
