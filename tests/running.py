@@ -16,7 +16,6 @@ from slopesearch.cli.main import main
 from slopesearch.config import TrialConfig
 from slopesearch.search.events import Event, Told
 from slopesearch.search.launchers import LAUNCHERS
-from slopesearch.training import devices
 from tests.harness import FakeLauncher, Harness
 
 ROOT = Path(__file__).parents[1]
@@ -92,7 +91,6 @@ def notebook(path: Path, names: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     LAUNCHERS["fake"] = Stepping
-    devices._is_sound.set()  # to try the torch pair takes two seconds, and is tested elsewhere
     if sys.argv[1] == "notebook":
         notebook(Path(sys.argv[2]), sys.argv[3:])
     else:

@@ -82,13 +82,22 @@ def test_a_device_that_is_not_there_is_refused(devices: str) -> None:
 
 
 @pytest.fixture
-def untried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forgets that the pair of this process is sound."""
+def untried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgets that the pair is sound."""
     monkeypatch.setattr(devices_module, "_is_sound", threading.Event())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+class Reinstalled:
+    """What pip knows of a package."""
+
+    def read_text(self, name: str) -> str:
+        assert name == "RECORD"
+        return "torch/version.py,sha256=another,1"
 
 
 @pytest.mark.usefixtures("untried")
-def test_the_pair_is_tried_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sound_pair_is_tried_again_where_it_was_installed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     trials: list[object] = []
     trial = devices_module._trial
 
@@ -97,10 +106,17 @@ def test_the_pair_is_tried_once_in_a_process(monkeypatch: pytest.MonkeyPatch) ->
         return found
 
     monkeypatch.setattr(devices_module, "_trial", counted)
-    for _ in range(2):
-        with checked_torch_pair():
+
+    def tried(afresh: bool = False) -> int:
+        with checked_torch_pair(afresh):
             pass
-    assert len(trials) == 1
+        return len(trials)
+
+    assert [tried(), tried(), tried(afresh=True)] == [1, 1, 2]
+    monkeypatch.setattr(devices_module, "_is_sound", threading.Event())  # as in another process
+    assert tried() == 2
+    monkeypatch.setattr(devices_module, "distribution", lambda name: Reinstalled())
+    assert tried() == 3
     with pytest.raises(StudyFailedError, match="memory ran short"), checked_torch_pair():
         raise MemoryError  # which is named all the same
 
@@ -148,6 +164,7 @@ def test_a_lack_of_memory_in_the_block_is_named_too(tmp_path: Path, monkeypatch:
     with pytest.raises(ImportError), checked_torch_pair():
         raise ImportError(reason)
     monkeypatch.setattr(devices_module, "_is_sound", threading.Event())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
     (tmp_path / "torchvision.py").write_text(f"raise ImportError('{reason}')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(RequestError, match="Operation not permitted.*pip install"), checked_torch_pair():

@@ -20,7 +20,7 @@ RIGHT = Parity(alone=3e-5, pack=4e-6, allowed=1e-3)
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing trains, and torchvision is not tried."""
-    monkeypatch.setattr(devices, "checked_torch_pair", nullcontext)
+    monkeypatch.setattr(devices, "checked_torch_pair", lambda afresh: nullcontext())
     monkeypatch.setattr(doctor, "parity", lambda device, precision: RIGHT)
     monkeypatch.setattr(doctor, "rate", lambda device, precision, count: 1000.0 * count)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
@@ -156,7 +156,7 @@ def test_doctor_ends_with_1_where_numbers_are_wrong(
 def test_doctor_goes_on_without_a_torch_pair_and_ends_with_1(
     command_line: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken() -> None:
+    def broken(afresh: bool) -> None:
         raise RequestError("torch and torchvision do not work together")
 
     monkeypatch.setattr(devices, "checked_torch_pair", broken)

@@ -20,7 +20,7 @@ ROOT = PACKAGE.parent
 
 # A file may import only what stands above it.
 ROUTE = [
-    *("seeds", "interrupts", "config", "wording", "files"),
+    *("seeds", "interrupts", "config", "wording", "files", "remembered"),
     *("nets.activations", "nets.initializers", "nets.models", "nets.packed"),
     *("nets.cpu.loops", "nets.cpu.steps", "nets.cpu.stem", "nets.cpu.plan", "nets.cpu"),
     "nets.plain",

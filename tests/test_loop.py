@@ -2,7 +2,7 @@
 
 import random
 import signal
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,8 @@ from slopesearch.config import TrialConfig
 from slopesearch.search.events import Arrived, Event, Noted, Progressed, Started, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.ledger import Configure, Job, Ledger, Placed
-from slopesearch.search.loop import BATCH
-from slopesearch.search.messages import Finished, Joined, Left, Message, Said
+from slopesearch.search.loop import BATCH, Loop
+from slopesearch.search.messages import Finished, Joined, Left, Message, Reported, Said
 from slopesearch.search.optimize import run_study
 from slopesearch.search.settings import Settings
 from slopesearch.search.space import resolve
@@ -332,28 +332,19 @@ class Moving(FakeLauncher):
         super().start(slot, configs)
 
 
-class Talking(FakeLauncher):
-    """Says more between two reports than there are slots."""
+def test_what_is_said_besides_keeps_no_report_waiting() -> None:
+    """Or a slot whose report is there would seem to be silent."""
+    said = [(-1, Said(text=text)) for text in "abc"]
+    reports = [(slot, Reported(reports={})) for slot in (1, 0)]
 
-    words = 0
-    unread: list[int] = []  # noqa: RUF012 - how many slots wait to be heard whenever one is answered
+    class Full(FakeLauncher):
+        def wait(self, timeout: float) -> tuple[int, Message] | None:
+            return waiting.pop(0)
 
-    def wait(self, timeout: float) -> tuple[int, Message] | None:
-        self.words += 1
-        return (-1, Said(text=f"word {self.words}")) if self.words % 4 else super().wait(timeout)
-
-    def answer(self, slot: int, stop: Collection[int]) -> None:
-        self.unread.append(len(self.order))
-        super().answer(slot, stop)
-
-
-def test_what_is_said_besides_keeps_no_report_waiting(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(LAUNCHERS, "talking", Talking)
-    monkeypatch.setattr(Talking, "unread", [])
-    assert harness(6, launcher="talking").finished == 6
-    assert Talking.unread[0] == 0
+    waiting: list[tuple[int, Message]] = [*said, *reports]
+    loop = object.__new__(Loop)
+    loop.launcher, loop.running = Full([], FOLDER), {0: [], 1: []}
+    assert loop._messages(0) == [*said, *reports]
 
 
 def test_a_slot_that_joins_is_used_and_what_a_lost_slot_ran_runs_again(

@@ -40,7 +40,7 @@ def examine_machine(storage: Storage = DEFAULT_URL, data: DataFolder = None) -> 
         tell(*line)
     fatal = False
     try:
-        with checked_torch_pair():
+        with checked_torch_pair(afresh=True):
             from slopesearch.training.doctor import examine
         tell("torch pair", "torch and torchvision work together")
         tell(*_data(data))

@@ -1,5 +1,6 @@
 """Which devices there are, how many workers they get, and in what precision they train."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -7,13 +8,16 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import joblib
 
 from slopesearch.config import Precision
 from slopesearch.interrupts import exits_at_once
+from slopesearch.remembered import remember, remembered
 from slopesearch.wording import RequestError, StudyFailedError
 
 if TYPE_CHECKING:
@@ -32,12 +36,13 @@ _TRIAL = [
 
 
 @contextmanager
-def checked_torch_pair() -> Iterator[None]:
+def checked_torch_pair(afresh: bool = False) -> Iterator[None]:
     """Raise RequestError, naming the fix, unless torch and torchvision are a pair that imports together.
 
     Torch needs a folder for temporary files, so that is looked for first. The pair is tried in a process of
-    its own, beside the imports in the `with` block, since torchvision takes 160 MB, and once in a process.
-    Ctrl-C ends everything at once meanwhile. Raises StudyFailedError where there is too little memory to try.
+    its own, beside the imports in the `with` block, since torchvision takes 160 MB and 2 s; a pair that was
+    sound is not tried again until one of the two is installed anew, or `afresh`. Ctrl-C ends everything at
+    once meanwhile. Raises StudyFailedError where there is too little memory to try.
     """
     try:
         tempfile.gettempdir()
@@ -45,15 +50,17 @@ def checked_torch_pair() -> Iterator[None]:
         raise RequestError(
             f"there is no folder for temporary files ({error.strerror}); make one, and name it in TMPDIR"
         ) from None
-    with exits_at_once(), nullcontext() if _is_sound.is_set() else _trial() as trial:
+    installed = _installed()
+    is_known = not afresh and (_is_sound.is_set() or installed in remembered("pairs"))
+    with exits_at_once(), nullcontext() if is_known else _trial() as trial:
         try:
             yield
         except Exception as error:
-            _judge(trial)
+            _judge(trial, installed)
             if _is_starved(str(error)) or isinstance(error, MemoryError):
                 raise _starved(str(error)) from None
             raise
-        _judge(trial)
+        _judge(trial, installed)
 
 
 def _trial() -> "subprocess.Popen[str]":
@@ -62,7 +69,18 @@ def _trial() -> "subprocess.Popen[str]":
     )
 
 
-def _judge(trial: "subprocess.Popen[str] | None") -> None:
+def _installed() -> str:
+    """What changes when torch or torchvision is installed anew: where they are, and pip's records of them."""
+    found = hashlib.sha256()
+    for name in ("torch", "torchvision"):
+        spec = find_spec(name)
+        found.update(str(spec and spec.origin).encode())
+        with suppress(PackageNotFoundError):  # it was built in its own folder
+            found.update((distribution(name).read_text("RECORD") or "").encode())
+    return found.hexdigest()
+
+
+def _judge(trial: "subprocess.Popen[str] | None", installed: str) -> None:
     if trial is None:  # it was sound before
         return
     assert trial.stderr is not None
@@ -70,6 +88,7 @@ def _judge(trial: "subprocess.Popen[str] | None") -> None:
     code = trial.wait()
     if code == 0:
         _is_sound.set()
+        remember("pairs", installed)
         return
     reason = (errors or f"exit code {code}").splitlines()[-1]
     if _is_starved(errors):

@@ -5,7 +5,6 @@ no memory of a card, and a card that it loses is lost to nobody else.
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -13,13 +12,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from math import isfinite
-from pathlib import Path
 
 import torch
 
 from slopesearch.config import Precision, TrialConfig
-from slopesearch.files import write_aside
 from slopesearch.nets.activations import ACTIVATIONS
+from slopesearch.remembered import remember, remembered
 from slopesearch.training.data import Data
 from slopesearch.training.devices import prepare, worker_environment
 from slopesearch.training.engine import Alone, Member, Pack
@@ -137,7 +135,7 @@ def why_no_packs(device: str, precision: Precision) -> str | None:
     """
     versions = f"torch {torch.__version__}, slopesearch {version('slopesearch')}"
     key = f"{torch.cuda.get_device_name(device)}, {versions}, {precision}"
-    if key in (known := _known_right()):
+    if key in remembered("packs"):
         return None
     try:
         done = subprocess.run(
@@ -158,28 +156,8 @@ def why_no_packs(device: str, precision: Precision) -> str | None:
             f"the losses of a pack are off by {found.pack:.1g} from those of runs alone, and those by "
             f"{found.alone:.1g} from the CPU's, where {found.allowed:g} is allowed"
         )
-    _remember([*known, key])
+    remember("packs", key)
     return None
-
-
-def _memory() -> Path:
-    """The file of the cards that were right, in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slopesearch" / "packs.json"
-
-
-def _known_right() -> list[str]:
-    try:
-        return list(map(str, json.loads(_memory().read_text())))
-    except (OSError, ValueError, TypeError):
-        return []  # none yet, or not ours: then the card is asked again
-
-
-def _remember(keys: Sequence[str]) -> None:
-    try:
-        _memory().parent.mkdir(parents=True, exist_ok=True)
-        write_aside(_memory(), json.dumps(list(keys), indent=1).encode())
-    except OSError:
-        pass  # then the card is asked again next time
 
 
 if __name__ == "__main__":
