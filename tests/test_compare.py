@@ -277,13 +277,45 @@ def test_the_cost_of_each_question_comes_first(comparison: Comparison) -> None:
 
     comparison(only=["norm", "activation"], listen=listen)
     assert first[0].startswith("digits-mlp: around trial ")
-    assert first[1] == "  norm: 3 arms on 3 seeds: 18 to 36 runs to tune and 9 to compare, about 0.3 min"
+    assert first[1] == "  norm: 3 arms on 3 seeds: 18 runs or more to tune and 9 to compare, about 0.3 min"
     assert (
-        first[2] == "  activation: 8 arms on 9 seeds: 48 to 96 runs to tune and 72 to compare, about 1.2 min"
+        first[2]
+        == "  activation: 8 arms on 9 seeds: 48 runs or more to tune and 72 to compare, about 1.2 min"
     )
     comparison(only=["norm"])
     assert comparison.notes[1] == "  norm: 3 arms on 3 seeds: 0 runs to tune and 0 to compare, about 0.0 min"
     assert comparison.runs() == 0
+
+
+def test_tuned_arms_cost_no_run_to_tune_whatever_came_between(comparison: Comparison) -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Progressed) and comparison.plans[-1].title == "compare norm":
+            signal.raise_signal(signal.SIGINT)
+
+    assert comparison(listen=interrupt).interrupted
+    there = comparison.record("/compare").count("COMPLETE")
+    comparison()
+    assert comparison.notes[1].startswith(
+        f"  norm: 3 arms on 3 seeds: 0 runs to tune and {9 - there} to compare"
+    )
+
+
+def test_an_answer_stands_whatever_rule_tuned_its_arms(
+    comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = comparison(seeds=6).answers[0]
+
+    def another_rule(*_: object) -> None:
+        raise AssertionError("the arms are tuned again")
+
+    monkeypatch.setattr(module, "tune", another_rule)
+    assert comparison(seeds=6).answers == [first]
+    assert comparison.runs() == 0
+    more = comparison(seeds=8).answers[0]
+    assert comparison.runs() == 3 * 2
+    for one, other in zip(more.sides, first.sides, strict=True):
+        assert (one.config, one.rates, one.at_edge) == (other.config, other.rates, other.at_edge)
+        assert one.losses[:6] == other.losses
 
 
 def test_the_family_is_stored_before_its_first_run(comparison: Comparison) -> None:
