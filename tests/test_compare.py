@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from math import log
 from pathlib import Path
 from statistics import fmean
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from slopesearch.cli.compare_command import _next_commands
 from slopesearch.config import REPORTS, Report, TrialConfig
 from slopesearch.evidence import compare as module
 from slopesearch.evidence.answers import Answer, answers_of, families_of
@@ -23,6 +25,7 @@ from slopesearch.evidence.families import RUNOFF_SEEDS, Family
 from slopesearch.evidence.planned import Plan
 from slopesearch.evidence.statistics import estimate
 from slopesearch.evidence.tuning import best_rate, shared_rate
+from slopesearch.report.verdicts import to_settle
 from slopesearch.search import sqlite
 from slopesearch.search.events import Event, Progressed, Told
 from slopesearch.search.launchers import LAUNCHERS
@@ -34,6 +37,7 @@ from slopesearch.seeds import derive
 from slopesearch.wording import RequestError
 from tests.conftest import QUICK, InProcess
 from tests.harness import FOLDER, FakeLauncher, Harness, Killed, spec
+from tests.test_verdicts import answer_of, side_of
 
 
 class Learning(FakeLauncher):
@@ -482,6 +486,23 @@ def test_other_images_are_refused(comparison: Comparison, monkeypatch: pytest.Mo
         comparison()
 
 
+def test_what_takes_the_fewest_runs_is_named_to_be_settled_next(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'x.db'}")
+    pair = side_of("a", 1, 0.1, 0), side_of("b", 1.02, 0.1, 1)
+    clear = [side_of(name, 2, 0.01, k) for k, name in enumerate("cde", start=1)]
+    answers = [answer_of(*pair, *clear, question="activation"), answer_of(*pair, question="norm")]
+    found = Compared("digits-mlp/compare", answers, interrupted=False)
+    (activation, more), (norm, fewer) = (settling for one in answers if (settling := to_settle(one)))
+    assert (activation < norm, fewer < more) == (True, True)  # three seeds of activations for each one typed
+
+    def told(found: Compared) -> list[str]:
+        return _next_commands(store, found, "digits-mlp", "digits-mlp", None)
+
+    assert f"compare digits-mlp --only norm --seeds {norm} " in told(found)[0]
+    # The same command goes on.
+    assert not any("to settle" in line for line in told(replace(found, interrupted=True)))
+
+
 Written = Callable[..., Path]
 
 
@@ -502,7 +523,7 @@ def test_the_whole_way_on_the_command_line(
     assert bool(to_settle) == bool(seeds)
     for *_, typed in to_settle:
         assert typed.startswith("python -m slopesearch compare digits-mlp --only norm --seeds ")
-        assert 6 < int(typed.split()[-1]) <= min(seeds)
+        assert int(typed.split()[-1]) == min(seeds)
     for words in (
         "6 paired seeds; p counts below 0.025 (look 1)",
         "difference, %",
