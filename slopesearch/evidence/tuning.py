@@ -114,9 +114,9 @@ def runs_to_tune(
 ) -> tuple[int, int]:
     """How many runs sides that are not all tuned still take: at least, and likely.
 
-    At least those of the rates that come first, of which nothing is to be known before they ran: where a best
-    one lies at the edge, or two arms want different ones, there are more. Half of the arms that have others
-    to share a rate with are likely to be run off, on two rates.
+    At least those of the rates that come first. Where a best one lies at the edge, or two arms want different
+    ones, there are more, which is not to be known before; likely half of the arms that have others to share a
+    rate with are run off, on two rates.
     """
     several = [side for side in sides if len(side.rates) > 1]
     later = [side for side in several if side.mean_of is not None]
