@@ -102,7 +102,10 @@ def test_what_is_not_settled_says_so_and_what_would_settle_it() -> None:
 def test_nothing_settled_is_no_answer_and_a_better_arm_is_one() -> None:
     open_one = answer_of(side_of("default", 1, 0.1, 0), side_of("lsuv", 1.02, 0.1, 1), question="init")
     told = card("Which init?", Verdicts(comparison=compared(open_one)))
-    assert (told.answer, told.chip, told.state) == ("default or lsuv", "not settled", "open")
+    assert (told.answer, told.chip, told.state) == ("Open: default or lsuv", "not settled", "open")
+    many = [side_of(name, 1.02, 0.1, k) for k, name in enumerate(("default", "lsuv", "orthogonal", "he"))]
+    told = card("Which init?", Verdicts(comparison=compared(answer_of(*many, question="init"))))
+    assert told.answer == "Open: default or one of 3 others"
     better = answer_of(side_of("default", 1, 0.01, 0), side_of("lsuv", 0.8, 0.01, 1), question="init")
     told = card("Which init?", Verdicts(comparison=compared(better)))
     assert (told.answer, told.chip) == ("lsuv rather than default", "settled")
@@ -305,11 +308,33 @@ def test_the_rates_that_cannot_be_told_from_the_picks() -> None:
     assert told.evidence.startswith("0.005 to 0.02 cannot be told from it: of 5 rates tried, 0.0025 to 0.04")
     assert f"within {100 * (apart - 1):.0f} %" in told.evidence
     assert told.chip == "one run each"
-    assert tuned_losses(config, tuned(config, found)) == found
-    assert level_rates(0.01, found) == [0.005, 0.01, 0.02]
+    once = {rate: {99: loss} for rate, loss in found.items()}
+    assert tuned_losses(config, tuned(config, found)) == once
+    assert level_rates(0.01, once) == [0.005, 0.01, 0.02]
     better = {0.0025: 0.02, **{rate: found[rate] for rate in (0.005, 0.01)}}
     told = card("Which learning rate?", Verdicts(CONFIRMED, tuning=tuned(config, better)))
     assert "; 0.0025 did better:" in told.evidence
+
+
+def test_a_rate_that_a_runoff_refuted_did_not_do_better() -> None:
+    config = ARMS[0].arm.config
+    study = tuned(config, {0.01: 0.04, 0.02: 0.041, 0.04: 0.02})  # the highest was lucky
+    further = [
+        TrialRecord(
+            10 + n, "COMPLETE", loss, config.model_copy(update={"lr": rate, "init_seed": seed}), {},
+            {"ended": "completed"},
+        )
+        for n, (rate, seed, loss) in enumerate(
+            (rate, seed, loss) for seed in (1, 2, 3) for rate, loss in ((0.01, 0.04), (0.04, 0.06))
+        )
+    ]  # fmt: skip
+    lucky = card("Which learning rate?", Verdicts(CONFIRMED, tuning=study))
+    assert "; 0.04 did better:" in lucky.evidence
+    both = StudyRecord(study.name, study.spec, [*study.trials, *further])
+    told = card("Which learning rate?", Verdicts(CONFIRMED, tuning=both))
+    assert told.evidence.startswith("0.01 to 0.02 cannot be told from it: of 3 rates tried")
+    assert told.evidence.endswith("Two that ran on further seeds are compared on these.")
+    assert (lucky.chip, told.chip) == ("one run each", "few runs each")
 
 
 def test_without_a_tuning_the_rates_of_the_runs_that_cannot_be_told_from_the_best() -> None:

@@ -147,6 +147,7 @@ def test_only_trials_that_cannot_be_told_from_the_best_stand_below_it(tmp_path: 
     assert any("1 more trial cannot be told" in line for line in lines)
     told = [line.split()[0] for line in lines if line.startswith("    ")]
     assert [word for word in told if word.isdigit()] == ["1"]
+    assert lines.index("  The next:") == next(n for n, line in enumerate(lines) if line[:6] == "    1 ") - 1
 
 
 def test_a_best_that_stands_apart_is_said_to(tmp_path: Path) -> None:
@@ -154,6 +155,7 @@ def test_a_best_that_stands_apart_is_said_to(tmp_path: Path) -> None:
     text = " ".join(" ".join(lines_of(study, tmp_path)).split())
     assert "No other trial comes so near that one run each could not tell them apart; all ran on" in text
     assert "more trial" not in text
+    assert "The next:" not in text
 
 
 def test_a_verdict_that_cannot_be_read_does_not_stop_the_ending(

@@ -1,7 +1,7 @@
 """The learning rates of arms: swept once each, widened at an edge, and run off where arms differ."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from math import log
 from pathlib import Path
@@ -12,8 +12,18 @@ from slopesearch.config import Report, TrialConfig
 from slopesearch.evidence.families import RUNOFF_SEEDS, Side
 from slopesearch.evidence.planned import Plan, Planned
 from slopesearch.evidence.questions import rates_around
-from slopesearch.evidence.tuning import Tuned, best_rate, shared_rate, tune, tuning_spec, widened
+from slopesearch.evidence.tuning import (
+    Tuned,
+    best_rate,
+    groups_of,
+    runs_to_tune,
+    shared_rate,
+    tune,
+    tuning_spec,
+    widened,
+)
 from slopesearch.search.launchers import LAUNCHERS
+from slopesearch.search.records import StudyRecord
 from slopesearch.search.settings import Settings
 from slopesearch.search.space import resolve
 from slopesearch.search.store import Store
@@ -23,6 +33,7 @@ from tests.harness import FOLDER, FakeLauncher, spec
 
 BEST = 0.01  # the rate that every arm but one wants
 RATES = rates_around(BEST)
+Contrasts = Sequence[tuple[str, str]]
 FIRST_SEED = derive(0, "tune", 0, "init")
 
 
@@ -51,13 +62,19 @@ def side(slope: float, norm: str = "before") -> Side:
 
 
 class Tuner:
-    """Calls of `tune` on a file, with the plans that were run."""
+    """Calls of `tune` on a file, with the plans that were run; all sides are contrasted with the first."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.plans = path, list[Plan]()
 
-    def __call__(self, *sides: Side, stored_only: bool = False) -> list[Tuned] | None:
+    def __call__(
+        self, *sides: Side, stored_only: bool = False, contrasts: Contrasts | None = None
+    ) -> list[Tuned] | None:
         self.plans.clear()
+        pairs = [(one.name, sides[0].name) for one in sides[1:]] if contrasts is None else contrasts
+        return tune(sides, pairs, self.planned(), "val_loss", "compare slope", stored_only)
+
+    def planned(self) -> Planned:
 
         def display(plan: Plan) -> "nullcontext[Callable[[object], None]]":
             self.plans.append(plan)
@@ -65,8 +82,7 @@ class Tuner:
 
         store, settings = Store(f"sqlite:///{self.path}"), Settings(FOLDER, "cpu", 2, launcher="fake")
         asked = tuning_spec(resolve(spec(space={"norm": ["none", "before"]}), "float32"))
-        planned = Planned("x", asked, store, settings, "the images", display)
-        return tune(sides, planned, "val_loss", "compare slope", stored_only)
+        return Planned("x", asked, store, settings, "the images", display)
 
 
 @pytest.fixture
@@ -114,6 +130,65 @@ def test_arms_that_agree_and_arms_with_one_rate_are_not_run_off(tuner: Tuner) ->
     assert tuned is not None
     assert [one.side.config.lr for one in tuned] == [BEST, BEST, 0.3]
     assert [plan.title for plan in tuner.plans] == ["compare slope, learning rates"]
+
+
+def test_a_rate_is_shared_by_the_sides_that_are_contrasted_with_each_other(tuner: Tuner) -> None:
+    sides = side(0.01), side(0.2), side(0.01, "none"), side(0.2, "none")
+    tuned = tuner(*sides, contrasts=[("before 0.2", "before 0.01"), ("none 0.2", "none 0.01")])
+    assert tuned is not None
+    assert [one.side.config.lr for one in tuned] == [BEST, BEST, 4 * BEST, 4 * BEST]
+    assert {plan.title for plan in tuner.plans} == {"compare slope, learning rates"}  # each pair agrees
+    assert groups_of([("a", "b"), ("c", "d"), ("e", "d"), ("f", "g"), ("g", "c")]) == [
+        *({"a", "b"}, {"c", "d", "e", "f", "g"})
+    ]
+
+
+def test_an_arm_meets_no_shared_rate_at_the_edge_of_its_own(tuner: Tuner) -> None:
+    tuned = tuner(side(0.01, "none"), side(0.2, "none"), side(0.01))
+    assert tuned is not None
+    assert RATES[-1] == 4 * BEST  # that two of them want
+    assert [max(one.rates) for one in tuned] == [16 * BEST] * 3
+    assert [one.side.config.lr for one in tuned] == [4 * BEST, 4 * BEST, BEST]
+
+
+def test_arms_that_are_equal_are_run_off_once_and_counted_so(tuner: Tuner) -> None:
+    lucky = side(0.1)
+    sides = side(0.01), side(0.2), side(0.3), lucky, lucky.model_copy(update={"name": "its twin"})
+    tuned = tuner(*sides)
+    assert tuned is not None
+    assert [one.side.config.lr for one in tuned] == [BEST] * 5
+    assert tuner.plans[-1].shape == f"1 arm x 2 rates x {RUNOFF_SEEDS} seeds"
+    assert len(tuner.plans[-1].runs) == 2 * RUNOFF_SEEDS
+    assert tuner.plans[0].shape == "4 arms x 6 rates"
+
+
+def test_the_study_is_read_no_more_than_there_is_to_be_found(
+    tuner: Tuner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = side(0.01), side(0.2)
+    tuner(*sides)
+    read, reads = Planned.record, list[str]()
+
+    def counted(self: Planned, part: str) -> StudyRecord | None:
+        reads.append(part)
+        return read(self, part)
+
+    monkeypatch.setattr(Planned, "record", counted)
+    assert tuner(*sides, stored_only=True)
+    assert len(reads) == 2  # whether the runs are there, and how they ended
+    assert tuner(side(0.01).model_copy(update={"rates": (0.3,)}), stored_only=True)
+    assert len(reads) == 2
+
+
+def test_the_cost_counts_a_runoff_only_where_a_rate_is_shared(tuner: Tuner) -> None:
+    planned, several = tuner.planned(), [side(0.01), side(0.2)]
+    one_rate = side(0.3).model_copy(update={"rates": (0.3,)})
+    pair = [("before 0.2", "before 0.01")]
+    assert runs_to_tune(several, pair, planned) == (12, 12 + 2 * RUNOFF_SEEDS)
+    assert runs_to_tune([side(0.01), one_rate], [("before 0.01", "before 0.3")], planned) == (6, 6)
+    tuner(*several)
+    assert runs_to_tune([*several, side(0.3)], pair, planned) == (6, 6 + 2 * RUNOFF_SEEDS)
+    assert runs_to_tune(several, pair, planned)[0] == 1  # asked where something is missing
 
 
 def test_what_is_stored_is_found_again_and_what_is_missing_is_said(tuner: Tuner) -> None:

@@ -15,7 +15,7 @@ from slopesearch.evidence.answers import Answer, SideRuns, answer, answers_of, r
 from slopesearch.evidence.families import Family, Side
 from slopesearch.evidence.literature import literature
 from slopesearch.report.forest import INK, forest, section
-from slopesearch.report.verdicts import contrast_rows, heading, run_rows, seeds_that_settle, sentences, table
+from slopesearch.report.verdicts import contrast_rows, heading, run_rows, sentences, table, to_settle
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.wording import RequestError
 from tests.conftest import make_config
@@ -64,9 +64,19 @@ def test_a_verdict_between_rates_that_are_far_apart_says_so() -> None:
     arms = [side_of("worse", 1.2, 0.01, 1, lr=0.03), side_of("near", 1.2, 0.01, 2, lr=0.015)]
     found = answer_of(side_of("base", 1, 0.01, 0), *arms, side_of("same", 1, 0.01, 3, lr=0.03))
     assert [line for line in sentences(found) if "learning rates" in line] == [
-        "The learning rates, which few runs tuned, are 4 times apart or more in worse and base: part of the "
-        "difference may be theirs."
+        "The learning rates, chosen by one to four runs each, are 4 times apart or more in worse and base: "
+        "part of the difference may be theirs."
     ]
+
+
+def test_rates_that_were_given_are_what_is_asked() -> None:
+    made = [side_of("base", 1, 0.01, 0), side_of("worse", 1.2, 0.01, 1, lr=0.03)]
+    given = [(side, runs.model_copy(update={"rates": (runs.config.lr,)})) for side, runs in made]
+    said = [
+        [line for line in sentences(answer_of(*sides)) if "learning rates" in line]
+        for sides in (given, [given[0], made[1]])
+    ]
+    assert [len(lines) for lines in said] == [0, 1]
 
 
 def test_a_row_per_contrast_below_its_baseline(told: Answer) -> None:
@@ -101,19 +111,28 @@ def test_a_person_would_write_it_so(told: Answer) -> None:
     )
 
 
-def test_the_next_seeds_are_those_that_settle_the_easiest_contrast(told: Answer) -> None:
+def test_the_seeds_to_type_are_those_that_settle_every_contrast(told: Answer) -> None:
     further = told.contrasts[2].val_loss.further
     assert further
-    assert seeds_that_settle(told) == 10 + further
+    assert to_settle(told) == (10 + further, 4 * further)
+    two = answer_of(
+        side_of("base", 1, 0.01, 0), side_of("near", 1.02, 0.04, 1), side_of("wide", 1.02, 0.1, 2)
+    )
+    least, most = sorted(row.val_loss.further or 0 for row in two.contrasts)
+    assert 0 < least < most
+    assert to_settle(two) == (10 + most, 3 * most)
+    assert f"--seeds {10 + most}." in " ".join(sentences(two))
     settled = answer_of(side_of("base", 1, 0.01, 0), side_of("worse", 1.2, 0.01, 1))
-    assert seeds_that_settle(settled) is None
+    assert to_settle(settled) is None
 
 
 def test_the_activation_takes_three_times_the_seeds_that_are_typed() -> None:
     found = answer_of(side_of("base", 1, 0.1, 0), side_of("other", 1, 0.1, 1), question="activation")
     further = found.contrasts[0].val_loss.further
     assert further
-    assert sentences(found)[1].endswith(f"--seeds {-(-(10 + further) // 3)}.")
+    typed = -(-(10 + further) // 3)
+    assert sentences(found)[1].endswith(f"--seeds {typed}.")
+    assert to_settle(found) == (typed, 2 * (3 * typed - 10))
 
 
 def test_the_same_runs_are_said_to_be_the_same_and_few_seeds_give_no_verdict() -> None:

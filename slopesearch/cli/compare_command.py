@@ -25,7 +25,7 @@ from slopesearch.cli.shipped import shipped, study_file
 from slopesearch.cli.tables import say
 from slopesearch.evidence.answers import Answer
 from slopesearch.evidence.health import COMMAND
-from slopesearch.report.verdicts import seeds_that_settle
+from slopesearch.report.verdicts import to_settle
 from slopesearch.search.records import COMPARE
 from slopesearch.search.store import Store
 from slopesearch.search.urls import DEFAULT_URL
@@ -53,9 +53,9 @@ def _next_commands(
 ) -> list[str]:
     """What a person would type after a comparison of what was `asked`, which has a page if it is a search."""
     told, where = [], store.option
-    unsettled = [(seeds, one.family.question) for one in found.answers if (seeds := seeds_that_settle(one))]
-    if unsettled:
-        seeds, question = min(unsettled)
+    unsettled = [(more, one.family.question) for one in found.answers if (more := to_settle(one))]
+    if unsettled and not found.interrupted:  # else the same command goes on
+        (seeds, _), question = min(unsettled, key=lambda pair: pair[0].runs)
         only = f" --only {question}" if search else ""
         named = f" --name {shlex.quote(name)}" if name else ""
         told.append(

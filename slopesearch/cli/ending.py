@@ -36,8 +36,8 @@ def ending(console: Console, store: Store, study: StudyRecord, notes: Sequence[s
     end += ["", "Next:", *(f"  {line}" for line in next_commands(store, study, confirmed, answered))]
     room = SCREEN - 1 - len(found) - len(textbook) - _rows(end, console.width)
     found_doubtful = health(study, confirmed, answered, store.option)
-    doubts = _doubts(store, study, found_doubtful, width, room - len(rivals[:1]))
-    rivals = rivals[: max(1, room - _rows(doubts, console.width))]
+    doubts = _doubts(store, study, found_doubtful, width, room - len(rivals[:2]))
+    rivals = rivals[: max(2, room - _rows(doubts, console.width))]
     for line in [*found, *rivals, *textbook, *doubts, *end]:
         say(console, line)
 
@@ -69,14 +69,17 @@ def next_commands(
 
 
 def _rivals(study: StudyRecord, belief: Believed | None, width: int) -> list[str]:
-    """The next best of the trials that cannot be told from the best, a line each; `show` has them whole."""
+    """The next best of the trials that cannot be told from the best, a line each below a line that says so;
+    `show` has them whole.
+    """
     fixed = fixed_choices(study.spec)
-    lines = (
+    lines = [
         f"    {trial.number:<5}{trial.value:.4f}  {describe(trial.config, fixed)}"
         for trial in study.ranked()[1 : 1 + min(RIVALS, belief.tied if belief else 0)]
         if trial.config is not None
-    )
-    return [line if len(line) <= width else f"{line[: width - 2]} …" for line in lines]
+    ]
+    lead = ["  The next:"] if lines else []
+    return lead + [line if len(line) <= width else f"{line[: width - 2]} …" for line in lines]
 
 
 def _textbook(study: StudyRecord, width: int) -> list[str]:

@@ -11,11 +11,11 @@ from slopesearch.config import TrialConfig
 from slopesearch.evidence.answers import Answer, answer, answers_of, families_of, runs_of
 from slopesearch.evidence.arms import paired
 from slopesearch.evidence.declared import declared
-from slopesearch.evidence.families import RUNOFF_SEEDS, Family, changes, seeds_for
+from slopesearch.evidence.families import Family, changes, seeds_for
 from slopesearch.evidence.planned import Display, Plan, Planned, finished
 from slopesearch.evidence.questions import QUESTIONS, around
 from slopesearch.evidence.results import confirmed_of, pick
-from slopesearch.evidence.tuning import Tuned, plan_of, runs_to_tune, tune, tuning_spec
+from slopesearch.evidence.tuning import Tuned, runs_to_tune, tune, tuning_spec
 from slopesearch.search.records import COMPARE, CONFIRM, TUNE, StudyRecord
 from slopesearch.search.settings import Settings
 from slopesearch.search.store import Store, check_name, refuse_other_images
@@ -48,9 +48,9 @@ def compare(
 
     `asked` is the name of a search, which may be left out where there is one, or the path of a file; `only`
     some of QUESTIONS. Each arm's learning rate is tuned (NAME/tune), then all arms of a question run on the
-    same fresh seeds (NAME/compare), and `tell` gets the answer; asked again it goes on with what is there.
-    NAME is that of the search or of the file, unless there is a `name`. `note` is told what it will cost;
-    `display` makes a listener for each plan of runs.
+    same fresh seeds (NAME/compare), and `tell` gets the answer; asked again it goes on with what is there,
+    and gives an answer that is there. NAME is that of the search or of the file, unless there is a `name`.
+    `note` is told what it will cost; `display` makes a listener for each plan of runs.
     Raises RequestError where the request is wrong, before anything is written, and StudyFailedError where run
     after run fails, or the storage cannot be written.
     """
@@ -167,15 +167,21 @@ class _Comparison:
         return max(seeds_for(family.question, self.seeds), before.seeds if before else 0)
 
     def _answer(self, family: Family, seeds: int) -> Answer | None:
-        """The answer to one question, stored; None where its runs were interrupted."""
-        tuned = tune(family.sides, self.planned, family.metric, title := f"compare {family.question}")
+        """The answer to one question, stored; None where its runs were interrupted.
+
+        One that is there stands, unless there are to be more seeds.
+        """
+        before = answers_of(self.planned.record(COMPARE)).get(family.question)
+        if before is not None and before.seeds == seeds:
+            return before
+        tuned = self._tuned(family)
         if tuned is None:
             return None
         if self.each is None:
             each = _seconds(self.planned.record(TUNE)) or 0.0
             self.note(f"tuned; to compare takes about {self._minutes(len(tuned) * seeds, each):.1f} min")
         names = [one.side.name for one in tuned]
-        plan = Plan.over_seeds(title, names, seeds, self._plan(tuned, seeds))
+        plan = Plan.over_seeds(f"compare {family.question}", names, seeds, self._plan(tuned, seeds))
         if not self.planned.run(COMPARE, plan):
             return None
         record = self.planned.record(COMPARE)
@@ -189,12 +195,24 @@ class _Comparison:
             )
             for one in tuned
         ]
-        stored = answers_of(record)
-        looks = stored[family.question].looks if family.question in stored else ()
-        found = answer(family, sides, looks if seeds in looks else (*looks, seeds))
-        stored[family.question] = found
+        found = answer(family, sides, (*(before.looks if before else ()), seeds))
+        stored = answers_of(record) | {family.question: found}
         self._keep(answers={name: one.model_dump(mode="json") for name, one in stored.items()})
         return found
+
+    def _tuned(self, family: Family, stored_only: bool = False) -> list[Tuned] | None:
+        """Each side at its learning rate; at that of the answer where there is one.
+
+        More seeds extend the arms that an answer is on, whatever rule chose their rates in its day.
+        """
+        before = answers_of(self.planned.record(COMPARE)).get(family.question)
+        if before is None:
+            title = f"compare {family.question}"
+            return tune(family.sides, family.contrasts, self.planned, family.metric, title, stored_only)
+        return [
+            Tuned(family.side(one.name).model_copy(update={"config": one.config}), one.rates, one.at_edge)
+            for one in before.sides
+        ]
 
     def _plan(self, tuned: Sequence[Tuned], seeds: int) -> list[TrialConfig]:
         """Every run, seed by seed, so that the arms of one seed can share a pack; the same arm twice, too."""
@@ -209,22 +227,19 @@ class _Comparison:
         self.planned.store.set_attributes(self.planned.name + COMPARE, attributes)
 
     def _say_cost(self, family: Family, seeds: int) -> None:
-        """Say what is left to do, if no best rate lies at an edge; runs that questions share count twice."""
-        before = answers_of(self.planned.record(COMPARE)).get(family.question)
-        runs = len(family.sides) * (seeds - (before.seeds if before else 0))
-        tuning = tuned = 0
-        if before is None:  # else the rates are there
-            tuned = sum(len(side.rates) > 1 for side in family.sides)
-            later = [side for side in family.sides if side.mean_of is not None]
-            plans = [plan_of(side, side.rates, self.planned) for side in family.sides if side not in later]
-            plan = list({config for plan in plans for config in plan})
-            tuning = len(plan) - len(finished(self.planned.record(TUNE), plan))
-            tuning += sum(len(side.rates) for side in later)
-        likely = tuning + runs + RUNOFF_SEEDS * tuned
-        spent = "" if self.each is None else f", about {self._minutes(likely, self.each):.1f} min"
+        """Say what is left to do; runs that questions share count twice."""
+        tuned = self._tuned(family, stored_only=True)
+        if tuned is None:
+            least, likely = runs_to_tune(family.sides, family.contrasts, self.planned)
+            tuning, runs = f"{counted(least, 'run')} or more", len(family.sides) * seeds
+        else:
+            plan = list(dict.fromkeys(self._plan(tuned, seeds)))
+            tuning, likely = "0 runs", 0
+            runs = len(plan) - len(finished(self.planned.record(COMPARE), plan))
+        spent = "" if self.each is None else f", about {self._minutes(likely + runs, self.each):.1f} min"
         self.note(
             f"  {family.question}: {counted(len(family.sides), 'arm')} on {counted(seeds, 'seed')}: "
-            f"{runs_to_tune(tuning, tuned)} to tune and {runs} to compare{spent}"
+            f"{tuning} to tune and {runs} to compare{spent}"
         )
 
     def _minutes(self, runs: int, each: float) -> float:

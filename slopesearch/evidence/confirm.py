@@ -7,8 +7,8 @@ from datetime import datetime
 from statistics import median
 
 from slopesearch.config import TrialConfig
-from slopesearch.evidence.arms import TUNED, Arm, all_arms, baselines, choose_arms, paired
-from slopesearch.evidence.families import RUNOFF_SEEDS, STEPS, Side
+from slopesearch.evidence.arms import HE, TUNED, TUTORIAL, Arm, all_arms, baselines, choose_arms, paired
+from slopesearch.evidence.families import Side
 from slopesearch.evidence.planned import Display, Plan, Planned, finished
 from slopesearch.evidence.questions import rates_around
 from slopesearch.evidence.results import (
@@ -28,7 +28,7 @@ from slopesearch.search.records import CONFIRM, TEST, TUNE, StudyRecord
 from slopesearch.search.settings import Settings
 from slopesearch.search.store import Store, refuse_other_images
 from slopesearch.training.data import content_hash, find
-from slopesearch.wording import RequestError
+from slopesearch.wording import RequestError, counted
 
 TOP, SEEDS = 5, 10  # configs of a search, and runs of each, unless it is said otherwise
 
@@ -111,7 +111,7 @@ class _Confirmation:
         top = top or max((arm.place for arm in earlier), default=0) or TOP
         had = max((row.runs for row in confirmed_of(before)), default=0)
         seeds = max(seeds or had or SEEDS, had)
-        known = self._tuned(stored_only=True)
+        known = _tuned_before(confirmed_of(before)) or self._tuned(stored_only=True)
         arms = all_arms(choose_arms(self.search, top, known), earlier)
         self._say_cost(arms, seeds, known is None, _is_tested(openings_of(before)) and not open_again)
         tuned = known or self._tuned()
@@ -130,14 +130,18 @@ class _Confirmation:
 
     def _tuned(self, stored_only: bool = False) -> dict[str, TrialConfig] | None:
         """The baselines at the best of the rates around the winner's, by name; None before that is done."""
+        sides, contrasts = self._sides()
+        found = tune(sides, contrasts, self.tuning, "val_loss", "confirm", stored_only)
+        return None if found is None else {one.side.name: one.side.config for one in found}
+
+    def _sides(self) -> tuple[list[Side], list[tuple[str, str]]]:
+        """The baselines, to be tuned; the pick meets both, which so share a rate as if contrasted."""
         winner = self.search.best().config
         assert winner is not None
-        sides = [
-            Side(name=name, config=config, rates=rates_around(winner.lr))
-            for name, config in baselines(self.search).items()
-        ]
-        found = tune(sides, self.tuning, "val_loss", "confirm", stored_only)
-        return None if found is None else {one.side.name: one.side.config for one in found}
+        rates = rates_around(winner.lr)
+        found = baselines(self.search)
+        sides = [Side(name=name, config=config, rates=rates) for name, config in found.items()]
+        return sides, [(TUTORIAL, HE)]
 
     def _test(
         self, openings: list[Opening], confirmed: list[ConfirmedArm], seeds: int, open_again: bool
@@ -185,11 +189,12 @@ class _Confirmation:
     def _say_cost(self, arms: list[Arm], seeds: int, to_tune: bool, opened: bool) -> None:
         spec, plan = self.search.spec, self._plan(arms, seeds)
         tuned = len(TUNED) if to_tune else 0
-        tuning = tuned * len(STEPS)
+        least, likely = runs_to_tune(*self._sides(), self.tuning) if to_tune else (0, 0)
+        tuning = f"{counted(least, 'run')} or more" if to_tune else "0 runs"
         runs = len(plan) + tuned * seeds
         left = runs - len(finished(self.planned.record(CONFIRM), plan))
         tests = 0 if opened else (1 + 2 * len(TUNED)) * seeds
-        todo = tuning + RUNOFF_SEEDS * tuned + left + tests
+        todo = likely + left + tests
         each = median(
             float(trial.attributes["seconds"]) for trial in self.search.trials if trial.state == "COMPLETE"
         )
@@ -197,10 +202,17 @@ class _Confirmation:
         few = f"; verdicts take {FEWEST} seeds, so there will be none" if seeds < FEWEST else ""
         self.note(
             f"{self.search.name}: {len(arms) + tuned} configs on {seeds} fresh seeds: "
-            f"{runs_to_tune(tuning, tuned)} to tune the baselines' learning rates, {left} runs to do of "
+            f"{tuning} to tune the baselines' learning rates, {left} runs to do of "
             f"{runs}, then {tests} at most for the test set; about {todo * spec.train_size * spec.epochs:,} "
             f"training images, about {minutes:.1f} min{few}"
         )
+
+
+def _tuned_before(confirmed: Sequence[ConfirmedArm]) -> dict[str, TrialConfig] | None:
+    """The tuned baselines of a confirmation, by name, whatever rule chose their rates; None without them."""
+    called = {role: row.arm.config for row in confirmed for role in row.arm.roles}
+    found = {name: called[role] for name, role in TUNED.items() if role in called}
+    return found if len(found) == len(TUNED) else None
 
 
 def _is_tested(openings: list[Opening]) -> bool:

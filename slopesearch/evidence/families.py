@@ -102,6 +102,6 @@ def arms_around(question: str, spec: ResolvedSpec) -> int:
 def runs_to_answer(question: str, spec: ResolvedSpec, seeds: int) -> int:
     """About how many runs answer a question around a winner: to tune its arms, and those on the seeds.
 
-    Every other arm is counted as one whose best rate is not the others', which takes a runoff of two rates.
+    Half of the arms are counted as ones whose best rate is not the others', which takes a runoff of two.
     """
     return arms_around(question, spec) * (len(STEPS) + RUNOFF_SEEDS + seeds_for(question, seeds))

@@ -12,12 +12,12 @@ from typing import Any, Literal
 from slopesearch.config import Range, TrialConfig
 from slopesearch.evidence.answers import Answer, Contrast, answers_of, families_of
 from slopesearch.evidence.families import runs_to_answer
-from slopesearch.evidence.rates import APART, level_rates, tuned_losses
+from slopesearch.evidence.rates import APART, behind, level_rates, tuned_losses
 from slopesearch.evidence.results import ConfirmedArm, confirmed_of, pick
 from slopesearch.evidence.selection import believed
 from slopesearch.evidence.statistics import ALPHA, FEWEST
 from slopesearch.report.summary import Verdicts
-from slopesearch.report.verdicts import asked_for, effect, far_rates, label, word
+from slopesearch.report.verdicts import effect, far_rates, label, to_settle, word
 from slopesearch.search.records import StudyRecord
 from slopesearch.training.devices import usable_cores
 from slopesearch.wording import counted
@@ -152,8 +152,8 @@ def _told(answer: Answer, contrasts: Sequence[Contrast], base: str) -> tuple[str
     if better:
         said = f"{_place(short(answer, better[0].one))} rather than {own}"
     elif len(still) == len(contrasts):
-        others = f"any of {len(still)} others" if len(still) > MOST_LISTED else _either(answer, still)
-        said = f"{_place(own)} or {others}"
+        others = f"one of {len(still)} others" if len(still) > MOST_LISTED else _either(answer, still)
+        said = f"Open: {own} or {others}"
     elif still:
         said = f"{_place(own)}; {_either(answer, still)} not settled"
     else:
@@ -207,15 +207,11 @@ def _either(answer: Answer, contrasts: Sequence[Contrast]) -> str:
 
 def _further(answer: Answer, study: StudyRecord) -> tuple[str, str]:
     """What would settle what a comparison left open, and what it takes; nothing where no seeds would."""
-    metric = answer.family.metric
-    further = [judged.further for row in answer.contrasts if (judged := row.by(metric)).further]
-    if not further:
+    settling = to_settle(answer)
+    if settling is None:
         return "", ""
-    question = answer.family.question
-    more = max(number for number in further if number is not None)
-    seeds = asked_for(answer, answer.seeds + more)
-    command = _command(study, question, "--seeds", str(seeds))
-    return command, _minutes(study, len(answer.sides) * more)
+    command = _command(study, answer.family.question, "--seeds", str(settling.seeds))
+    return command, _minutes(study, settling.runs)
 
 
 # --- from a confirmation
@@ -351,14 +347,18 @@ def _rates(study: StudyRecord, verdicts: Verdicts) -> list[Card]:
     question, said = QUESTIONS["lr"], f"{config.lr:.2g}"
     if config.lr in losses and len(losses) > 1:
         near = level_rates(config.lr, losses)
-        ahead = [rate for rate in losses if losses[rate] < losses[config.lr] and rate not in near]
+        own = losses[config.lr]
+        ahead = [rate for rate, by_seed in losses.items() if rate not in near and behind(by_seed, own) < 0]
         also = f"; {ahead[0]:.2g} did better" if ahead else ""
         evidence = (
             f"{min(near):.2g} to {max(near):.2g} cannot be told from it{also}: of {len(losses)} rates tried, "
             f"{min(losses):.2g} to {max(losses):.2g}, those whose loss is within "
             f"{100 * (exp(APART) - 1):.0f} %, the luck of a seed."
         )
-        return [Card(question, said, evidence, "one run each", "partly")]
+        if all(len(by_seed) == 1 for by_seed in losses.values()):
+            return [Card(question, said, evidence, "one run each", "partly")]
+        evidence += " Two that ran on further seeds are compared on these."
+        return [Card(question, said, evidence, "few runs each", "partly")]
     found = believed(study)
     tied = ranked[1 : 1 + (found.tied if found else 0)]
     rates = [trial.config.lr for trial in tied if trial.config is not None]

@@ -143,7 +143,8 @@ def _card_line(card: Card) -> str:
 ABOUT = {
     CONFIRM: "The best configs of a search, each on the same fresh seeds.",
     TEST: "The pick and the baselines, trained on the seeds that they were confirmed on, on the test set.",
-    TUNE: "A run for each learning rate of each arm, all on one seed: they choose the rates, and no arm.",
+    TUNE: "A run for each learning rate of each arm, all on one seed, some again on fresh seeds where "
+    "arms differ: they choose the rates, and no arm.",
     COMPARE: "Arms on the same fresh seeds, each at its own learning rate.",
 }
 

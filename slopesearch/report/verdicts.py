@@ -2,10 +2,10 @@
 
 from itertools import groupby
 from math import ceil, exp
-from typing import Any
+from typing import Any, NamedTuple
 
 from slopesearch.evidence.answers import Answer, Contrast, SideRuns
-from slopesearch.evidence.families import ACTIVATION_SEEDS, Metric
+from slopesearch.evidence.families import Metric, seeds_for
 from slopesearch.evidence.statistics import FEWEST, MOST_SEEDS, Estimate, Judgement, level_of
 
 Rows = list[dict[str, Any]]
@@ -102,8 +102,8 @@ def sentences(answer: Answer) -> list[str]:
         )
     if far := [f"{label(answer, row.one)} and {label(answer, row.other)}" for row in far_rates(answer)]:
         told.append(
-            f"The learning rates, which few runs tuned, are 4 times apart or more in {', '.join(far)}: part "
-            "of the difference may be theirs."
+            "The learning rates, chosen by one to four runs each, are 4 times apart or more in "
+            f"{', '.join(far)}: part of the difference may be theirs."
         )
     for side in answer.sides:
         if side.diverged:
@@ -122,13 +122,16 @@ def sentences(answer: Answer) -> list[str]:
 def far_rates(answer: Answer) -> list[Contrast]:
     """Settled contrasts whose arms were tuned to learning rates 4 times apart or more.
 
-    Few runs chose them, whose luck may reach so far and then be a part of the difference.
+    Few runs chose them, whose luck may reach so far and then be a part of the difference. Where both rates
+    were given nothing was chosen: they are what is asked.
     """
 
     def is_far(row: Contrast) -> bool:
-        rates = [answer.side(name).config.lr for name in (row.one, row.other)]
+        sides = [answer.side(name) for name in (row.one, row.other)]
+        rates = [side.config.lr for side in sides]
         settled = row.by(answer.family.metric).verdict in ("BETTER", "WORSE")
-        return settled and max(rates) > 3.9 * min(rates)  # doublings, but for rounding
+        tuned = any(len(side.rates) > 1 for side in sides)
+        return settled and tuned and max(rates) > 3.9 * min(rates)  # doublings, but for rounding
 
     return [row for row in answer.contrasts if is_far(row)]
 
@@ -178,11 +181,10 @@ def _open(answer: Answer) -> list[str]:
     """How many more seeds would settle what the metric leaves open."""
     within, beyond = _still(answer)
     told = [f"More than {MOST_SEEDS:,} seeds would settle {', '.join(beyond)}."] if beyond else []
-    if within:
+    if settling := to_settle(answer):
         (first, further), *others = sorted(within.items(), key=lambda pair: pair[1])
         more = "".join(f", {count:,} {name}" for name, count in others)
-        typed = asked_for(answer, answer.seeds + max(within.values()))
-        told.append(f"{further:,} more seeds would settle {first}{more}: --seeds {typed}.")
+        told.append(f"{further:,} more seeds would settle {first}{more}: --seeds {settling.seeds}.")
     return told
 
 
@@ -202,15 +204,21 @@ def _still(answer: Answer) -> tuple[dict[str, int], list[str]]:
     return within, beyond
 
 
-def seeds_that_settle(answer: Answer) -> int | None:
-    """What to type behind --seeds to settle the next of what is open; None where nothing that can be is."""
+class Settling(NamedTuple):
+    """What to type behind --seeds to settle all that seeds can, and how many further runs that takes."""
+
+    seeds: int
+    runs: int
+
+
+def to_settle(answer: Answer) -> Settling | None:
+    """What would settle what is open in an answer; None where nothing is that seeds can settle."""
     within, _ = _still(answer)
-    return asked_for(answer, answer.seeds + min(within.values())) if within else None
-
-
-def asked_for(answer: Answer, seeds: int) -> int:
-    """What to type behind --seeds for so many seeds of the question."""
-    return ceil(seeds / (ACTIVATION_SEEDS if answer.family.question == "activation" else 1))
+    if not within:
+        return None
+    question = answer.family.question
+    seeds = ceil((answer.seeds + max(within.values())) / seeds_for(question, 1))
+    return Settling(seeds, len(answer.sides) * (seeds_for(question, seeds) - answer.seeds))
 
 
 def contrast_rows(answers: dict[str, Answer]) -> Rows:
