@@ -202,7 +202,11 @@ def test_fewer_than_six_seeds_give_no_verdict_and_no_interval_leaves_its_range()
     stored = {"confirmed": [row.model_dump(mode="json") for row in few]}
     verdicts = Verdicts(StudyRecord("digits-cnn/confirm", STUDY.spec, [], stored))
     told = card("Which activation?", verdicts)
-    assert (told.answer, told.chip, told.state) == ("gelu, untested", "no verdict below 6 seeds", "open")
+    assert (told.answer, told.chip, told.state) == (
+        "gelu, on too few seeds to tell",
+        "no verdict below 6 seeds",
+        "open",
+    )
     assert told.evidence.endswith("3 paired seeds of confirm.")
     assert few[0].val_accuracy.high > 1
     assert "to 1.0000) on 3 fresh seeds" in lead(STUDY, verdicts)

@@ -9,6 +9,7 @@ from scipy import stats
 
 from slopesearch.evidence.arms import HE, TUNED, TUTORIAL
 from slopesearch.evidence.results import compare_with_pick
+from slopesearch.report import page
 from slopesearch.report.forest import INK, arm_names, confirmed_forest, differences_forest
 from slopesearch.report.style import colour_of
 from tests.synthetic import spec_of
@@ -64,3 +65,28 @@ def test_the_pick_minus_each_other_arm_told_apart_by_fill() -> None:
 def test_recipes_are_called_by_their_name() -> None:
     rows = [arm(role, [0.3, 0.4]) for role in (TUTORIAL, TUNED[TUTORIAL], HE, TUNED[HE])]
     assert arm_names(rows) == ["1 tutorial", "2 tutorial, lr tuned", "3 ReLU, He", "4 ReLU, He, lr tuned"]
+
+
+def test_below_six_seeds_no_arm_is_told_apart_and_none_is_called_level_without_reason() -> None:
+    few = compare_with_pick(
+        [
+            arm("top 1", [0.040, 0.041, 0.042], activation="gelu"),
+            arm("best silu", [0.039, 0.043, 0.042], activation="silu"),
+            arm("best elu", [0.060, 0.062, 0.061], activation="elu"),
+        ]
+    )
+    figure = differences_forest(few)
+    assert figure is not None
+    named = {trace["name"]: trace["y"] for trace in json.loads(figure.to_json())["data"][1:]}
+    assert named == {"not separated": ["2 silu"], "no verdict": ["3 elu"]}
+    assert named.keys() == {row.difference.verdict for row in few if row.difference is not None}
+
+
+def test_an_arm_of_which_a_seed_went_wrong_is_named() -> None:
+    calm = [arm(f"top {i}", [0.040, 0.041, 0.042, 0.041 + i / 1e4], activation="gelu") for i in range(3)]
+    spoilt = arm("best elu", [0.040, 0.041, 0.042, 0.200], activation="elu")
+    assert page._spoilt(calm) == ""
+    assert page._spoilt([*calm, spoilt]) == (
+        " The loss of 4 elu differs between seeds over 5 times as much as is usual here: one seed may have "
+        "spoilt the mean."
+    )

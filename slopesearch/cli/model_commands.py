@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from slopesearch.cli.live import FitDisplay, doing
 from slopesearch.cli.options import DataFolder, Device, Storage, StudyName, data_folder
-from slopesearch.cli.tables import replay_table, say
+from slopesearch.cli.tables import replay_table, say, wrapped
 from slopesearch.evidence.health import COMMAND
 from slopesearch.search.store import Store
 from slopesearch.search.urls import DEFAULT_URL
@@ -70,19 +71,26 @@ def train_config(
 ) -> None:
     """Train a config for long, or go on from its last epoch; test it once, at the end."""
     read_toml(file, "config file")  # or a refusal, before torch is loaded
-    folder = data_folder(data)
+    folder, console = data_folder(data), Console()
 
     from slopesearch.training.devices import checked_torch_pair
 
-    with checked_torch_pair():
-        from slopesearch.cli.live import FitDisplay
+    with doing(console, "loading torch"), checked_torch_pair():
         from slopesearch.runs.export import read_config_file
-        from slopesearch.runs.train import METRICS, PICTURE, README, for_training, open_run, train_run
+        from slopesearch.runs.train import (
+            CHECKPOINT,
+            METRICS,
+            PICTURE,
+            README,
+            for_training,
+            open_run,
+            train_run,
+        )
         from slopesearch.training.data import find
         from slopesearch.training.devices import one_device
 
     asked = for_training(read_config_file(file), epochs, seed, train_size, not everything)
-    config, console = asked.config, Console()
+    config = asked.config
     where = one_device(device)
     find(config.dataset, folder, lambda text: say(console, text))
     run = out or Path("runs") / file.stem
@@ -96,13 +104,12 @@ def train_config(
             with FitDisplay(console, config) as display:
                 metrics = train_run(asked, run, folder, where, display.stepped, display.told)
         except KeyboardInterrupt:
-            say(console, "stopped; the same command goes on from the last epoch")
+            there = (run / CHECKPOINT).is_file()
+            where_to = "goes on from the last epoch" if there else "begins again: no epoch was done"
+            say(console, f"stopped; the same command {where_to}")
             raise typer.Exit(130) from None
-    say(
-        console,
-        f"test accuracy {metrics['test_accuracy']:.4f}, loss {metrics['test_loss']:.4f}\n"
-        f"{run}/ holds {METRICS}, {PICTURE} and the rest; {README} says how to use the model",
-    )
+    say(console, f"test accuracy {metrics['test_accuracy']:.4f}, loss {metrics['test_loss']:.4f}")
+    wrapped(console, f"{run}/ holds {METRICS}, {PICTURE} and the rest; {README} says how to use the model")
 
 
 def predict_digits(

@@ -11,7 +11,15 @@ from rich.console import Console
 
 from slopesearch.cli.answer_views import answers_json, answers_view
 from slopesearch.cli.options import Json, Storage, StudyName
-from slopesearch.cli.tables import say, study_json, study_table, summaries_table, trial_json, trial_view
+from slopesearch.cli.tables import (
+    say,
+    study_json,
+    study_table,
+    summaries_table,
+    trial_json,
+    trial_view,
+    wrapped,
+)
 from slopesearch.cli.verdict_tables import answered_of, confirmation_of
 from slopesearch.evidence.answers import answers_of
 from slopesearch.evidence.pruning import why_stopped
@@ -97,6 +105,8 @@ def show_study(
         confirmation = confirmation_of(store, record.name) if is_search else None
         answered = answered_of(store, record.name) if is_search else []
         study_table(Console(), record, confirmation, answered, store.option)
+        if record.name.endswith(COMPARE):
+            wrapped(Console(), "No question is answered yet: the same `compare` command goes on.")
 
 
 def report_study(
@@ -144,7 +154,7 @@ def serve_dashboard(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8080,
 ) -> None:
-    """Run optuna-dashboard, which pip installs by that name, on a storage; a study may go on meanwhile."""
+    """Run optuna-dashboard on a storage; a study may go on meanwhile. First: pip install optuna-dashboard."""
     from slopesearch.report.dashboard import serve
 
     serve(Store(storage), host, port)

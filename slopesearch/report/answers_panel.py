@@ -239,7 +239,7 @@ def _from_confirmation(question: str, study: StudyRecord, confirmed: Sequence[Co
     level = [row for row in rivals if row not in apart]
     said = _place(choice(best))
     if found.p_loss is None:
-        said += ", untested"
+        said += ", on too few seeds to tell"
     elif level:
         said += f"; {' or '.join(map(choice, level[:MOST_LISTED]))} not separated"
     fields = [name for name in CHOICES if name not in FIELDS[question]]
@@ -363,11 +363,11 @@ def _rates(study: StudyRecord, verdicts: Verdicts) -> list[Card]:
     tied = ranked[1 : 1 + (found.tied if found else 0)]
     rates = [trial.config.lr for trial in tied if trial.config is not None]
     whose = "The pick's rate" if confirmed else f"The rate of trial {ranked[0].number}"
-    evidence = f"{whose}, one run." if not confirmed else f"{whose}; no other was tried on fresh seeds."
+    evidence = f"{whose}; compare tries others around it." if confirmed else f"{whose}, one run."
     if rates:
         low, high = f"{min(rates):.2g}", f"{max(rates):.2g}"
         evidence += (
             f" {counted(len(rates), 'single run')} that cannot be told from the best trial had "
             f"{low if low == high else f'{low} to {high}'}, and other choices too."
         )
-    return [Card(question, said, evidence, "one run each", "open")]
+    return [Card(question, said, evidence, "not tuned" if confirmed else "one run each", "open")]

@@ -12,7 +12,7 @@ from slopesearch.evidence.answers import Answer
 from slopesearch.evidence.arms import HE, TUTORIAL
 from slopesearch.evidence.literature import literature
 from slopesearch.evidence.results import ConfirmedArm
-from slopesearch.evidence.statistics import ALPHA, RULE, Estimate
+from slopesearch.evidence.statistics import RULE, Estimate
 from slopesearch.report.style import (
     FADED,
     better_up,
@@ -156,7 +156,7 @@ def differences_forest(confirmed: Sequence[ConfirmedArm]) -> go.Figure | None:
     Arms near the pick and far from it are on one scale: linear around zero, logarithmic far from it.
     """
     rows = [
-        (name, row.difference.val_loss, row.difference.p_loss)
+        (name, row.difference.val_loss, row.difference)
         for name, row in zip(arm_names(confirmed), confirmed, strict=True)
         if row.difference is not None
     ]
@@ -177,9 +177,11 @@ def differences_forest(confirmed: Sequence[ConfirmedArm]) -> go.Figure | None:
         meta=INK,
         name="the pick",
     )
-    kinds = {True: ("separated", "circle"), False: ("not separated", "circle-open")}
-    for is_apart, (kind, symbol) in kinds.items():
-        chosen = [row for row in rows if (row[2] is not None and row[2] < ALPHA) == is_apart]
+    kinds = {"separated": "circle", "not separated": "circle-open", "no verdict": "square-open"}
+    for kind, symbol in kinds.items():
+        chosen = [row for row in rows if row[2].verdict == kind]
+        if not chosen:
+            continue
         drawn.add_scatter(
             x=[place(found.mean) for _, found, _ in chosen],
             y=[name for name, _, _ in chosen],
@@ -195,7 +197,7 @@ def differences_forest(confirmed: Sequence[ConfirmedArm]) -> go.Figure | None:
             marker={"size": 9, "symbol": symbol, "line": {"width": 2}},
             meta=INK,
             name=kind,
-            hovertext=[_difference(found, p) for _, found, p in chosen],
+            hovertext=[_difference(found, judged.p_loss) for _, found, judged in chosen],
             hoverinfo="text",
         )
     furthest = max(abs(end) for _, found, _ in rows for end in (found.low, found.high))

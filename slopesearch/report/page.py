@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -24,6 +25,8 @@ from slopesearch.search.records import StudyRecord
 from slopesearch.search.rows import collector_at_rest
 from slopesearch.training.devices import usable_cores
 from slopesearch.wording import counted, describe
+
+WILD = 5  # times the usual standard deviation between seeds: more than chance gives an arm of four seeds
 
 
 def tables_of(study: StudyRecord, names: Iterable[str] = PLOTS) -> dict[str, Rows]:
@@ -159,6 +162,22 @@ def _axis(axis: Range | tuple[Any, ...] | None) -> str:
     return ", ".join(map(str, axis or ()))
 
 
+def _spoilt(confirmed: Sequence[ConfirmedArm]) -> str:
+    """A sentence on arms of which a seed or two went wrong, where there are some."""
+    usual = median(row.val_loss.sd for row in confirmed)
+    wild = [
+        name
+        for name, row in zip(arm_names(confirmed), confirmed, strict=True)
+        if row.val_loss.sd > WILD * usual
+    ]
+    if not wild:
+        return ""
+    return (
+        f" The loss of {', '.join(wild)} differs between seeds over {WILD} times as much as is usual here: "
+        "one seed may have spoilt the mean."
+    )
+
+
 def _confirmed_section(
     confirmed: Sequence[ConfirmedArm], confirmation: StudyRecord | None, spec: StudySpec
 ) -> dict[str, Any]:
@@ -179,7 +198,10 @@ def _confirmed_section(
         told = f"The pick is told apart from {len(rivals) - len(level)} of {len(rivals)} other arms"
         told += f", not from {', '.join(level)}." if level else "."
     if rivals:
-        told += " Left all runs, right the same seed by seed, on a scale that is logarithmic far from zero."
+        told += (
+            f" First {objective_name(spec)} in all runs; then the loss of the pick minus that of each arm, "
+        )
+        told += f"seed by seed, on a scale that is logarithmic far from zero.{_spoilt(confirmed)}"
     return {
         "seeds": pick(confirmed).runs,
         "sentence": told,

@@ -96,7 +96,10 @@ _KNOWN: dict[str, Iterable[str]] = {
     "init": INITS,
 }
 
-_HEAD = "# A network and its training, for `python -m slopesearch train FILE`; what is left out is none.\n"
+_HEAD = (
+    "# A network and its training, for `python -m slopesearch train FILE`; what is left out is none.\n"
+    "# `train` takes all training images and its own epochs, unless --train-size and --epochs are given.\n"
+)
 
 
 def as_toml(content: ConfigFile) -> str:
