@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from slopesearch.files import write_aside
+from slopesearch.wording import RequestError
 
 MOST = 100  # keys that a file keeps, the latest
 
@@ -26,5 +27,5 @@ def remember(name: str, key: str) -> None:
     try:
         _file(name).parent.mkdir(parents=True, exist_ok=True)
         write_aside(_file(name), json.dumps([*remembered(name), key][-MOST:], indent=1).encode())
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, RequestError):  # the last: no file stands there
         pass

@@ -109,14 +109,19 @@ def test_a_studys_precision_is_what_every_node_multiplies_itself(
 ) -> None:
     there = cluster_of(monkeypatch, (4, 1), (4, 1), (0, 0))
     asked: list[Node] = []
+    needed: list[str] = []
 
     def introductions(asking: list[Node], precision: str) -> list[Introduction]:
         asked.extend(asking)
+        needed.append(precision)
         return [said_by(node.host, multiplies_bf16=one) for node, one in zip(asking, fast, strict=True)]
 
     monkeypatch.setattr(ray_cluster, "_introductions", introductions)
     assert best_precision(kind, None) == precision
     assert asked == there[:2]
+    assert needed == ["float32"]
+    best_precision(kind, "bf16")
+    assert needed[1:] == ["bf16" if kind == "cpu" else "float32"]  # a GPU's worker is asked, not its node
 
 
 def test_a_worker_that_cannot_take_part_is_told_apart() -> None:

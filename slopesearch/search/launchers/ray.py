@@ -143,7 +143,7 @@ class RayLauncher:
             self._hear(LOOK)
         deadline = min(deadline, time.monotonic() + GRACE)
         while self._members and self._hired and time.monotonic() < deadline:
-            self._hear(deadline - time.monotonic())
+            self._hear(max(0.0, deadline - time.monotonic()))
         if not self._members:
             self._refuse()
         kept = [(slot, said) for slot, said in self._ready if not isinstance(said, Joined)]

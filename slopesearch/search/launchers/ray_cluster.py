@@ -256,7 +256,9 @@ def best_precision(kind: str, asked: Precision | None) -> Precision:
     Every node that lends a device says so itself. Raises RequestError, naming those that cannot train with
     this machine, where versions differ, or in the precision that is asked for.
     """
-    said = _introductions([node for node in nodes() if node.places(kind)], asked or "float32")
+    # What a GPU multiplies its worker says, when it introduces itself.
+    needed: Precision = asked if kind == "cpu" and asked is not None else "float32"
+    said = _introductions([node for node in nodes() if node.places(kind)], needed)
     return "bf16" if kind == "cpu" and all(one.multiplies_bf16 for one in said) else "float32"
 
 
