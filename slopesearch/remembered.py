@@ -23,9 +23,12 @@ def remembered(name: str) -> list[str]:
 
 
 def remember(name: str, key: str) -> None:
-    """Add a key; where that cannot be written it is tried again next time."""
+    """Add a key, once; where that cannot be written it is tried again next time."""
+    known = remembered(name)
+    if key in known:
+        return
     try:
         _file(name).parent.mkdir(parents=True, exist_ok=True)
-        write_aside(_file(name), json.dumps([*remembered(name), key][-MOST:], indent=1).encode())
+        write_aside(_file(name), json.dumps([*known, key][-MOST:], indent=1).encode())
     except (OSError, RuntimeError, RequestError):  # the last: no file stands there
         pass
