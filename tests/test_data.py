@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torchvision import datasets
 
 from slopesearch.training import data
@@ -70,6 +71,20 @@ def test_the_rest_are_the_held_out_images_that_validation_leaves() -> None:
     assert torch.equal(torch.cat([first.val_labels, rest.val_labels]), whole.val_labels)
     assert rest.val_labels.bincount().min() >= 15  # the split is stratified
     assert torch.equal(rest.train_images, whole.train_images)
+
+
+def test_the_digits_are_those_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits
+
+    theirs = load_digits()
+    small = torch.from_numpy(theirs.images).float()[:, None] / 16
+    large = F.interpolate(small, size=(28, 28), mode="bilinear", align_corners=False)
+    want = zip((large[:, 0] * 255).round().byte(), theirs.target.tolist(), strict=True)
+    parts = [DATASETS["digits"].read(Path("unused"), test) for test in (False, True)]
+    ours = [pair for images, labels in parts for pair in zip(images, labels.tolist(), strict=True)]
+    assert sorted((image.numpy().tobytes(), label) for image, label in ours) == sorted(
+        (image.numpy().tobytes(), label) for image, label in want
+    )
 
 
 def test_digits_splits_are_disjoint_and_normalised() -> None:

@@ -14,6 +14,7 @@ from slopesearch.evidence.declared import declared
 from slopesearch.search.settings import Settings
 from slopesearch.search.space import check, resolve
 from slopesearch.search.store import Store
+from tests.conftest import make_config
 
 PACKAGE = Path(slopesearch.__file__).parent
 ROOT = PACKAGE.parent
@@ -120,6 +121,23 @@ def test_what_starts_at_once_loads_little(module: str, absent: set[str]) -> None
     program = f"import sys, {module}; print(*{{m.partition('.')[0] for m in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not absent & set(done.stdout.split())
+
+
+def test_a_worker_that_trains_loads_neither_a_compiler_of_graphs_nor_scikit_learn() -> None:
+    """Either takes as long as torch itself, in each process."""
+    program = (
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from slopesearch.config import TrialConfig\n"
+        "from slopesearch.search.worker import begin\n"
+        f"config = TrialConfig.model_validate_json({make_config().model_dump_json()!r})\n"
+        "next(begin([config], Path('unused'), torch.device('cpu')))\n"
+        "print(*sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "slopesearch.training.optimizers" in loaded
+    assert not {"torch._dynamo", "sympy", "sklearn", "pandas"} & loaded
 
 
 def test_the_test_set_is_opened_by_the_verdict_alone() -> None:
