@@ -11,8 +11,14 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
-# Ray reads them as it is imported. Without the first it makes another address of 127.0.0.1.
-VARIABLES = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+# Ray reads them as it is imported. Without the first it makes another address of 127.0.0.1; without the last
+# its workers run at niceness 15, and other tests on the same cores leave them next to nothing.
+VARIABLES = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+}
+SOON = 180.0  # s in which a process has loaded torch, on a busy machine
 # A node that is killed is seen dead after about 2 s; by itself Ray takes 16.
 HEALTH = {
     "health_check_initial_delay_ms": 500,
@@ -121,7 +127,7 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 60) -> bool:
+def eventually(holds: Callable[[], bool], seconds: float = SOON) -> bool:
     """Whether something holds, now or within so many seconds."""
     deadline = time.monotonic() + seconds
     while not holds():

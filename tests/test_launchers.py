@@ -23,7 +23,7 @@ from slopesearch.search.messages import Failed, Finished, Reported
 from slopesearch.training.data import Data
 from slopesearch.training.devices import WORKER_ENVIRONMENT
 from tests.conftest import make_config, run_to_end
-from tests.ray_nodes import Nodes, eventually
+from tests.ray_nodes import SOON, Nodes, eventually
 
 FOLDER = Path("unused")
 
@@ -34,8 +34,8 @@ def finish(launcher: Launcher, configs: dict[int, TrialConfig], stop_at: int = 9
         launcher.start(slot, [config])
     results: dict[int, TrialResult] = {}
     while len(results) < len(configs):
-        received = launcher.wait(60)
-        assert received is not None, "nothing came for a minute"
+        received = launcher.wait(SOON)
+        assert received is not None, "nothing came"
         slot, message = received
         if isinstance(message, Reported):
             launcher.answer(slot, [0] if message.reports[0].step == stop_at else [])
@@ -204,7 +204,7 @@ def test_a_worker_that_dies_or_is_stuck_is_told_of_and_replaced(launch: Launched
     launcher = launch()
 
     def reports() -> None:
-        received = launcher.wait(60)
+        received = launcher.wait(SOON)
         assert received is not None
         assert isinstance(received[1], Reported)
 
@@ -213,7 +213,7 @@ def test_a_worker_that_dies_or_is_stuck_is_told_of_and_replaced(launch: Launched
     (process,) = launch.processes()
     process.kill()
     launcher.answer(0, [])
-    received = launcher.wait(60)
+    received = launcher.wait(SOON)
     assert received is not None
     assert isinstance(received[1], Failed)
     assert re.search("died with exit code -9$|the worker on 127.0.0.1 died$", received[1].reason)
@@ -223,7 +223,7 @@ def test_a_worker_that_dies_or_is_stuck_is_told_of_and_replaced(launch: Launched
     process.kill()
     process.wait()
     launcher.start(0, [make_config()])
-    received = launcher.wait(60)
+    received = launcher.wait(SOON)
     assert received is not None
     if isinstance(received[1], Failed):
         launcher.start(0, [make_config()])
@@ -233,7 +233,7 @@ def test_a_worker_that_dies_or_is_stuck_is_told_of_and_replaced(launch: Launched
     process.suspend()
     launcher.answer(0, [])
     launcher.end(0, "no message for a week")
-    assert launcher.wait(60) == (0, Failed(reason="no message for a week"))
+    assert launcher.wait(SOON) == (0, Failed(reason="no message for a week"))
     process.kill()  # its core is free again
     assert finish(launcher, {0: make_config()})[0].ended == "completed"
 
@@ -243,7 +243,7 @@ def test_an_exception_comes_back_as_its_traceback(launch: Launched) -> None:
     launcher = launch()
     before = {process.pid for process in launch.processes()}
     launcher.start(0, [make_config(init="nothing")])
-    received = launcher.wait(60)
+    received = launcher.wait(SOON)
     assert received is not None
     assert isinstance(received[1], Failed)
     assert "Traceback" in received[1].reason
@@ -267,7 +267,7 @@ def test_a_worker_that_cannot_be_killed_is_told_of_and_does_not_hang_the_exit(
         patch.setattr(process, "terminate", lambda: None)
         os.kill(process.pid, signal.SIGSTOP)
         launcher.end(0, "no message for a week")
-        assert launcher.wait(60) == (0, Failed(reason="no message for a week"))
+        assert launcher.wait(SOON) == (0, Failed(reason="no message for a week"))
         started = time.monotonic()
         launcher.close()
         assert time.monotonic() - started < 5
@@ -322,7 +322,7 @@ def test_what_does_not_fit_into_memory_is_said_to_and_the_worker_goes_on(launch:
     limit = process.memory_info().vms + 400 * 2**20
     resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, limit))
     launcher.start(0, wide)
-    received = launcher.wait(60)
+    received = launcher.wait(SOON)
     assert received is not None
     assert isinstance(received[1], Failed)
     assert received[1].out_of_memory, received[1].reason

@@ -24,7 +24,7 @@ from slopesearch.training.data import files_of, is_there, whole_hash
 from slopesearch.wording import RequestError
 from tests.conftest import InProcess, make_config
 from tests.harness import Harness, spec
-from tests.ray_nodes import Nodes, eventually
+from tests.ray_nodes import SOON, Nodes, eventually
 from tests.server import Server
 from tests.test_data import write_idx
 
@@ -222,8 +222,14 @@ def lacking(host: str) -> Introduction:
     raise ModuleNotFoundError("No module named 'slopesearch'")
 
 
+def die(attempts: Path) -> None:
+    with attempts.open("a") as file:
+        file.write("x")
+    os._exit(1)
+
+
 def test_a_node_that_cannot_take_part_is_refused_and_a_worker_left_out(
-    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from slopesearch.search.launchers import ray as ray_launcher
 
@@ -237,6 +243,10 @@ def test_a_node_that_cannot_take_part_is_refused_and_a_worker_left_out(
         patch.setattr(ray_cluster, "introduce", lacking)
         with pytest.raises(RequestError, match=r"cannot run a worker \(.*No module named 'slop.* install"):
             best_precision("cpu", None)
+        patch.setattr(ray_cluster, "introduce", lambda host: die(tmp_path / "attempts"))
+        with pytest.raises(RequestError, match="cannot run a worker .* the logs of Ray on that node"):
+            best_precision("cpu", None)
+        assert (tmp_path / "attempts").read_text() == "xx"  # one on each node: Ray tries nothing again
     reasons: list[str | None] = ["one of them is odd", None]
     monkeypatch.setattr(ray_launcher, "misfit", lambda *said: reasons.pop(0))
     launcher = launched(most=2)
@@ -412,7 +422,7 @@ def test_images_that_a_node_lacks_reach_it_once_and_are_mended_there(
             assert eventually(lambda: launcher.wait(0) is None and len(launcher.devices) == workers)
             for slot in range(workers):
                 launcher.start(slot, [config])
-            first = [launcher.wait(60) for _ in range(workers)]
+            first = [launcher.wait(SOON) for _ in range(workers)]
             assert [type(received[1]) for received in first if received] == [Reported] * workers, first
         finally:
             launcher.close()
