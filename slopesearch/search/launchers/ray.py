@@ -68,7 +68,7 @@ class RayLauncher:
         self._failed: set[str] = set()  # nodes of which one worker could not begin
         self._ready: deque[tuple[int, Message]] = deque()
         self._looked = 0.0  # time.monotonic
-        self._head_seen = time.monotonic()
+        self._head_missed: float | None = None  # since when
         self._parcel: list[Any] = []  # the images, once a node has asked for them
         try:
             self._await_workers(is_left)
@@ -169,7 +169,7 @@ class RayLauncher:
         if not ray_cluster.head_answers():
             self._miss_head()
             return
-        self._head_seen = self._looked
+        self._head_missed = None
         there = ray_cluster.nodes()
         for slot, member in enumerate(self._members):
             if member.node.id not in {node.id for node in there}:
@@ -190,7 +190,9 @@ class RayLauncher:
             self._hired[self._employ(member)] = member
 
     def _miss_head(self) -> None:
-        if self._looked - self._head_seen > HEAD:
+        if self._head_missed is None:
+            self._head_missed = self._looked
+        if self._looked - self._head_missed > HEAD:
             raise StudyFailedError(
                 f"the head node of the Ray cluster has not answered for {HEAD:g} s; what was finished is "
                 "stored: start the cluster again, and the same command goes on from there"
