@@ -83,9 +83,12 @@ def test_a_device_that_is_not_there_is_refused(devices: str) -> None:
 
 @pytest.fixture
 def untried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forgets that the pair is sound."""
+    """Forgets that the pair is sound; what is tried is two empty modules in the test's folder."""
     monkeypatch.setattr(devices_module, "_is_sound", threading.Event())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("torch", "torchvision"):
+        (tmp_path / f"{name}.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
 
 class Reinstalled:
@@ -122,9 +125,23 @@ def test_a_sound_pair_is_tried_again_where_it_was_installed_anew(monkeypatch: py
 
 
 @pytest.mark.usefixtures("untried")
+def test_a_pair_that_was_sound_and_has_lost_a_library_names_the_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with checked_torch_pair():
+        pass
+    monkeypatch.setattr(devices_module, "_is_sound", threading.Event())  # as in another process
+    lost = "libcudnn.so.9: cannot open shared object file"
+    (tmp_path / "torchvision.py").write_text(f"raise ImportError('{lost}')")
+    with checked_torch_pair():
+        pass  # what is remembered is not tried
+    with pytest.raises(RequestError, match=rf"{lost}\); .*pip install torch"), checked_torch_pair():
+        raise ImportError(lost)
+
+
+@pytest.mark.usefixtures("untried")
 def test_a_pair_that_does_not_import_names_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     sentence = "torchvision::nms.*pip install torch torchvision"
     with pytest.raises(RequestError, match=sentence), checked_torch_pair():
         pass
@@ -147,7 +164,6 @@ def test_a_lack_of_memory_is_no_verdict_on_the_pair(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, reason: str
 ) -> None:
     (tmp_path / "torchvision.py").write_text(f"import os, signal, sys\n{fault}")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with (
         pytest.raises(StudyFailedError, match=f"{reason}.* that memory ran short: end"),
         checked_torch_pair(),
@@ -166,7 +182,6 @@ def test_a_lack_of_memory_in_the_block_is_named_too(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(devices_module, "_is_sound", threading.Event())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
     (tmp_path / "torchvision.py").write_text(f"raise ImportError('{reason}')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(RequestError, match="Operation not permitted.*pip install"), checked_torch_pair():
         pass
 
@@ -187,8 +202,8 @@ def test_a_command_with_too_little_memory_says_so(tmp_path: Path) -> None:
     assert "memory ran short" in done.stderr
 
 
-def test_a_pair_that_imports_passes() -> None:
-    with checked_torch_pair():
+def test_the_installed_pair_passes() -> None:
+    with checked_torch_pair(afresh=True):
         pass
 
 

@@ -56,11 +56,14 @@ def checked_torch_pair(afresh: bool = False) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            _judge(trial, installed)
             if _is_starved(str(error)) or isinstance(error, MemoryError):
                 raise _starved(str(error)) from None
+            # A pair that was sound may have lost another library since, as CUDA's.
+            with nullcontext(trial) if trial is not None else _trial() as tried:
+                _judge(tried, installed)
             raise
-        _judge(trial, installed)
+        if trial is not None:
+            _judge(trial, installed)
 
 
 def _trial() -> "subprocess.Popen[str]":
@@ -80,9 +83,7 @@ def _installed() -> str:
     return found.hexdigest()
 
 
-def _judge(trial: "subprocess.Popen[str] | None", installed: str) -> None:
-    if trial is None:  # it was sound before
-        return
+def _judge(trial: "subprocess.Popen[str]", installed: str) -> None:
     assert trial.stderr is not None
     errors = trial.stderr.read().strip()
     code = trial.wait()
