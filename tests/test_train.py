@@ -168,9 +168,32 @@ def test_a_folder_of_another_run_is_refused_and_ones_own_is_done(tmp_path: Path)
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["mine.txt"]
 
 
+def test_a_run_of_which_no_epoch_was_finished_gives_way_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "x"
+    with monkeypatch.context() as patch:
+        patch.setattr(Fit, "epochs", lambda fit, stepped: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train_in(run, for_training(exported(), 5, None, None, hold_out=True))
+    assert train_in(run, for_training(exported(), 1, None, None, hold_out=True))["epochs"] == 1
+    mine = tmp_path / "mine" / "config.toml"  # which is no run of ours
+    mine.parent.mkdir()
+    write_config_file(exported(), mine, force=False)
+    with pytest.raises(RequestError, match="holds another run"):
+        train_in(mine.parent, for_training(exported(), 1, None, None, hold_out=True))
+    assert read_config_file(mine) == exported()
+
+
 def test_a_run_does_not_go_on_with_other_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, asked = tmp_path / "x", for_training(exported(), 2, None, None, hold_out=True)
-    monkeypatch.setattr(Fit, "epochs", lambda fit, stepped: (_ for _ in ()).throw(KeyboardInterrupt))
+    save = Fit.save
+
+    def stop_after_saving(fit: Fit, path: Path) -> None:
+        save(fit, path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Fit, "save", stop_after_saving)
     with pytest.raises(KeyboardInterrupt):
         train_in(run, asked)
     monkeypatch.undo()

@@ -70,7 +70,8 @@ def for_training(
 def open_run(run: Path, asked: ConfigFile) -> Iterator[None]:
     """Make the folder of a run, or open the one that exists, for one process at a time.
 
-    Raises RequestError where the folder belongs to another run, or another process trains in it.
+    A run of which no epoch was finished holds nothing, and gives way to another. Raises RequestError where
+    the folder belongs to another run, or another process trains in it.
     """
     if not run.exists():
         run.mkdir(parents=True)
@@ -86,8 +87,11 @@ def open_run(run: Path, asked: ConfigFile) -> Iterator[None]:
             f"another process is training in '{run}'; let it finish, or name another -o"
         ) from None
     try:
-        if not (run / CONFIG).is_file():
+        has_an_epoch = any((run / name).is_file() for name in (CHECKPOINT, METRICS))
+        # The images' hash says that the config was written here, and is no file of the user's.
+        if not (run / CONFIG).is_file() or ((run / IMAGES).is_file() and not has_an_epoch):
             write_aside(run / CONFIG, as_toml(asked).encode())
+            (run / IMAGES).unlink(missing_ok=True)
         _refuse_another(run, asked.config)
         yield
     finally:
