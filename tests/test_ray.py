@@ -24,7 +24,7 @@ from slopesearch.training.data import files_of, is_there, whole_hash
 from slopesearch.wording import RequestError
 from tests.conftest import InProcess, make_config
 from tests.harness import Harness, spec
-from tests.ray_nodes import SOON, Nodes, eventually
+from tests.ray_nodes import SOON, VARIABLES, Nodes, eventually
 from tests.server import Server
 from tests.test_data import write_idx
 
@@ -165,6 +165,49 @@ def test_more_workers_than_cores_share_them_and_no_more_train_than_are_of_use(no
     assert eventually(lambda: not nodes.workers())
 
 
+@pytest.fixture
+def temporary(tmp_path: Path) -> Iterator[Path]:
+    """The test's folder by a name that is short enough for the names of sockets in it."""
+    short = Path("/tmp", f"rt-{os.getpid()}")
+    short.symlink_to(tmp_path)
+    yield short
+    short.unlink()
+
+
+HEAD = (
+    "import ray\n"
+    "ray.init(address='local', num_cpus=1, include_dashboard=False, _node_ip_address='127.0.0.1')\n"
+    "print(ray.get_runtime_context().gcs_address, flush=True)\n"
+    "input()\n"
+)
+DRIVER = (
+    "import sys, ray\n"
+    "from slopesearch.search.launchers.ray_cluster import connected, nodes\n"
+    "with connected(sys.argv[1]):\n"
+    "    print(len(nodes()))\n"
+)
+
+
+def test_a_cluster_that_asks_for_a_token_is_shown_the_users(tmp_path: Path, temporary: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
+    environment |= {**VARIABLES, "HOME": str(tmp_path), "TMPDIR": str(temporary)}
+
+    def process(*words: str) -> "subprocess.Popen[str]":
+        pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        return subprocess.Popen([sys.executable, "-c", *words], text=True, env=environment, **pipes)
+
+    with process(HEAD) as head:
+        assert head.stdout is not None
+        address = head.stdout.readline().strip()
+        assert (tmp_path / ".ray" / "auth_token").is_file()
+        with process(DRIVER, address) as driver:
+            assert driver.communicate() == ("1\n", "")
+        environment["HOME"] = str(temporary / "nobody")
+        with process(DRIVER, address) as driver:
+            assert "(it asks for its token); check --ray-address, and copy ~/.ray" in driver.communicate()[1]
+        head.communicate()
+
+
 def test_a_cluster_whose_cores_are_all_taken_is_said_so(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,15 +323,6 @@ def driver(folder: Path, *words: str, **variables: str) -> "subprocess.Popen[str
 
 
 LONG = ("--dataset", "digits", "--model", "mlp", "--epochs", "4000", "--launcher", "ray")
-
-
-@pytest.fixture
-def temporary(tmp_path: Path) -> Iterator[Path]:
-    """The test's folder by a name that is short enough for the names of sockets in it."""
-    short = Path("/tmp", f"rt-{os.getpid()}")
-    short.symlink_to(tmp_path)
-    yield short
-    short.unlink()
 
 
 @pytest.mark.parametrize("whose", ["another's", "its own"])

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 from slopesearch.config import Precision
@@ -36,12 +37,16 @@ _ADDRESS = re.compile(r"auto|[\w.-]+:\d+|\[[0-9a-fA-F:]+\]:\d+")
 # Whether a cluster can be reached is tried by another process, which can be ended.
 _TRIAL = (
     "import sys, ray\n"
+    "from ray._raylet import GcsClient\n"
     "try:\n"
+    "    if sys.argv[1] != 'auto':\n"
+    "        GcsClient(address=sys.argv[1])\n"  # which says at once that it is asked for a token
     "    ray.init(address=sys.argv[1], log_to_driver=False, logging_level='CRITICAL')\n"
     "except Exception as error:\n"
     "    print('', ' '.join(str(error).split()), sep='\\n')\n"
-    "    sys.exit(1)\n"
+    "    sys.exit(2 if type(error).__name__ == 'AuthenticationError' else 1)\n"
 )
+_NEEDS_TOKEN = 2
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,21 @@ def _refuse_unreachable(address: str) -> None:
             "--ray-address: HOST:PORT of the head node, or auto for the cluster that this machine is part "
             f"of, given {short(address)}"
         )
+    code, reason = _tried(address)
+    if code == _NEEDS_TOKEN and _show_token():
+        code, reason = _tried(address)
+    advice = "run this command on a machine of that cluster"
+    if code == _NEEDS_TOKEN:
+        reason = "it asks for its token"
+        advice = "copy ~/.ray/auth_token of the cluster's first machine to this one"
+    if code:
+        raise RequestError(
+            f"the Ray cluster at '{address}' cannot be reached ({reason}); check --ray-address, and {advice}"
+        )
+
+
+def _tried(address: str) -> tuple[int, str]:
+    """0, or another number and the reason."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", _TRIAL, address],
@@ -174,15 +194,24 @@ def _refuse_unreachable(address: str) -> None:
             timeout=REACH,
         )
     except subprocess.TimeoutExpired:
-        reason = f"no answer within {REACH:g} s"
-    else:
-        if done.returncode == 0:
-            return
-        reason = (done.stdout.splitlines() or ["no reason given"])[-1].partition(". ")[0]
-    raise RequestError(
-        f"the Ray cluster at '{address}' cannot be reached ({reason}); check --ray-address, and run this "
-        "command on a machine of that cluster"
-    )
+        return 1, f"no answer within {REACH:g} s"
+    return done.returncode, (done.stdout.splitlines() or ["no reason given"])[-1].partition(". ")[0]
+
+
+def _show_token() -> bool:
+    """From now on show this user's token, which Ray itself does for a cluster at "auto" alone.
+
+    False where there is none, or where the user has settled the matter.
+    """
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if "RAY_AUTH_MODE" in os.environ or not (os.environ.get("RAY_AUTH_TOKEN") or file.is_file()):
+        return False
+    os.environ["RAY_AUTH_MODE"] = "token"
+    from ray import _raylet
+
+    private: Any = _raylet
+    private.Config.initialize("")  # Ray read the variable when it was imported
+    return True
 
 
 def _one_line(error: Exception) -> str:
