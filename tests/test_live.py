@@ -86,7 +86,7 @@ def test_the_live_display_shows_everything_within_80_columns(tmp_path: Path) -> 
         "trials/min",
         "left",
         "best 0.9900, #2: leaky_relu",
-        "#4 0.91",
+        "#4 ~0.910 ",
         "idle",
     ):
         assert words in picture, picture
@@ -118,7 +118,7 @@ def test_a_pack_that_failed_leaves_the_display() -> None:
         assert lines(*moved)[1] == "idle"
         # And another pack where one has failed.
         assert lines(Noted("trial 3 failed"), *started(0, 20), Progressed(0, 20, report))[0].startswith(
-            "#20 0.50"
+            "#20 ~0.500 "
         )
 
 

@@ -182,14 +182,15 @@ HEAD = (
 )
 DRIVER = (
     "import sys, ray\n"
-    "from slopesearch.search.launchers.ray_cluster import connected, nodes\n"
-    "with connected(sys.argv[1]):\n"
-    "    print(len(nodes()))\n"
+    "from slopesearch.search.launchers import ray_cluster\n"
+    f"ray_cluster.REACH = {SOON}\n"
+    "with ray_cluster.connected(sys.argv[1]):\n"
+    "    print(len(ray_cluster.nodes()))\n"
 )
 
 
 def test_a_cluster_that_asks_for_a_token_is_shown_the_users(tmp_path: Path, temporary: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}
     environment |= {**VARIABLES, "HOME": str(tmp_path), "TMPDIR": str(temporary)}
 
     def process(*words: str) -> "subprocess.Popen[str]":
@@ -204,7 +205,10 @@ def test_a_cluster_that_asks_for_a_token_is_shown_the_users(tmp_path: Path, temp
             assert driver.communicate() == ("1\n", "")
         environment["HOME"] = str(temporary / "nobody")
         with process(DRIVER, address) as driver:
-            assert "(it asks for its token); check --ray-address, and copy ~/.ray" in driver.communicate()[1]
+            assert (
+                "(it takes no token that this user has); check --ray-address, and name a copy"
+                in (driver.communicate()[1])
+            )
         head.communicate()
 
 

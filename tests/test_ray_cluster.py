@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -223,13 +224,14 @@ def test_a_worker_that_is_ended_while_its_report_is_unread_has_failed(unconnecte
 def test_a_head_node_that_is_silent_stops_the_study_with_a_sentence(
     unconnected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from slopesearch.search.launchers import ray
-
+    """Silent for so long from the first look that found it so, and not from the last that did not."""
+    clock = SimpleNamespace(now=0.0, answers=True)
+    monkeypatch.setattr("time.monotonic", lambda: clock.now)
+    monkeypatch.setattr(ray_cluster, "head_answers", lambda: clock.answers)
     launcher = unconnected(most=2)
-    monkeypatch.setattr(ray_cluster, "head_answers", lambda: False)
-    monkeypatch.setattr(ray, "LOOK", 0.0)
-    launcher._look_around()
-    assert not launcher._hired
-    monkeypatch.setattr(ray, "HEAD", 0.0)
-    with pytest.raises(StudyFailedError, match="head node .* has not answered for 0 s; .* start the cluster"):
+    for now, answers in ((3600, False), (3620, False), (3622, True), (3624, False), (3644, False)):
+        clock.now, clock.answers = float(now), answers
+        launcher._look_around()
+    clock.now = 3646.0
+    with pytest.raises(StudyFailedError, match="head node .* has not answered for 20 s; .* start the clust"):
         launcher._look_around()

@@ -157,7 +157,9 @@ def test_a_folder_of_another_run_is_refused_and_ones_own_is_done(tmp_path: Path)
         with pytest.raises(RequestError, match=r"metrics\.json' is damaged"):
             train_in(run, asked)
     for epochs in (1, 3):
-        with pytest.raises(RequestError, match=f"holds another run:\n  epochs: stored 2, given {epochs}"):
+        with pytest.raises(
+            RequestError, match=f"holds another run:\n  epochs: stored 2, given {epochs}\n.* with it$"
+        ):
             train_in(run, for_training(exported(), epochs, None, None, hold_out=True))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("mine")
@@ -168,21 +170,16 @@ def test_a_folder_of_another_run_is_refused_and_ones_own_is_done(tmp_path: Path)
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["mine.txt"]
 
 
-def test_a_run_of_which_no_epoch_was_finished_gives_way_to_another(
+def test_of_a_run_without_an_epoch_it_is_said_that_it_can_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = tmp_path / "x"
-    with monkeypatch.context() as patch:
-        patch.setattr(Fit, "epochs", lambda fit, stepped: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            train_in(run, for_training(exported(), 5, None, None, hold_out=True))
-    assert train_in(run, for_training(exported(), 1, None, None, hold_out=True))["epochs"] == 1
-    mine = tmp_path / "mine" / "config.toml"  # which is no run of ours
-    mine.parent.mkdir()
-    write_config_file(exported(), mine, force=False)
-    with pytest.raises(RequestError, match="holds another run"):
-        train_in(mine.parent, for_training(exported(), 1, None, None, hold_out=True))
-    assert read_config_file(mine) == exported()
+    run, asked = tmp_path / "x", for_training(exported(), 5, None, None, hold_out=True)
+    monkeypatch.setattr(Fit, "epochs", lambda fit, stepped: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train_in(run, asked)
+    with pytest.raises(RequestError, match="of which no epoch was finished:\n(.|\n)*; or delete the folder$"):
+        train_in(run, for_training(exported(), 1, None, None, hold_out=True))
+    assert read_config_file(run / "config.toml") == asked
 
 
 def test_a_run_does_not_go_on_with_other_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

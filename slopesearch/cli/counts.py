@@ -137,8 +137,8 @@ class SearchCounts(_Counts):
     def running(self, trials: Mapping[int, TrialConfig], report: Report | None) -> str:
         """What a worker runs, by number, and how the report that came last did."""
         first, last = min(trials), max(trials)
-        # A report is on 1,000 images: a third digit would be compared with the best's, which is on all.
-        accuracy = f" {report.val_accuracy:.2f}" if report else ""
+        # On a part of the images, so it is not to be compared with the best's.
+        accuracy = f" ~{report.val_accuracy:.3f}" if report else ""
         if first == last:
             return f"#{first}{accuracy} {describe(trials[first])}"
         return f"{len(trials)} together, #{first} to #{last}{accuracy}"

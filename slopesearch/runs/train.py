@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, fields
@@ -70,8 +71,7 @@ def for_training(
 def open_run(run: Path, asked: ConfigFile) -> Iterator[None]:
     """Make the folder of a run, or open the one that exists, for one process at a time.
 
-    A run of which no epoch was finished holds nothing, and gives way to another. Raises RequestError where
-    the folder belongs to another run, or another process trains in it.
+    Raises RequestError where the folder belongs to another run, or another process trains in it.
     """
     if not run.exists():
         run.mkdir(parents=True)
@@ -87,11 +87,8 @@ def open_run(run: Path, asked: ConfigFile) -> Iterator[None]:
             f"another process is training in '{run}'; let it finish, or name another -o"
         ) from None
     try:
-        has_an_epoch = any((run / name).is_file() for name in (CHECKPOINT, METRICS))
-        # The images' hash says that the config was written here, and is no file of the user's.
-        if not (run / CONFIG).is_file() or ((run / IMAGES).is_file() and not has_an_epoch):
+        if not (run / CONFIG).is_file():
             write_aside(run / CONFIG, as_toml(asked).encode())
-            (run / IMAGES).unlink(missing_ok=True)
         _refuse_another(run, asked.config)
         yield
     finally:
@@ -105,10 +102,12 @@ def _refuse_another(run: Path, config: TrialConfig) -> None:
         if old != getattr(config, name)
     ]
     if lines:
+        has_an_epoch = any(os.path.lexists(run / name) for name in (CHECKPOINT, METRICS))
         raise RequestError(
-            f"'{run}' holds another run:",
+            f"'{run}' holds another run{'' if has_an_epoch else ', of which no epoch was finished'}:",
             *lines,
-            "name another folder with -o, or give the stored values to go on with it",
+            "name another folder with -o, or give the stored values to go on with it"
+            + ("" if has_an_epoch else "; or delete the folder"),
         )
 
 

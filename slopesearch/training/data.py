@@ -100,9 +100,13 @@ def _digits(folder: Path, test: bool) -> tuple[Tensor, Tensor]:
     """scikit-learn's 1,797 handwritten digits, 8x8, resized to 28x28; the last 400 are the test set."""
     # `load_digits` reads the same file, and takes 2 s in every process to be imported.
     spec = find_spec("sklearn")
-    assert spec is not None
-    assert spec.origin is not None
-    rows = np.loadtxt(Path(spec.origin).with_name("datasets") / "data" / "digits.csv.gz", delimiter=",")
+    file = Path(spec.origin if spec and spec.origin else "").with_name("datasets") / "data" / "digits.csv.gz"
+    if file.is_file():
+        rows = np.loadtxt(file, delimiter=",")
+    else:
+        from sklearn.datasets import load_digits
+
+        rows = np.column_stack(load_digits(return_X_y=True))
     pixels, labels = rows[:, :-1].reshape(-1, 1, 8, 8), rows[:, -1].astype(np.int64)
     small = torch.from_numpy(pixels).float() / 16
     images = F.interpolate(small, size=(SIDE, SIDE), mode="bilinear", align_corners=False)

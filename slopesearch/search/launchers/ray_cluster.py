@@ -37,8 +37,10 @@ _ADDRESS = re.compile(r"auto|[\w.-]+:\d+|\[[0-9a-fA-F:]+\]:\d+")
 # Whether a cluster can be reached is tried by another process, which can be ended.
 _TRIAL = (
     "import sys, ray\n"
+    "from ray._private.authentication import authentication_token_setup\n"
     "from ray._raylet import GcsClient\n"
     "try:\n"
+    "    authentication_token_setup.ensure_token_if_auth_enabled(create_token_if_missing=False)\n"
     "    if sys.argv[1] != 'auto':\n"
     "        GcsClient(address=sys.argv[1])\n"  # which says at once that it is asked for a token
     "    ray.init(address=sys.argv[1], log_to_driver=False, logging_level='CRITICAL')\n"
@@ -174,8 +176,11 @@ def _refuse_unreachable(address: str) -> None:
         code, reason = _tried(address)
     advice = "run this command on a machine of that cluster"
     if code == _NEEDS_TOKEN:
-        reason = "it asks for its token"
-        advice = "copy ~/.ray/auth_token of the cluster's first machine to this one"
+        reason = "it takes no token that this user has"
+        advice = (
+            "name a copy of its first machine's ~/.ray/auth_token in RAY_AUTH_TOKEN_PATH, and set "
+            "RAY_AUTH_MODE=token"
+        )
     if code:
         raise RequestError(
             f"the Ray cluster at '{address}' cannot be reached ({reason}); check --ray-address, and {advice}"
@@ -203,8 +208,12 @@ def _show_token() -> bool:
 
     False where there is none, or where the user has settled the matter.
     """
-    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    if "RAY_AUTH_MODE" in os.environ or not (os.environ.get("RAY_AUTH_TOKEN") or file.is_file()):
+    try:
+        file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+        has_token = bool(os.environ.get("RAY_AUTH_TOKEN")) or file.is_file()
+    except (OSError, RuntimeError):  # not for this user to read, or no home
+        return False
+    if "RAY_AUTH_MODE" in os.environ or not has_token:
         return False
     os.environ["RAY_AUTH_MODE"] = "token"
     from ray import _raylet
