@@ -89,7 +89,7 @@ def test_what_is_not_settled_says_so_and_what_would_settle_it() -> None:
         question="norm",
     )  # fmt: skip
     told = card("Where does BatchNorm go?", Verdicts(comparison=compared(found)))
-    assert (told.answer, told.state) == ("Before the activation; after not settled", "partly")
+    assert (told.answer, told.state) == ("Before the activation, or after: open", "partly")
     assert f"after not settled, {percent(losses(found, 'after'), losses(found, 'before'))}" in told.evidence
     further = found.contrasts[0].val_loss.further
     assert further

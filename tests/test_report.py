@@ -11,7 +11,7 @@ import pytest
 from optuna_dashboard import get_note, save_note
 
 from slopesearch.evidence.arms import Arm
-from slopesearch.evidence.results import ConfirmedArm, Opening, TestedArm
+from slopesearch.evidence.results import ConfirmedArm, Difference, Opening, TestedArm
 from slopesearch.evidence.selection import believed
 from slopesearch.evidence.statistics import Estimate
 from slopesearch.report.dashboard import annotate, study_note
@@ -177,6 +177,32 @@ def test_what_was_confirmed_stands_first() -> None:
     assert "On the test set, opened once" in html
     assert "; test accuracy 0.9100 (0.9028 to 0.9172)." in html
     assert "the pick, top 1" in html
+
+
+@pytest.mark.parametrize("p", [None, 0.031])
+def test_the_table_of_what_was_confirmed_has_a_column_for_p_where_there_are_some(p: float | None) -> None:
+    study = study_of(40)
+    found = Estimate(mean=0.3, sd=0.1, low=0.2, high=0.4)
+    apart = Difference(val_accuracy=found, val_loss=found, p_loss=p)
+    best, other = (
+        ConfirmedArm(
+            arm=Arm(roles=(), config=trial.config or make_config(), searched=trial.value),
+            runs=4,
+            diverged=0,
+            val_accuracy=found,
+            val_loss=found,
+            shrinkage=0.0123,
+            difference=difference,
+        )
+        for trial, difference in zip(study.ranked()[:2], (None, apart), strict=True)
+    )
+    attributes = {"confirmed": [arm.model_dump(mode="json") for arm in (best, other)]}
+    confirmation = StudyRecord("x/confirm", study.spec, [], attributes)
+    html = page(study, tables_of(study), Verdicts(confirmation))
+    table = html[html.index("Each config on 4 fresh seeds") : html.index("a little flattered")]
+    rows = [len(re.findall("<t[hd][ >]", row)) for row in table.split("<tr")[1:]]
+    assert rows == [13 if p is not None else 12] * 3
+    assert ("<td>0.031</td>" in table) == ("p is family-wise" in table) == (p is not None)
 
 
 def test_text_from_a_study_is_data() -> None:

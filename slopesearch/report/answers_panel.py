@@ -155,7 +155,7 @@ def _told(answer: Answer, contrasts: Sequence[Contrast], base: str) -> tuple[str
         others = f"one of {len(still)} others" if len(still) > MOST_LISTED else _either(answer, still)
         said = f"Open: {own} or {others}"
     elif still:
-        said = f"{_place(own)}; {_either(answer, still)} not settled"
+        said = f"{_place(own)}, or {_either(answer, still)}: open"
     else:
         said = f"{own} or {_either(answer, same)}" if same else _place(own)
     groups = [group for group in (better, same, still, worse) if group]

@@ -59,8 +59,8 @@ def forest(answer: Answer) -> go.Figure:
     metric = answer.family.metric
     smallest = answer.family.smallest(metric)
     baselines = {contrast.other for contrast in answer.contrasts}
-    against = f" from {text(label(answer, *baselines))}" if len(baselines) == 1 else ""
-    title = f"difference of the {'loss' if metric == 'val_loss' else 'error'}{against}, "
+    against = f" against {text(label(answer, *baselines))}" if len(baselines) == 1 else " difference"
+    title = f"{'loss' if metric == 'val_loss' else 'error'}{against}, "
     title += "%" if metric == "val_loss" else "points"
     drawn = figure(title, "", height=100 + 42 * len(answer.contrasts))
     drawn.add_vrect(

@@ -206,7 +206,7 @@ def draw_paths(rows: Rows, spec: StudySpec) -> go.Figure:
                 y=y,
                 mode="lines",
                 line={"color": colour, "width": 1, "dash": dash},
-                opacity=0.5,
+                opacity=0.75,
                 showlegend=False,
                 hoverinfo="skip",
                 row=1,
