@@ -359,7 +359,7 @@ def test_without_a_tuning_the_rates_of_the_runs_that_cannot_be_told_from_the_bes
     assert ranked[0].config is not None
     assert told.answer == f"{ranked[0].config.lr:.2g}"
     assert f"{len(tied)} single runs that cannot be told" in told.evidence
-    assert f"had {min(tied):.2g} to {max(tied):.2g}, and other choices too" in told.evidence
+    assert f"had {min(tied):.2g} to {max(tied):.2g}, and differ in other choices too" in told.evidence
     assert log(max(tied)) > log(min(tied))
     assert told.state == "open"
 

@@ -90,7 +90,7 @@ def test_wrong_stops_are_told_with_interval_and_number_beside_no_skill() -> None
     rows = PLOTS["audit"].rows(study)
     said = PLOTS["audit"].say(rows, study.spec)
     # Wilson's interval of 1 in 4: 4.6 to 69.9 %.
-    assert "Of 4 such runs, 0 of them diverged, 1 ended better than the median of the 11" in said
+    assert "Of 4 that went on, 0 diverged, and 1 ended better than the median of the 11 let through" in said
     assert "wrong in 25% (95 % interval 5% to 70%, n = 4); a pruner without skill would read 45%" in said
     assert audit(study).no_skill == pytest.approx(5 / 11)
     assert "too few" in said
@@ -110,8 +110,8 @@ def test_the_audit_of_a_whole_study_is_counted_again() -> None:
     middle = (passed[(len(passed) - 1) // 2] + passed[len(passed) // 2]) / 2
     ends = [t.value or 0 for t in ran if AUDITED in t.attributes]
     said = PLOTS["audit"].say(PLOTS["audit"].rows(STUDY), STUDY.spec)
-    assert f"Of {len(ends)} such runs, 0 of them diverged, {sum(end > middle for end in ends)} ended" in said
-    assert f"the median of the {len(passed)} that" in said
+    assert f"Of {len(ends)} that went on, 0 diverged, and {sum(end > middle for end in ends)} ended" in said
+    assert f"the median of the {len(passed)} let through" in said
     assert f"would read {sum(value > middle for value in passed) / len(passed):.0%}" in said
 
 
@@ -127,7 +127,7 @@ def test_stopping_what_diverges_is_right() -> None:
     rows = PLOTS["audit"].rows(study)
     assert {row["trial"] for row in rows} == {*range(60, 71), 30, 40}
     said = PLOTS["audit"].say(rows, study.spec)
-    assert "Of 2 such runs, 1 of them diverged, 1 ended better than the median of the 11" in said
+    assert "Of 2 that went on, 1 diverged, and 1 ended better than the median of the 11 let through" in said
     assert "wrong in 50%" in said
 
 

@@ -368,6 +368,6 @@ def _rates(study: StudyRecord, verdicts: Verdicts) -> list[Card]:
         low, high = f"{min(rates):.2g}", f"{max(rates):.2g}"
         evidence += (
             f" {counted(len(rates), 'single run')} that cannot be told from the best trial had "
-            f"{low if low == high else f'{low} to {high}'}, and other choices too."
+            f"{low if low == high else f'{low} to {high}'}, and differ in other choices too."
         )
     return [Card(question, said, evidence, "not tuned" if confirmed else "one run each", "open")]

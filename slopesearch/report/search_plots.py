@@ -209,17 +209,21 @@ def say_audit(rows: Rows, spec: StudySpec) -> str:
     asked = [row for row in rows if not row["exempt"]]
     audited = [row for row in asked if row["would_prune_at"] is not None]
     passed = len(asked) - len(audited)
-    told = "One in twenty runs that the pruner would stop goes on to its end. "
+    told = (
+        "A run that the pruner would stop goes on to its end with a chance of one in twenty; the first runs "
+    )
+    told += "and the recipes it is not asked about. "
     if not audited or not passed:
         told += "No such run has ended yet, so how often pruning is wrong is not known."
     else:
         wrong = sum(row["good"] for row in audited)
         low, high = binomtest(wrong, len(audited)).proportion_ci(method="wilson")
         told += (
-            f"Of {len(audited)} such runs, {sum(row['ended'] == 'diverged' for row in audited)} of them "
-            f"diverged, {wrong} ended better than the median of the {passed} that it let through (dotted): "
+            f"Of {len(audited)} that went on, {sum(row['ended'] == 'diverged' for row in audited)} "
+            f"diverged, and {wrong} ended better than the median of the {passed} let through (dotted): "
             f"wrong in {wrong / len(audited):.0%} (95 % interval {low:.0%} to {high:.0%}, "
-            f"n = {len(audited)}); a pruner without skill would read {audited[0]['no_skill']:.0%}."
+            f"n = {len(audited)}); a pruner without skill would read {audited[0]['no_skill']:.0%}, "
+            f"the share of the {passed} that are better than their median, and not on it."
             f"{few(len(audited), 10)}"
         )
         best = best_of([row for row in rows if row["ended"] != "diverged"], spec, "final")
