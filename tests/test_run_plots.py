@@ -1,5 +1,6 @@
 """Figures of the runs: the curves and the costs are counted again here."""
 
+from collections import Counter
 from statistics import median
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from slopesearch.config import QUICK_VALIDATION, REPORTS
 from slopesearch.report.plots import PLOTS
 from slopesearch.report.run_plots import BAND, END, bands
-from slopesearch.report.style import colour_of, distance
+from slopesearch.report.style import NORMS, colour_of, distance
 from tests.synthetic import record, spec_of, study_of, study_with
 
 STUDY = study_of(400)
@@ -92,3 +93,10 @@ def test_each_median_of_the_costs_has_its_own_number() -> None:
     assert f"All {len(ran)} runs together: {minutes:.1f} minutes" in said
     assert len(whole) < len(ran)
     assert spec_of().val_size <= QUICK_VALIDATION
+
+
+def test_each_box_of_the_costs_says_how_many_runs_it_holds() -> None:
+    rows = PLOTS["speed"].rows(STUDY)
+    counts = Counter(row["norm"] for row in rows)
+    drawn = [(set(box.y), len(box.x)) for box in PLOTS["speed"].draw(rows, STUDY.spec).data]
+    assert drawn == [({f"norm {norm} (n {counts[norm]})"}, counts[norm]) for norm in NORMS if norm in counts]

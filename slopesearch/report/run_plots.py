@@ -207,7 +207,7 @@ def draw_speed(rows: Rows, spec: StudySpec) -> go.Figure:
     for name, norm, some in lines:
         drawn.add_box(
             x=[row["images_per_second"] for row in some],
-            y=[name] * len(some),
+            y=[f"{name} (n {len(some)})"] * len(some),
             orientation="h",
             showlegend=False,
             fillcolor="rgba(0,0,0,0)",
@@ -232,7 +232,8 @@ def say_speed(rows: Rows, spec: StudySpec) -> str:
     total = sum(row["seconds"] for row in rows)
     return (
         f"Medians. {'; '.join(told)}. All {len(rows)} runs together: {total / 60:.1f} minutes of device time."
-        f"{few(len(rows), 5)}{sampled(rows)}"
+        f"{few(len(rows), 5)} The runs of a placement differ in activation and in what else the machine did."
+        f"{sampled(rows)}"
     )
 
 
