@@ -33,7 +33,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_collection_finish() -> None:
-    """Spare the garbage collector what is there to stay; it took a sixth of the tests' time."""
+    """Spare the garbage collector what is there to stay; it took a seventh of the tests' time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000)

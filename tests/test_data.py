@@ -4,6 +4,7 @@ import os
 import struct
 import subprocess
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +75,17 @@ def test_the_rest_are_the_held_out_images_that_validation_leaves() -> None:
     assert torch.equal(rest.train_images, whole.train_images)
 
 
-@pytest.mark.parametrize("is_found", [True, False])
-def test_the_digits_are_those_of_scikit_learn(is_found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("spec", [find_spec("sklearn"), ModuleSpec("sklearn", None, origin="/x/y.py"), None])
+def test_the_digits_are_those_of_scikit_learn(
+    spec: ModuleSpec | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from sklearn.datasets import load_digits
 
     theirs = load_digits()
     small = torch.from_numpy(theirs.images).float()[:, None] / 16
     large = (F.interpolate(small, size=(28, 28), mode="bilinear")[:, 0] * 255).round().byte()
     order = torch.from_numpy(stratified_permutation(theirs.target, seed=0))
-    if not is_found:
-        monkeypatch.setattr(data, "find_spec", lambda name: ModuleSpec(name, None, origin="/nowhere/x.py"))
+    monkeypatch.setattr(data, "find_spec", lambda name: spec)
     images, labels = (
         torch.cat(parts) for parts in zip(*(_read(test) for test in (False, True)), strict=True)
     )

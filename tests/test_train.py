@@ -180,6 +180,9 @@ def test_of_a_run_without_an_epoch_it_is_said_that_it_can_go(
     with pytest.raises(RequestError, match="of which no epoch was finished:\n(.|\n)*; or delete the folder$"):
         train_in(run, for_training(exported(), 1, None, None, hold_out=True))
     assert read_config_file(run / "config.toml") == asked
+    (run / "mine.txt").touch()
+    with pytest.raises(RequestError, match="holds another run:\n(.|\n)* with it$"):
+        train_in(run, for_training(exported(), 1, None, None, hold_out=True))
 
 
 def test_a_run_does_not_go_on_with_other_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,7 +232,7 @@ def say_speed(rows: Rows, spec: StudySpec) -> str:
     total = sum(row["seconds"] for row in rows)
     return (
         f"Medians. {'; '.join(told)}. All {len(rows)} runs together: {total / 60:.1f} minutes of device time."
-        f"{few(len(rows), 5)} The runs of a placement differ in activation and in what else the machine did."
+        f"{few(len(rows), 5)} Runs of one placement may differ in other choices and in the machine's load."
         f"{sampled(rows)}"
     )
 

@@ -210,9 +210,9 @@ def say_audit(rows: Rows, spec: StudySpec) -> str:
     audited = [row for row in asked if row["would_prune_at"] is not None]
     passed = len(asked) - len(audited)
     told = (
-        "A run that the pruner would stop goes on to its end with a chance of one in twenty; the first runs "
+        "The pruner is not asked about the first runs, the recipes and the configs that were given. A run "
+        "that it would stop goes on to its end with a chance of one in twenty. "
     )
-    told += "and the recipes it is not asked about. "
     if not audited or not passed:
         told += "No such run has ended yet, so how often pruning is wrong is not known."
     else:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, fields
@@ -102,12 +101,13 @@ def _refuse_another(run: Path, config: TrialConfig) -> None:
         if old != getattr(config, name)
     ]
     if lines:
-        has_an_epoch = any(os.path.lexists(run / name) for name in (CHECKPOINT, METRICS))
+        # No more than a run leaves that was stopped in its first epoch, and nothing of the user's.
+        is_empty = {path.name for path in run.iterdir()} == {CONFIG, IMAGES, LOCK}
         raise RequestError(
-            f"'{run}' holds another run{'' if has_an_epoch else ', of which no epoch was finished'}:",
+            f"'{run}' holds another run{', of which no epoch was finished' if is_empty else ''}:",
             *lines,
             "name another folder with -o, or give the stored values to go on with it"
-            + ("" if has_an_epoch else "; or delete the folder"),
+            + ("; or delete the folder" if is_empty else ""),
         )
 
 

@@ -100,7 +100,8 @@ def _digits(folder: Path, test: bool) -> tuple[Tensor, Tensor]:
     """scikit-learn's 1,797 handwritten digits, 8x8, resized to 28x28; the last 400 are the test set."""
     # `load_digits` reads the same file, and takes 2 s in every process to be imported.
     spec = find_spec("sklearn")
-    file = Path(spec.origin if spec and spec.origin else "").with_name("datasets") / "data" / "digits.csv.gz"
+    package = Path(spec.origin if spec and spec.origin else "/nowhere").parent
+    file = package / "datasets" / "data" / "digits.csv.gz"
     if file.is_file():
         rows = np.loadtxt(file, delimiter=",")
     else:

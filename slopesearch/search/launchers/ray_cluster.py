@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 from slopesearch.config import Precision
@@ -46,7 +45,7 @@ _TRIAL = (
     "    ray.init(address=sys.argv[1], log_to_driver=False, logging_level='CRITICAL')\n"
     "except Exception as error:\n"
     "    print('', ' '.join(str(error).split()), sep='\\n')\n"
-    "    sys.exit(2 if type(error).__name__ == 'AuthenticationError' else 1)\n"
+    "    sys.exit(2 if isinstance(error, ray.exceptions.AuthenticationError) else 1)\n"
 )
 _NEEDS_TOKEN = 2
 
@@ -70,7 +69,8 @@ def connected(address: str | None) -> Iterator[None]:
     """In this block the process is a driver of the cluster at an address, or of one that ends with it.
 
     A connection that is there already is used, and left. A new cluster has the cores and GPUs of this machine
-    and listens on 127.0.0.1 alone. Raises RequestError where no cluster is reached within REACH.
+    and listens on 127.0.0.1 alone. Raises RequestError where no cluster is reached within REACH,
+    or within twice that one that asks for a token.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
@@ -208,18 +208,17 @@ def _show_token() -> bool:
 
     False where there is none, or where the user has settled the matter.
     """
+    from ray._private.authentication import authentication_token_setup
+    from ray.exceptions import AuthenticationError
+
+    private: Any = authentication_token_setup
     try:
-        file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
-        has_token = bool(os.environ.get("RAY_AUTH_TOKEN")) or file.is_file()
-    except (OSError, RuntimeError):  # not for this user to read, or no home
+        has_token = private.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+    except AuthenticationError:  # a variable names a file that cannot be read
         return False
     if "RAY_AUTH_MODE" in os.environ or not has_token:
         return False
-    os.environ["RAY_AUTH_MODE"] = "token"
-    from ray import _raylet
-
-    private: Any = _raylet
-    private.Config.initialize("")  # Ray read the variable when it was imported
+    private._enable_token_auth()
     return True
 
 
