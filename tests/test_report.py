@@ -10,7 +10,7 @@ import optuna
 import pytest
 from optuna_dashboard import get_note, save_note
 
-from slopesearch.evidence.arms import Arm
+from slopesearch.evidence.arms import TUTORIAL, Arm
 from slopesearch.evidence.results import ConfirmedArm, Difference, Opening, TestedArm
 from slopesearch.evidence.selection import believed
 from slopesearch.evidence.statistics import Estimate
@@ -159,16 +159,27 @@ def test_what_was_confirmed_stands_first() -> None:
     html = page(study, tables_of(study), Verdicts(confirmation))
     for words in ("Confirmed on 10 fresh seeds", "top 1, &lt;b&gt;", "0.9100 (0.9028 to 0.9172)", "+0.0123"):
         assert words in html
-    for words in ("shrinkage", "0.3000 ± 0.1000", "a little optimistic", f"<td>{arm.config.init}</td>"):
+    for words in (
+        "shrinkage",
+        "0.3000\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.1000",
+        "a little optimistic",
+        f"<td>{arm.config.init}</td>",
+    ):
         assert words in html
     assert (
         html.index(f"The pick: {plainly(arm.config)}.")
         < html.index("Confirmed on")
         < html.index("The best trials")
     )
+    assert "95\N{NO-BREAK SPACE}%" in html  # no line ends before the sign
+    assert "over 1 arm that the search chose, a mean of +0.0123." in html
     assert "On the test set" not in html
     assert "The best trial so far" not in html
     assert "confirm digits-cnn" not in html  # it has run
+    recipe = losing.model_copy(update={"arm": arm.model_copy(update={"roles": (TUTORIAL,)})})
+    kept = {"confirmed": [recipe.model_dump(mode="json")]}
+    told = belief(study, Verdicts(StudyRecord("x/confirm", study.spec, [], kept)))
+    assert not [sentence for sentence in told if sentence.startswith("Shrinkage")]  # no search chose it
     assert "Confirmed on" not in page(study, tables_of(study))
     tested = TestedArm(arm=arm, runs=10, accuracy=losing.val_accuracy, loss=losing.val_loss)
     opening = Opening(opened="2026-01-01", arms=(arm,), seeds=10, tested=(tested,))
@@ -199,9 +210,9 @@ def test_the_table_of_what_was_confirmed_has_a_column_for_p_where_there_are_some
     attributes = {"confirmed": [arm.model_dump(mode="json") for arm in (best, other)]}
     confirmation = StudyRecord("x/confirm", study.spec, [], attributes)
     html = page(study, tables_of(study), Verdicts(confirmation))
-    table = html[html.index("Each config on 4 fresh seeds") : html.index("a little flattered")]
+    table = html[html.index("Each arm on 4 fresh seeds") : html.index("a little flattered")]
     rows = [len(re.findall("<t[hd][ >]", row)) for row in table.split("<tr")[1:]]
-    assert rows == [13 if p is not None else 12] * 3
+    assert rows == [8 if p is not None else 7] * 3
     assert ("<td>0.031</td>" in table) == ("p is family-wise" in table) == (p is not None)
 
 

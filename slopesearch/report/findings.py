@@ -132,12 +132,13 @@ def _confirmed_belief(study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -> 
             f"The search's best is trial {top.number} by now, with {spec.objective} {top.value:.4f} in one "
             "run; it was not confirmed."
         )
-    lucky = [row.shrinkage for row in confirmed if row.shrinkage is not None]
+    lucky = [row.shrinkage for row in confirmed if row.shrinkage is not None and not row.arm.is_baseline]
     if lucky:
         told.append(
             f"Shrinkage is how much better the search's one run was: {min(lucky):+.4f} to {max(lucky):+.4f} "
-            f"over {len(lucky)} arms, a mean of {sum(lucky) / len(lucky):+.4f}. It holds the luck of the "
-            "choice and that of the one seed which all trials share."
+            f"over {counted(len(lucky), 'arm')} that the search chose, a mean of "
+            f"{sum(lucky) / len(lucky):+.4f}. It holds the luck of the choice and that of the one seed which "
+            "all trials share."
         )
     by = "the lowest mean validation loss" + (", though the search went by accuracy" if spec.maximize else "")
     told.append(

@@ -199,9 +199,11 @@ def _worst(activation: str, some: Rows, name: str) -> str:
     """The run and layer with the largest share, and the median of each run's largest share."""
     worst = max(some, key=lambda row: float(row[name]))
     largest = [max(row[name] for row in run) for run in grouped(some, "trial").values()]
+    middle = median(largest)
+    share = "under 1%" if 0 < middle < 0.005 else f"{middle:.0%}"
     return (
         f"{activation} up to {worst[name]:.0%} of layer {worst['layer']} (trial {worst['trial']}; median of "
-        f"{counted(len(largest), 'run')} {median(largest):.0%})"
+        f"{counted(len(largest), 'run')} {share})"
     )
 
 

@@ -1,5 +1,6 @@
 """The report: one self-contained HTML page of a stored study, made without torch or a network."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
@@ -54,7 +55,10 @@ def page(
     with collector_at_rest():
         figures = [_figure(name, tables[name], study.spec) for name in PLOTS if name in tables]
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_unbroken,
     )
     is_search = study is not verdicts.comparison
     answers = answers_of(verdicts.comparison)
@@ -83,6 +87,15 @@ def page(
         figures=figures,
         asked=asked(study),
         plotly=Markup(get_plotlyjs()),
+    )
+
+
+def _unbroken(value: object) -> object:
+    """Text in which no line ends between a number and its per cent sign or its error."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return re.sub(r"(?<=\d) ?%", "\N{NO-BREAK SPACE}%", value).replace(
+        " ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
     )
 
 
@@ -208,7 +221,8 @@ def _confirmed_section(
         "forest": for_script(confirmed_forest(confirmed, spec)),
         "differences": "" if differences is None else for_script(differences),
         "tables": [
-            table for table in (_confirmed_table(confirmed), _tested_table(confirmation)) if table["rows"]
+            *(_confirmed_table(confirmed), _configs_table(confirmed)),
+            *([tested] if (tested := _tested_table(confirmation))["rows"] else []),
         ],
     }
 
@@ -218,30 +232,36 @@ def _confirmed_table(confirmed: Sequence[ConfirmedArm]) -> dict[str, Any]:
     has_p = any(row.difference is not None and row.difference.p_loss is not None for row in confirmed)
     rows: list[tuple[object, ...]] = []
     for place, row in enumerate(confirmed, start=1):
-        config, apart = row.arm.config, row.difference
+        apart = row.difference
         p = "" if apart is None or apart.p_loss is None else f"{apart.p_loss:.3f}"
         rows.append(
             (
-                place,
-                *(config.activation, slope_words(config), config.norm, config.init, f"{config.lr:.3g}"),
-                *(_about(row.val_accuracy), _about(row.val_loss)),
+                *(place, ", ".join(row.arm.roles), _about(row.val_accuracy), _about(row.val_loss)),
                 "" if apart is None else _about(apart.val_loss, "+"),
                 *((p,) if has_p else ()),
                 "" if row.arm.searched is None else f"{row.arm.searched:.4f}",
                 "" if row.shrinkage is None else f"{row.shrinkage:+.4f}",
-                ", ".join(row.arm.roles),
             )
         )
-    header = ("", "activation", "slope", "norm", "init", "lr", "val_accuracy ± 95 %", "val_loss ± 95 %")
-    compared = ("pick minus this", *(("p",) if has_p else ()), "searched", "shrinkage", "why it is here")
+    compared = ("pick minus this", *(("p",) if has_p else ()), "searched", "shrinkage")
     tested = "p is family-wise (max-T of sign flips over all arms). " if has_p else ""
     return {
-        "caption": f"Each config on {pick(confirmed).runs} fresh seeds, the pick first",
-        "header": (*header, *compared),
+        "caption": f"Each arm on {pick(confirmed).runs} fresh seeds, the pick first",
+        "header": ("", "why it is here", "val_accuracy ± 95 %", "val_loss ± 95 %", *compared),
         "rows": rows,
         "note": f"Pick minus this: of val_loss, seed by seed. {tested}The pick was chosen by these runs, so "
         "its lead is a little flattered.",
     }
+
+
+def _configs_table(confirmed: Sequence[ConfirmedArm]) -> dict[str, Any]:
+    """What the confirmed arms are, by their numbers in the other table."""
+    rows = [
+        (place, c.activation, slope_words(c), c.norm, c.init, f"{c.lr:.3g}")
+        for place, c in enumerate((row.arm.config for row in confirmed), start=1)
+    ]
+    header = ("", "activation", "slope", "norm", "init", "lr")
+    return {"caption": "Their configs", "header": header, "rows": rows}
 
 
 def _tested_table(confirmation: StudyRecord | None) -> dict[str, Any]:
