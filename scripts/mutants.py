@@ -168,7 +168,8 @@ def run_tests(tree: Path, tests: list[str], without: list[str], limit: int, seen
     os.dup2(silence, 1)
     os.dup2(silence, 2)
     # A worker that a test spawns would import the main module of this process, which is this script.
-    del sys.modules["__main__"].__spec__, sys.modules["__main__"].__file__
+    sys.modules["__main__"].__spec__ = None  # gone altogether, multiprocessing would fail
+    del sys.modules["__main__"].__file__
     ignored = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     options = ["-x", *ignored, "-q", "-n0", "--timeout=0", "-p", "no:cacheprovider"]
     times = Watch(without)
