@@ -17,6 +17,7 @@ from slopesearch.evidence.arms import HE, TUNED, TUTORIAL, choose_arms, paired
 from slopesearch.evidence.confirm import Verdict, confirm
 from slopesearch.evidence.families import RUNOFF_SEEDS
 from slopesearch.evidence.planned import Plan
+from slopesearch.evidence.results import openings_of
 from slopesearch.evidence.statistics import estimate
 from slopesearch.search import sqlite
 from slopesearch.search.events import Began, Event, Listener, Progressed, Started, Told
@@ -187,7 +188,7 @@ def test_the_cost_comes_first(done: tuple[Search, Verdict]) -> None:
         f"{count // 3} configs on 3 fresh seeds: 12 runs or more to tune the baselines' learning rates"
         in cost
     )
-    assert f"{count} runs to do of {count}, then 15 at most for the test set" in cost
+    assert f"{count} of {count} runs to do, then 15 of 15 on the test set; about" in cost
     runs = 12 + 2 * RUNOFF_SEEDS + count + 15  # a second each, on two workers
     assert f"about {runs * 12 * 1000:,} training images, about {runs / 2 / 60:.1f} min" in cost
     assert opening.startswith("opening the test set for ")
@@ -233,7 +234,7 @@ def test_tuned_baselines_stand_whatever_rule_tuned_them(
     monkeypatch.setattr(module, "tune", another_rule)
     assert confirmed(top=None, seeds=None).confirmed == done[1].confirmed
     more = confirmed(seeds=4)
-    assert "0 runs to tune" in confirmed.notes[0]
+    assert "to tune" not in confirmed.notes[0]
     assert confirmed.told() == len(done[1].confirmed)
     assert {row.arm for row in more.confirmed} == {row.arm for row in done[1].confirmed}
 
@@ -363,15 +364,19 @@ def test_with_runs_missing_nothing_is_stored_and_the_test_set_stays_closed(
 
 def test_an_opening_that_was_interrupted_is_in_the_cost(search: Search) -> None:
     def leave(event: Event) -> None:
-        if isinstance(event, Progressed) and event.report.step == 2 and len(search.notes) == 2:
+        if isinstance(event, Told):
             signal.raise_signal(signal.SIGINT)
 
-    assert search(listen=leave).interrupted
-    assert search().openings
-    assert "0 runs to do of" in search.notes[0]
-    assert "then 15 at most for the test set" in search.notes[0]
+    assert search(listen=during("/test", leave)).interrupted
+    done = sum(trial.state == "COMPLETE" for trial in search.record("/test").trials)
+    of = 3 * len(openings_of(search.record("/confirm"))[-1].arms)
+    assert 0 < done < of
+    verdict = search()
+    assert verdict.openings
+    assert f" on 3 fresh seeds: 0 of {3 * len(verdict.confirmed)} runs to do, " in search.notes[0]
+    assert f"then {of - done} of {of} on the test set" in search.notes[0]
     search()
-    assert "then 0 at most for the test set" in search.notes[0]
+    assert "test set" not in search.notes[0]
 
 
 @pytest.mark.parametrize("moment", ["running", "opening"])

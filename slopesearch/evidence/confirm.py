@@ -190,10 +190,13 @@ class _Confirmation:
         spec, plan = self.search.spec, self._plan(arms, seeds)
         tuned = len(TUNED) if to_tune else 0
         least, likely = runs_to_tune(*self._sides(), self.tuning) if to_tune else (0, 0)
-        tuning = f"{counted(least, 'run')} or more" if to_tune else "0 runs"
         runs = len(plan) + tuned * seeds
         left = runs - len(finished(self.planned.record(CONFIRM), plan))
-        tests = 0 if opened else (1 + 2 * len(TUNED)) * seeds
+        tests, most = (0, 0) if opened else self._tests_left(seeds)
+        parts = [f"{counted(least, 'run')} or more to tune the baselines' learning rates"] if to_tune else []
+        parts.append(f"{left} of {runs} runs to do")
+        if most:
+            parts.append(f"then {tests} of {most} on the test set")
         todo = likely + left + tests
         each = median(
             float(trial.attributes["seconds"]) for trial in self.search.trials if trial.state == "COMPLETE"
@@ -201,11 +204,18 @@ class _Confirmation:
         minutes = todo * each / len(self.planned.settings.slots()) / 60
         few = f"; verdicts take {FEWEST} seeds, so there will be none" if seeds < FEWEST else ""
         self.note(
-            f"{self.search.name}: {len(arms) + tuned} configs on {seeds} fresh seeds: "
-            f"{tuning} to tune the baselines' learning rates, {left} runs to do of "
-            f"{runs}, then {tests} at most for the test set; about {todo * spec.train_size * spec.epochs:,} "
-            f"training images, about {minutes:.1f} min{few}"
+            f"{self.search.name}: {len(arms) + tuned} configs on {seeds} fresh seeds: {', '.join(parts)}; "
+            f"about {todo * spec.train_size * spec.epochs:,} training images, about {minutes:.1f} min{few}"
         )
+
+    def _tests_left(self, seeds: int) -> tuple[int, int]:
+        """How many runs an opening of the test set still takes, and in all; before it is opened, at most."""
+        openings = openings_of(self.planned.record(CONFIRM))
+        if not openings or openings[-1].tested:
+            most = (1 + 2 * len(TUNED)) * seeds
+            return most, most
+        plan = self._plan(openings[-1].arms, openings[-1].seeds, TEST)
+        return len(plan) - len(finished(self.planned.record(TEST), plan)), len(plan)
 
 
 def _tuned_before(confirmed: Sequence[ConfirmedArm]) -> dict[str, TrialConfig] | None:
