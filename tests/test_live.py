@@ -18,6 +18,7 @@ from slopesearch.search.records import Stop, StudyRecord, TrialRecord
 from slopesearch.wording import describe
 from tests.conftest import InProcess, make_config
 from tests.harness import FakeLauncher
+from tests.synthetic import record, study_with
 from tests.test_tables import LONGEST, SPEC, STUDY, render
 
 
@@ -354,3 +355,15 @@ def test_a_worker_that_joins_gets_a_line_of_its_own() -> None:
     console = Console(file=io.StringIO(), width=80)
     Lines(console, SearchCounts())(Arrived("cpu@10.0.0.7"))
     assert written(console) == ["a worker has joined: cpu@10.0.0.7"]
+
+
+def test_what_a_run_takes_is_that_of_its_placement_of_batchnorm_where_it_is_known() -> None:
+    times = [("none", 5.0), ("after", 8.0), ("after", 9.0), ("after", 30.0)]
+    whole = [
+        record(number, "COMPLETE", 0.9, norm=norm, attributes={"seconds": seconds})
+        for number, (norm, seconds) in enumerate(times)
+    ]
+    pruned = record(4, "PRUNED", 0.1, norm="before", attributes={"seconds": 1.0})
+    study = study_with(*whole, pruned)
+    assert [study.seconds(norm) for norm in ("none", "after", "before", None)] == [5.0, 9.0, 8.5, 8.5]
+    assert study_with(pruned).seconds("before") is None

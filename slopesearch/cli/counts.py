@@ -1,13 +1,11 @@
 """What the displays count and say of a study that runs: of a search, and of runs that were planned."""
 
 import time
-from collections.abc import Iterable, Mapping
-from statistics import median
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from slopesearch.config import Report, TrialConfig
 from slopesearch.search.events import Began, Told
-from slopesearch.search.records import TrialRecord
 from slopesearch.wording import counted, describe
 
 if TYPE_CHECKING:  # it loads torch
@@ -204,20 +202,10 @@ def starting(event: Began) -> str:
     if not event.devices:
         return ""
     words = f"starting {counted(len(event.devices), 'worker')}"
-    seconds = _seconds(event.study.trials)
+    seconds = event.study.seconds()
     if seconds is None or seconds < 1:
         return words
     return f"{words}; the first result comes about {seconds:.0f} s after that"
-
-
-def _seconds(trials: Iterable[TrialRecord]) -> float | None:
-    """What a whole run took, the median; None without one."""
-    times = [
-        float(trial.attributes["seconds"])
-        for trial in trials
-        if trial.state == "COMPLETE" and "seconds" in trial.attributes
-    ]
-    return median(times) if times else None
 
 
 def _kinds(devices: list[str]) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 from slopesearch.config import TrialConfig
 from slopesearch.evidence.answers import Answer, answer, answers_of, families_of, runs_of
@@ -72,13 +71,14 @@ def compare(
         else:
             search = store.read_search(asked, "flat")
             search.refuse_unreadable()
-            name, spec, each = name or search.name, search.spec, _seconds(search)
+            name, spec = name or search.name, search.spec
             if name != search.name and store.find(name, "ranking") is not None:
                 raise RequestError(
                     f"name: '{name}' is another study of this storage, whose page and copies would take the "
                     "comparison for theirs; choose a name that no study has"
                 )
             winner, where = _winner(search, store)
+            each = search.seconds(winner.norm)
             find(spec.dataset, settings.folder, note)
             families = around(winner, spec, only or list(QUESTIONS))
         data_hash = content_hash(spec.dataset, settings.folder)
@@ -104,14 +104,6 @@ def _winner(search: StudyRecord, store: Store) -> tuple[TrialConfig, str]:
         return pick(confirmed).arm.config, "around the confirmed pick, "
     assert best.config is not None
     return best.config, f"around trial {best.number}, the best of the search, "
-
-
-def _seconds(record: StudyRecord | None) -> float | None:
-    """What a run takes, the median of those that ran to their end; None without one."""
-    times = [
-        float(t.attributes["seconds"]) for t in (record.trials if record else []) if t.state == "COMPLETE"
-    ]
-    return median(times) if times else None
 
 
 @dataclass(frozen=True)
@@ -178,7 +170,8 @@ class _Comparison:
         if tuned is None:
             return None
         if self.each is None:
-            each = _seconds(self.planned.record(TUNE)) or 0.0
+            tuning = self.planned.record(TUNE)
+            each = (tuning and tuning.seconds()) or 0.0
             self.note(f"tuned; to compare takes about {self._minutes(len(tuned) * seeds, each):.1f} min")
         names = [one.side.name for one in tuned]
         plan = Plan.over_seeds(f"compare {family.question}", names, seeds, self._plan(tuned, seeds))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
-from statistics import median
+from statistics import mean
 
 from slopesearch.config import TrialConfig
 from slopesearch.evidence.arms import HE, TUNED, TUTORIAL, Arm, all_arms, baselines, choose_arms, paired
@@ -198,9 +198,7 @@ class _Confirmation:
         if most:
             parts.append(f"then {tests} of {most} on the test set")
         todo = likely + left + tests
-        each = median(
-            float(trial.attributes["seconds"]) for trial in self.search.trials if trial.state == "COMPLETE"
-        )
+        each = mean(self.search.seconds(arm.config.norm) or 0.0 for arm in arms)
         minutes = todo * each / len(self.planned.settings.slots()) / 60
         few = f"; verdicts take {FEWEST} seeds, so there will be none" if seeds < FEWEST else ""
         self.note(

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from math import exp
-from statistics import median
 from typing import Any, Literal
 
 from slopesearch.config import Range, TrialConfig
@@ -73,15 +72,17 @@ def cards(study: StudyRecord, verdicts: Verdicts) -> list[Card]:
         return [card for answer in answers.values() for card in _declared(answer)]
     confirmed = confirmed_of(verdicts.confirmation)
     begun = families_of(verdicts.comparison)
+    winner = pick(confirmed).arm.config if confirmed else next((t.config for t in study.ranked()), None)
+    each = study.seconds(winner.norm if winner else None)
     found: list[Card] = []
     for question in QUESTIONS:
         if question in answers:
-            found.append(_compared(answers[question], study))
+            found.append(_compared(answers[question], study, each))
         elif question == "lr" and _is_asked(study, question):
             found += _rates(study, verdicts)
         elif _is_asked(study, question):
             card = _from_confirmation(question, study, confirmed) or _from_search(question, study)
-            found.append(_with_command(card, question, study, question in begun))
+            found.append(_with_command(card, question, study, each, question in begun))
     return found
 
 
@@ -110,7 +111,7 @@ def _level(name: str) -> str:
     return name.rpartition(", ")[0]
 
 
-def _compared(answer: Answer, study: StudyRecord) -> Card:
+def _compared(answer: Answer, study: StudyRecord, each: float | None) -> Card:
     """The answer around a winner: by its first baseline, and what the others leave open."""
     question = answer.family.question
     base = answer.contrasts[0].other
@@ -127,7 +128,7 @@ def _compared(answer: Answer, study: StudyRecord) -> Card:
         evidence += f" Against their means, fixed: {verb}."
     if still and state == "settled":
         chip, state = "partly settled", "partly"
-    command, cost = _further(answer, study)
+    command, cost = _further(answer, study, each)
     return Card(QUESTIONS[question], said, evidence, chip, state, command, cost, _link(answer))
 
 
@@ -205,13 +206,13 @@ def _either(answer: Answer, contrasts: Sequence[Contrast]) -> str:
     return " or ".join(short(answer, contrast.one) for contrast in contrasts)
 
 
-def _further(answer: Answer, study: StudyRecord) -> tuple[str, str]:
+def _further(answer: Answer, study: StudyRecord, each: float | None) -> tuple[str, str]:
     """What would settle what a comparison left open, and what it takes; nothing where no seeds would."""
     settling = to_settle(answer)
     if settling is None:
         return "", ""
     command = _command(study, answer.family.question, "--seeds", str(settling.seeds))
-    return command, _minutes(study, settling.runs)
+    return command, _minutes(study, each, settling.runs)
 
 
 # --- from a confirmation
@@ -307,7 +308,7 @@ def _from_search(question: str, study: StudyRecord) -> Card:
     return Card(QUESTIONS[question], "Not settled by this search", f"{told}.", "not settled", "open")
 
 
-def _with_command(card: Card, question: str, study: StudyRecord, begun: bool) -> Card:
+def _with_command(card: Card, question: str, study: StudyRecord, each: float | None, begun: bool) -> Card:
     """The card with what answers the question; a comparison that has begun goes on with it."""
     if not study.ranked():  # there is no winner to compare around
         return card
@@ -315,7 +316,7 @@ def _with_command(card: Card, question: str, study: StudyRecord, begun: bool) ->
         card,
         evidence=f"{card.evidence} A comparison has begun." if begun else card.evidence,
         command=_command(study, question),
-        cost=_minutes(study, runs_to_answer(question, study.spec, SEEDS)),
+        cost=_minutes(study, each, runs_to_answer(question, study.spec, SEEDS)),
     )
 
 
@@ -323,13 +324,14 @@ def _command(study: StudyRecord, question: str, *more: str) -> str:
     return shlex.join(["compare", study.name, "--only", question, *more])
 
 
-def _minutes(study: StudyRecord, runs: int) -> str:
-    """What so many runs take on the cores of this machine; their number where that is not known."""
-    times = [float(t.attributes["seconds"]) for t in study.ranked() if "seconds" in t.attributes]
+def _minutes(study: StudyRecord, each: float | None, runs: int) -> str:
+    """What so many runs take on the cores of this machine, where one takes `each` seconds; their number where
+    that is not known.
+    """
     on_cpu = all(t.attributes.get("device") == "cpu" for t in study.ranked())
-    if not times or not on_cpu:
+    if each is None or not on_cpu:
         return f"{runs:,} runs"
-    minutes = max(1, round(runs * median(times) / usable_cores() / 60))
+    minutes = max(1, round(runs * each / usable_cores() / 60))
     return f"about {minutes:,} min"
 
 
