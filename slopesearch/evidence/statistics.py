@@ -31,7 +31,8 @@ MOST_SEEDS = 10_000  # beyond that a comparison is not planned
 RULE = (
     "BETTER, WORSE: family-wise p (max-T of sign flips) below the level, and at least the smallest effect. "
     "NEGLIGIBLE: p below the level, the 95 % interval within the smallest effect. EQUIVALENT: two one-sided "
-    "t tests (Holm) below the level. Look k has the level .05/2^k; a difference takes seven seeds."
+    "t tests (Holm) below the level. Look k has the level .05/2^k; a difference takes seven seeds. "
+    "Losses are on held-out images that tuned no rate, not on those of confirm: compare them with each other."
 )
 
 
