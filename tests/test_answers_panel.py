@@ -202,6 +202,24 @@ def test_a_confirmation_compares_configs_and_says_in_what_they_differ() -> None:
     assert card("Where does BatchNorm go?", Verdicts(CONFIRMED)).answer == "Not settled by this search"
 
 
+def test_a_choice_is_told_from_the_pick_where_each_of_its_arms_is() -> None:
+    spoilt = [0.058] * 9 + [0.3]  # one seed of the best elu of the search, and the test says nothing of it
+    arms = compare_with_pick(
+        [
+            arm("top 1", list(0.040 + 0.001 * NOISE[0]), activation="gelu"),
+            arm("best elu", spoilt, activation="elu", lr=0.01),
+            arm("top 2", list(0.060 + 0.001 * NOISE[2]), activation="elu", lr=0.02),
+        ]
+    )
+    stored = {"confirmed": [row.model_dump(mode="json") for row in arms]}
+    told = card("Which activation?", Verdicts(StudyRecord("digits-cnn/confirm", STUDY.spec, [], stored)))
+    assert told.answer == "gelu; elu not separated"
+    assert told.evidence.startswith(
+        "The pick minus the best elu arm, which differs in lr too: val_loss -0.02"
+    )
+    assert (told.evidence[-16:], told.chip) == ("ahead of 0 of 1.", "not separated")
+
+
 def test_fewer_than_six_seeds_give_no_verdict_and_no_interval_leaves_its_range() -> None:
     few = compare_with_pick(
         [

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from slopesearch import __version__
 from slopesearch.cli import compare_command, doctor_command, model_commands, search_commands, study_commands
 from slopesearch.cli.passwords import hide_passwords
 from slopesearch.cli.shipped import list_shipped
-from slopesearch.cli.tables import say, with_command
+from slopesearch.cli.tables import to_stderr
 from slopesearch.wording import RequestError, StudyFailedError
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -85,13 +84,9 @@ def main() -> None:
 
 
 def _print_error(*sentences: str) -> None:
-    """Print what was wrong; on a terminal wrapped at its words, a command at the end on a line of its own."""
-    console = Console(stderr=True)
+    """Print what was wrong."""
     for i, sentence in enumerate(sentences):
-        text = f"{'' if i else 'error: '}{sentence}"
-        indent = "       " if i else ""
-        for line in with_command(text, console.width, indent) if console.is_terminal else [indent + text]:
-            say(console, line)
+        to_stderr(sentence if i else f"error: {sentence}", "       " if i else "")
 
 
 def _called() -> str:

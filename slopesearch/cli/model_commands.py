@@ -1,7 +1,7 @@
 """The commands from a stored trial to a trained model: export, train, predict and replay."""
 
 import shlex
-import sys
+from contextlib import nullcontext
 from math import inf
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from slopesearch.cli.live import FitDisplay, doing
 from slopesearch.cli.options import DataFolder, Device, Storage, StudyName, data_folder
-from slopesearch.cli.tables import replay_table, say, wrapped
+from slopesearch.cli.tables import replay_table, say, to_stderr, wrapped
 from slopesearch.evidence.health import COMMAND
 from slopesearch.search.store import Store
 from slopesearch.search.urls import DEFAULT_URL
@@ -38,12 +38,11 @@ def export_config(
     write_config_file(written, out, force)
     if trial is None:
         for sentence in study.left_out():
-            print(printable(f"warning: left out: {sentence}"), file=sys.stderr)
+            to_stderr(f"warning: left out: {sentence}")
     if trial is None and written.origin.confirmed is None:
-        print(
-            "warning: not confirmed; this is the best of the search, the luckiest of many runs "
-            "(`python -m slopesearch confirm` runs the best few again on fresh seeds)",
-            file=sys.stderr,
+        to_stderr(
+            "warning: not confirmed; this is the best of the search, the luckiest of many runs; to run the "
+            f"best few again on fresh seeds: {COMMAND} confirm {shlex.quote(study.name)}{store.option}"
         )
     source = "a baseline" if written.origin.trial is None else f"trial {written.origin.trial}"
     console = Console()
@@ -100,8 +99,12 @@ def train_config(
             f"{run}: {config.dataset}, {config.model}, {counted(config.epochs, 'epoch')} of "
             f"{config.train_size:,} images; {config.precision} on {where}: {describe(config)}",
         )
+        display = FitDisplay(console, config)
+        is_done = (run / METRICS).is_file()
+        if is_done:
+            say(console, "it was trained and tested before, which is stored")
         try:
-            with FitDisplay(console, config) as display:
+            with nullcontext() if is_done else display:
                 metrics = train_run(asked, run, folder, where, display.stepped, display.told)
         except KeyboardInterrupt:
             there = (run / CHECKPOINT).is_file()
@@ -110,6 +113,7 @@ def train_config(
             raise typer.Exit(130) from None
     say(console, f"test accuracy {metrics['test_accuracy']:.4f}, loss {metrics['test_loss']:.4f}")
     wrapped(console, f"{run}/ holds {METRICS}, {PICTURE} and the rest; {README} says how to use the model")
+    say(console, f"\nNext:\n  to try it  {COMMAND} predict {shlex.quote(str(run))} digit.png")
 
 
 def predict_digits(
@@ -132,7 +136,7 @@ def predict_digits(
         if row.error is None:
             print(f"{printable(str(row.path))}: {row.digit}  {row.probability:.4f}")
         else:
-            print(printable(f"error: '{row.path}' cannot be read: {row.error}"), file=sys.stderr)
+            to_stderr(f"error: '{row.path}' cannot be read: {row.error}")
     wrong = [row.path for row in predictions if row.other_way]
     if wrong:
         taken, looks, remedy = "white on black", "ink on paper", "add --invert"
@@ -144,7 +148,7 @@ def predict_digits(
             else f"{len(wrong)} of {len(images)} images, '{wrong[0]}' first, look"
         )
         sentence = f"warning: {those} like {looks}, and the images were read as {taken}; for {looks} {remedy}"
-        print(printable(sentence), file=sys.stderr)
+        to_stderr(sentence)
     if any(row.error for row in predictions):
         raise typer.Exit(2)
 

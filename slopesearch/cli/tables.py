@@ -37,6 +37,13 @@ def wrapped(console: Console, text: str, indent: str = "") -> None:
         say(console, line)
 
 
+def to_stderr(text: str, indent: str = "") -> None:
+    """Print text as data where errors go; on a terminal wrapped, see `with_command`."""
+    console = Console(stderr=True)
+    for line in with_command(text, console.width, indent) if console.is_terminal else [indent + text]:
+        say(console, line)
+
+
 def _cell(value: object) -> Text:
     text = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
     return Text(printable(text))

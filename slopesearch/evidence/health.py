@@ -11,7 +11,7 @@ from typing import Any, Literal
 from scipy.special import bdtr
 
 from slopesearch.config import Range, Space
-from slopesearch.evidence.pruning import audit, first_judged
+from slopesearch.evidence.pruning import AUDITED_LEAST, audit, first_judged
 from slopesearch.evidence.results import ConfirmedArm, pick
 from slopesearch.evidence.selection import seed_noise
 from slopesearch.evidence.statistics import ALPHA
@@ -23,7 +23,7 @@ COMMAND = "python -m slopesearch"
 PER_PARAMETER = 10  # finished trials for each parameter that is searched
 COMPLETED = 3  # runs of a choice
 EDGE = 0.05  # of a range, at either end
-AUDITED_LEAST, BY_CHANCE = 8, 0.2  # audited runs; a pruner without skill does as well in so many cases
+BY_CHANCE = 0.2  # a pruner without skill does as well in so many cases
 DIVERGED_LEAST, DIVERGED_NOTED, DIVERGED_MANY = 5, 0.1, 0.25  # runs, and shares of them
 FAILED_MANY = 0.05  # of all trials
 WINDOW = 100  # trials that should have found something

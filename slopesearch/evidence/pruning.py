@@ -9,6 +9,7 @@ from slopesearch.config import ResolvedSpec
 from slopesearch.search.records import AUDITED, TAKEN, StudyRecord, TrialRecord
 from slopesearch.search.textbook import MOST, N_STARTUP, follows, textbook
 
+AUDITED_LEAST = 10  # audited runs, below which they are too few to go by
 NEAR = 0.15  # of all places: what counts as a place like another
 FEWEST_NEAR = 3  # audited runs of such a place, below which all of the report are taken
 

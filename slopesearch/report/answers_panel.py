@@ -1,7 +1,7 @@
 """What the page opens with: each question that the space asks, and how far it is answered, as a card."""
 
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -229,20 +229,19 @@ def _from_confirmation(question: str, study: StudyRecord, confirmed: Sequence[Co
     rivals = _rivals(question, best, confirmed)
     if not rivals:
         return None
-    near = rivals[0]
+    near = next(iter(rivals.values()))[0]
     found = near.difference
     assert found is not None
 
     def choice(row: ConfirmedArm) -> str:
         return _choice(question, row.arm.config)
 
-    apart = [row for row in rivals if row.difference is not None and _separated(row)]
-    level = [row for row in rivals if row not in apart]
+    level = [other for other, rows in rivals.items() if not all(map(_separated, rows))]
     said = _place(choice(best))
     if found.p_loss is None:
         said += ", on too few seeds to tell"
     elif level:
-        said += f"; {' or '.join(map(choice, level[:MOST_LISTED]))} not separated"
+        said += f"; {' or '.join(level[:MOST_LISTED])} not separated"
     fields = [name for name in CHOICES if name not in FIELDS[question]]
     others = [f for f in fields if getattr(best.arm.config, f) != getattr(near.arm.config, f)]
     differs = f", which differs in {' and '.join(others)} too" if others else ""
@@ -253,23 +252,25 @@ def _from_confirmation(question: str, study: StudyRecord, confirmed: Sequence[Co
     )
     if found.p_loss is None:
         return Card(QUESTIONS[question], said, f"{evidence}.", f"no verdict below {FEWEST} seeds", "open")
-    evidence += f"; ahead of {len(apart)} of {len(rivals)}."
+    evidence += f"; ahead of {len(rivals) - len(level)} of {len(rivals)}."
     chip = "not separated" if level else "configs separated"
     return Card(QUESTIONS[question], said, evidence, chip, "open" if level else "partly")
 
 
-def _rivals(question: str, best: ConfirmedArm, confirmed: Sequence[ConfirmedArm]) -> list[ConfirmedArm]:
-    """The best arm of each other choice, best first."""
-    found: dict[str, ConfirmedArm] = {}
+def _rivals(
+    question: str, best: ConfirmedArm, confirmed: Sequence[ConfirmedArm]
+) -> dict[str, list[ConfirmedArm]]:
+    """The arms of each other choice, best first; a choice is told from the pick where each of its arms is."""
+    found = defaultdict[str, list[ConfirmedArm]](list)
     allowed = {*FIELDS[question], "lr"}
     for row in sorted(confirmed, key=lambda row: row.val_loss.mean):
         choice = _choice(question, row.arm.config)
         differing = {f for f in CHOICES if getattr(row.arm.config, f) != getattr(best.arm.config, f)}
         fits = question == "activation" or differing <= allowed
         is_other = choice != _choice(question, best.arm.config)
-        if fits and is_other and row.difference is not None and choice not in found:
-            found[choice] = row
-    return list(found.values())
+        if fits and is_other and row.difference is not None:
+            found[choice].append(row)
+    return found
 
 
 def _choice(question: str, config: TrialConfig) -> str:

@@ -5,7 +5,7 @@ from plotly.subplots import make_subplots
 from scipy.stats import binomtest, spearmanr
 
 from slopesearch.config import REPORTS, StudySpec
-from slopesearch.evidence.pruning import audit, judged
+from slopesearch.evidence.pruning import AUDITED_LEAST, audit, judged
 from slopesearch.report.style import (
     ACCENT,
     Plot,
@@ -224,7 +224,7 @@ def say_audit(rows: Rows, spec: StudySpec) -> str:
             f"wrong in {wrong / len(audited):.0%} (95 % interval {low:.0%} to {high:.0%}, "
             f"n = {len(audited)}); a pruner without skill would read {audited[0]['no_skill']:.0%}, "
             f"the share of the {passed} that are better than their median, and not on it."
-            f"{few(len(audited), 10)}"
+            f"{few(len(audited), AUDITED_LEAST)}"
         )
         best = best_of([row for row in rows if row["ended"] != "diverged"], spec, "final")
         if best in audited:
