@@ -84,7 +84,7 @@ def _rivals(study: StudyRecord, belief: Believed | None, width: int) -> list[str
 
 def _textbook(study: StudyRecord, width: int) -> list[str]:
     rows = textbook_rows(study)
-    told = "; ".join(f"{row['recipe']} {row['value']:.4f}" for row in rows)
+    told = "; ".join(f"{row['recipe']} ({row['value']:.4f})" for row in rows)
     return wrap_words(f"textbook, one run each: {told}.", width) if rows else []
 
 

@@ -34,7 +34,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 app = typer.Typer(
-    help="Search activation, slope, BatchNorm placement, init and learning rate on MNIST.",
+    help="Search activation, slope, BatchNorm placement, init and learning rate on MNIST. "
+    "Begin with: python -m slopesearch optimize --trials 200",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

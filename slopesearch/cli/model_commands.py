@@ -113,7 +113,7 @@ def train_config(
             raise typer.Exit(130) from None
     say(console, f"test accuracy {metrics['test_accuracy']:.4f}, loss {metrics['test_loss']:.4f}")
     wrapped(console, f"{run}/ holds {METRICS}, {PICTURE} and the rest; {README} says how to use the model")
-    say(console, f"\nNext:\n  to try it  {COMMAND} predict {shlex.quote(str(run))} digit.png")
+    say(console, f"\nNext:\n  to try it  {COMMAND} predict {shlex.quote(str(run))} IMAGE")
 
 
 def predict_digits(

@@ -79,7 +79,7 @@ def cards(study: StudyRecord, verdicts: Verdicts) -> list[Card]:
         if question in answers:
             found.append(_compared(answers[question], study, each))
         elif question == "lr" and _is_asked(study, question):
-            found += _rates(study, verdicts)
+            found += [_with_tuning(card, study, each) for card in _rates(study, verdicts)]
         elif _is_asked(study, question):
             card = _from_confirmation(question, study, confirmed) or _from_search(question, study)
             found.append(_with_command(card, question, study, each, question in begun))
@@ -321,6 +321,12 @@ def _with_command(card: Card, question: str, study: StudyRecord, each: float | N
     )
 
 
+def _with_tuning(card: Card, study: StudyRecord, each: float | None) -> Card:
+    """The card of a rate with what tunes it, if nothing has: the cheapest question that has the winner."""
+    tuning = [question for question in ("norm", "init", "activation") if _is_asked(study, question)]
+    return _with_command(card, tuning[0], study, each, False) if tuning and card.state == "open" else card
+
+
 def _command(study: StudyRecord, question: str, *more: str) -> str:
     return shlex.join(["compare", study.name, "--only", question, *more])
 
@@ -366,7 +372,7 @@ def _rates(study: StudyRecord, verdicts: Verdicts) -> list[Card]:
     tied = ranked[1 : 1 + (found.tied if found else 0)]
     rates = [trial.config.lr for trial in tied if trial.config is not None]
     whose = "The pick's rate" if confirmed else f"The rate of trial {ranked[0].number}"
-    evidence = f"{whose}; compare tries others around it." if confirmed else f"{whose}, one run."
+    evidence = f"{whose}, as the search drew it." if confirmed else f"{whose}, one run."
     if rates:
         low, high = f"{min(rates):.2g}", f"{max(rates):.2g}"
         evidence += (
