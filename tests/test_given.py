@@ -153,6 +153,16 @@ def test_they_run_next_in_a_resumed_study_and_over_its_total(harness: Harness) -
     assert given_of(harness)[-1] == (12, 0.01)
 
 
+def test_a_total_grows_by_what_is_owed_and_not_by_what_has_run() -> None:
+    given = record(0, "COMPLETE", 0.9, attributes={GIVEN: True})
+    backlog = Backlog(SPEC, [], Schedule(SPEC))
+    for trial in (given, record(1, "COMPLETE", 0.9, lr=0.1), record(2, "RUNNING", None, lr=0.2)):
+        backlog.see(trial)
+    assert backlog.target(2, finished=2) == 2
+    backlog.see(record(3, "RUNNING", None, lr=0.3, attributes={GIVEN: True}))
+    assert backlog.target(2, finished=2) == 4  # the loop runs both, the older first
+
+
 def test_a_config_runs_once(harness: Harness) -> None:
     harness(8, given=by_hand(RELU, RELU))
     assert given_of(harness) == [(0, 0.002)]

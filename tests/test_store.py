@@ -78,6 +78,22 @@ def test_a_name_that_a_command_would_give_is_refused_and_no_other(end: str, comm
     check_name(f"s{end}-2")
 
 
+def test_a_trial_is_found_by_its_number_alone() -> None:
+    study = synthetic.study_with(*(synthetic.record(n, "COMPLETE", 0.9) for n in (0, 2, 5)))
+    assert [found and found.number for found in map(study.find, range(7))] == [
+        0,
+        None,
+        2,
+        None,
+        None,
+        5,
+        None,
+    ]
+    assert study.trial(2) is study.trials[1]
+    with pytest.raises(RequestError, match="has 3 trials, numbered from 0; given 1"):
+        study.trial(1)
+
+
 def test_reading_what_is_not_there_says_what_is(storages: Storages) -> None:
     url = storages.url(empty=True)
     ours = Store(url)
