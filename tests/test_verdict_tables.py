@@ -150,6 +150,13 @@ def test_what_the_pick_is_not_separated_from_is_told_and_fixed_against_learned()
     assert level == "Not separated from the pick: 2."
     assert slope.startswith("Slope, fixed (1) minus learned (3), the best of each: val_loss -0.0201 ± 0.00")
     assert slope.endswith(", p 0.0156, separated; they differ in lr too.")  # 1 of the 64 sign flips
+    learned = arms[2].arm.model_copy(
+        update={"config": arms[2].arm.config.model_copy(update={"norm": "after"})}
+    )
+    mixed = [*arms[:2], arms[2].model_copy(update={"arm": learned})]
+    *_, slope = separation_sentences(mixed, {row.arm.config: n for n, row in enumerate(mixed, start=1)})
+    assert slope.endswith("; they differ in norm and lr too, so compare --only learned has to tell.")
+    assert "separated" not in slope
     text = render(confirmation_table, arms, [])
     near, far = text.split("pick minus")[1].splitlines()[1:3]
     assert near.startswith("2")

@@ -105,13 +105,14 @@ def _slope_sentences(confirmed: Sequence[ConfirmedArm], numbers: Mapping[TrialCo
     learned = {"learnable": "learned", "fixed": "fixed"}
     words = [f"{learned[str(config.slope_mode)]} ({numbers[config]})" for config in (better, other)]
     differing = [name for name in ("norm", "init", "lr") if getattr(better, name) != getattr(other, name)]
-    too = f"; they differ in {' and '.join(differing)} too" if differing else ""
     p = "" if difference.p_loss is None else f", p {difference.p_loss:.4f}"
     loss = difference.val_loss
-    return [
+    said = (
         f"Slope, {words[0]} minus {words[1]}, the best of each: val_loss {loss.mean:+.4f} ± {loss.half:.4f}"
-        f"{p}, {difference.verdict}{too}."
-    ]
+    )
+    if set(differing) <= {"lr"}:
+        return [f"{said}{p}, {difference.verdict}{'; they differ in lr too' if differing else ''}."]
+    return [f"{said}; they differ in {' and '.join(differing)} too, so compare --only learned has to tell."]
 
 
 def _interval(found: Estimate, sign: str = "") -> str:
