@@ -102,7 +102,7 @@ def test_digits_splits_are_disjoint_and_normalised() -> None:
     train = {image.numpy().tobytes() for image in digits.train_images}
     val = {image.numpy().tobytes() for image in digits.val_images}
     assert len(train & val) <= 2  # twins among the 1,797 originals
-    assert digits.classes == len(digits.train_labels.unique()) == 10
+    assert digits.classes == len(set(digits.train_labels.tolist())) == 10
     assert digits.train_images.shape == (1000, 1, 28, 28)
     # The mean and std are those of the split seed 0.
     assert digits.train_images.mean().item() == pytest.approx(0, abs=0.02)
