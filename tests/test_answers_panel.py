@@ -193,8 +193,9 @@ def test_a_confirmation_compares_configs_and_says_in_what_they_differ() -> None:
     assert p > 0.05
     assert told.answer == "gelu; silu not separated"
     assert told.evidence == (
-        f"The pick minus the best silu arm, which differs in norm too: val_loss {differences.mean():+.4f} "
-        f"[{low:+.4f}, {high:+.4f}], p {p:.2g}. 10 paired seeds of confirm; ahead of 1 of 2."
+        f"The pick minus the silu arm of the lowest loss, which differs in norm too: val_loss "
+        f"{differences.mean():+.4f} [{low:+.4f}, {high:+.4f}], p over all arms {p:.2g}. "
+        "10 paired seeds of confirm; ahead of 1 of 2."
     )
     assert (told.chip, told.state) == ("not separated", "open")
     assert told.command == "compare digits-cnn --only activation"
@@ -215,7 +216,7 @@ def test_a_choice_is_told_from_the_pick_where_each_of_its_arms_is() -> None:
     told = card("Which activation?", Verdicts(StudyRecord("digits-cnn/confirm", STUDY.spec, [], stored)))
     assert told.answer == "gelu; elu not separated"
     assert told.evidence.startswith(
-        "The pick minus the best elu arm, which differs in lr too: val_loss -0.02"
+        "The pick minus the elu arm of the lowest loss, which differs in lr too: val_loss -0.02"
     )
     assert (told.evidence[-16:], told.chip) == ("ahead of 0 of 1.", "not separated")
 
@@ -386,10 +387,12 @@ def test_without_a_tuning_the_rates_of_the_runs_that_cannot_be_told_from_the_bes
     ]
     assert ranked[0].config is not None
     assert told.answer == f"{ranked[0].config.lr:.2g}"
-    assert f"{len(tied)} single runs that cannot be told" in told.evidence
-    assert f"had {min(tied):.2g} to {max(tied):.2g}, and differ in other choices too" in told.evidence
+    assert f"{len(tied)} runs that cannot be told" in told.evidence
+    assert f"had {min(tied):.2g} to {max(tied):.2g}, and other choices." in told.evidence
     assert log(max(tied)) > log(min(tied))
     assert told.state == "open"
+    assert "not tuned; comparing norm tunes it too." in told.evidence
+    assert told.command == "compare digits-cnn --only norm"
 
 
 def test_an_answer_between_far_rates_says_so() -> None:

@@ -134,7 +134,7 @@ def test_each_question_has_its_plans_which_name_arm_and_seed(comparison: Compari
     assert titles == [
         title
         for question in ("compare slope", "compare learned")
-        for title in (f"{question}, learning rates", f"{question}, learning rates that differ", question)
+        for title in (f"{question}, learning rates", f"{question}, disputed rates", question)
     ]
     last = {plan.title: plan for plan in comparison.plans}
     for answer in compared.answers:

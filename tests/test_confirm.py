@@ -129,7 +129,7 @@ def test_each_plan_says_what_it_is_and_calls_its_runs_by_arm_and_seed(search: Se
     assert (tuning.title, tuning.shape) == ("confirm, learning rates", "2 arms x 6 rates")
     *wider, runoff = further
     assert all(plan.done >= 12 and plan.shape.startswith("2 arms x ") for plan in wider)
-    assert runoff.title == "confirm, learning rates that differ"
+    assert runoff.title == "confirm, disputed rates"
     assert {name for name, _ in tuning.runs.values()} == {TUTORIAL, HE}
     assert all(rate == f"lr {config.lr:.2g}" for config, (_, rate) in tuning.runs.items())
     arms = len(verdict.confirmed)

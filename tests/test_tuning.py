@@ -98,7 +98,7 @@ def test_a_rate_that_was_lucky_once_loses_to_the_one_that_is_best_for_all(tuner:
     *sweeps, runoff = tuner.plans
     assert len(sweeps[0].runs) == 18
     assert (runoff.title, runoff.shape) == (
-        "compare slope, learning rates that differ",
+        "compare slope, disputed rates",
         f"1 arm x 2 rates x {RUNOFF_SEEDS} seeds",
     )
     assert {name for name, _ in runoff.runs.values()} == {"before 0.1"}

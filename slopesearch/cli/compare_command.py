@@ -26,6 +26,7 @@ from slopesearch.cli.tables import say
 from slopesearch.cli.verdict_tables import answered_of
 from slopesearch.evidence.answers import Answer
 from slopesearch.evidence.health import COMMAND
+from slopesearch.report.answers_panel import QUESTIONS
 from slopesearch.report.verdicts import to_settle
 from slopesearch.search.records import COMPARE
 from slopesearch.search.store import Store
@@ -53,8 +54,6 @@ def _next_commands(
     store: Store, found: "Compared", asked: str, search: str | None, name: str | None
 ) -> list[str]:
     """What a person would type after a comparison of what was `asked`, which has a page if it is a search."""
-    from slopesearch.evidence.questions import QUESTIONS  # here, since it loads torch
-
     told, where = [], store.option
     unsettled = [(more, one.family.question) for one in found.answers if (more := to_settle(one))]
     if unsettled and not found.interrupted:  # else the same command goes on
@@ -65,7 +64,7 @@ def _next_commands(
             f"to settle    {COMMAND} compare {shlex.quote(asked)}{only} --seeds {seeds}{named}{where}"
         )
     if search and name in (None, search):
-        if not found.interrupted and set(QUESTIONS) - set(answered_of(store, search)):
+        if not found.interrupted and QUESTIONS.keys() - {"lr"} - set(answered_of(store, search)):
             told.append(f"the others   {COMMAND} compare {shlex.quote(search)}{where}")
         told.append(f"as one page  {COMMAND} report {shlex.quote(search)}{where}")
     return [*told, f"look again   {COMMAND} show {shlex.quote(found.name)}{where}"]

@@ -240,7 +240,7 @@ def _runoff_plan(title: str, plans: Mapping[tuple[str, float], Sequence[TrialCon
             runs.setdefault(plan[seed], (name, f"lr {rate:.2g}, seed {seed + 1} of {RUNOFF_SEEDS}"))
     arms = len({name for name, _ in runs.values()})
     shape = f"{counted(arms, 'arm')} x 2 rates x {RUNOFF_SEEDS} seeds"
-    return Plan(f"{title}, learning rates that differ", shape, runs)
+    return Plan(f"{title}, disputed rates", shape, runs)
 
 
 def widened(rates: tuple[float, ...], best: float, first: int) -> tuple[float, ...] | None:

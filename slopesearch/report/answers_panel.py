@@ -79,7 +79,7 @@ def cards(study: StudyRecord, verdicts: Verdicts) -> list[Card]:
         if question in answers:
             found.append(_compared(answers[question], study, each))
         elif question == "lr" and _is_asked(study, question):
-            found += [_with_tuning(card, study, each) for card in _rates(study, verdicts)]
+            found += _rates(study, verdicts, each)
         elif _is_asked(study, question):
             card = _from_confirmation(question, study, confirmed) or _from_search(question, study)
             found.append(_with_command(card, question, study, each, question in begun))
@@ -245,10 +245,11 @@ def _from_confirmation(question: str, study: StudyRecord, confirmed: Sequence[Co
     fields = [name for name in CHOICES if name not in FIELDS[question]]
     others = [f for f in fields if getattr(best.arm.config, f) != getattr(near.arm.config, f)]
     differs = f", which differs in {' and '.join(others)} too" if others else ""
-    p = "" if found.p_loss is None else f", p {found.p_loss:.2g}"
+    p = "" if found.p_loss is None else f", p over all arms {found.p_loss:.2g}"
     evidence = (
-        f"The pick minus the best {choice(near)} arm{differs}: val_loss {found.val_loss.mean:+.4f} "
-        f"[{found.val_loss.low:+.4f}, {found.val_loss.high:+.4f}]{p}. {best.runs} paired seeds of confirm"
+        f"The pick minus the {choice(near)} arm of the lowest loss{differs}: val_loss "
+        f"{found.val_loss.mean:+.4f} [{found.val_loss.low:+.4f}, {found.val_loss.high:+.4f}]{p}. "
+        f"{best.runs} paired seeds of confirm"
     )
     if found.p_loss is None:
         return Card(QUESTIONS[question], said, f"{evidence}.", f"no verdict below {FEWEST} seeds", "open")
@@ -321,12 +322,6 @@ def _with_command(card: Card, question: str, study: StudyRecord, each: float | N
     )
 
 
-def _with_tuning(card: Card, study: StudyRecord, each: float | None) -> Card:
-    """The card of a rate with what tunes it, if nothing has: the cheapest question that has the winner."""
-    tuning = [question for question in ("norm", "init", "activation") if _is_asked(study, question)]
-    return _with_command(card, tuning[0], study, each, False) if tuning and card.state == "open" else card
-
-
 def _command(study: StudyRecord, question: str, *more: str) -> str:
     return shlex.join(["compare", study.name, "--only", question, *more])
 
@@ -345,7 +340,7 @@ def _minutes(study: StudyRecord, each: float | None, runs: int) -> str:
 # --- the learning rate
 
 
-def _rates(study: StudyRecord, verdicts: Verdicts) -> list[Card]:
+def _rates(study: StudyRecord, verdicts: Verdicts, each: float | None) -> list[Card]:
     """The rate of the pick, and those that cannot be told from it: tuned around it, or of the best trials."""
     confirmed = confirmed_of(verdicts.confirmation)
     ranked = study.ranked()
@@ -371,12 +366,15 @@ def _rates(study: StudyRecord, verdicts: Verdicts) -> list[Card]:
     found = believed(study)
     tied = ranked[1 : 1 + (found.tied if found else 0)]
     rates = [trial.config.lr for trial in tied if trial.config is not None]
-    whose = "The pick's rate" if confirmed else f"The rate of trial {ranked[0].number}"
-    evidence = f"{whose}, as the search drew it." if confirmed else f"{whose}, one run."
+    # The cheapest question that has the winner as an arm.
+    tuning = next((name for name in ("norm", "init", "activation") if _is_asked(study, name)), "")
+    evidence = "The pick's" if confirmed else f"That of trial {ranked[0].number}"
+    evidence += f", not tuned; comparing {tuning} tunes it too." if tuning else ", not tuned."
     if rates:
         low, high = f"{min(rates):.2g}", f"{max(rates):.2g}"
         evidence += (
-            f" {counted(len(rates), 'single run')} that cannot be told from the best trial had "
-            f"{low if low == high else f'{low} to {high}'}, and differ in other choices too."
+            f" {counted(len(rates), 'run')} that cannot be told from the best trial had "
+            f"{low if low == high else f'{low} to {high}'}, and other choices."
         )
-    return [Card(question, said, evidence, "not tuned" if confirmed else "one run each", "open")]
+    card = Card(question, said, evidence, "not tuned", "open")
+    return [_with_command(card, tuning, study, each, False) if tuning else card]
