@@ -193,9 +193,9 @@ def test_a_confirmation_compares_configs_and_says_in_what_they_differ() -> None:
     assert p > 0.05
     assert told.answer == "gelu; silu not separated"
     assert told.evidence == (
-        f"The pick minus the silu arm of the lowest loss, which differs in norm too: val_loss "
-        f"{differences.mean():+.4f} [{low:+.4f}, {high:+.4f}], p over all arms {p:.2g}. "
-        "10 paired seeds of confirm; ahead of 1 of 2."
+        f"The pick minus silu's arm of the lowest loss, which differs in norm too: val_loss "
+        f"{differences.mean():+.4f} [{low:+.4f}, {high:+.4f}], p {p:.2g}. "
+        "10 seeds of confirm; ahead of 1 of 2."
     )
     assert (told.chip, told.state) == ("not separated", "open")
     assert told.command == "compare digits-cnn --only activation"
@@ -216,7 +216,7 @@ def test_a_choice_is_told_from_the_pick_where_each_of_its_arms_is() -> None:
     told = card("Which activation?", Verdicts(StudyRecord("digits-cnn/confirm", STUDY.spec, [], stored)))
     assert told.answer == "gelu; elu not separated"
     assert told.evidence.startswith(
-        "The pick minus the elu arm of the lowest loss, which differs in lr too: val_loss -0.02"
+        "The pick minus elu's arm of the lowest loss, which differs in lr too: val_loss -0.02"
     )
     assert (told.evidence[-16:], told.chip) == ("ahead of 0 of 1.", "not separated")
 
@@ -236,7 +236,7 @@ def test_fewer_than_six_seeds_give_no_verdict_and_no_interval_leaves_its_range()
         "no verdict below 6 seeds",
         "open",
     )
-    assert told.evidence.endswith("3 paired seeds of confirm.")
+    assert told.evidence.endswith("3 seeds of confirm.")
     assert few[0].val_accuracy.high > 1
     assert "to 1.0000) on 3 fresh seeds" in lead(STUDY, verdicts)
     assert "A verdict takes 6 seeds: these are intervals." in page(STUDY, {}, verdicts)
@@ -387,11 +387,11 @@ def test_without_a_tuning_the_rates_of_the_runs_that_cannot_be_told_from_the_bes
     ]
     assert ranked[0].config is not None
     assert told.answer == f"{ranked[0].config.lr:.2g}"
-    assert f"{len(tied)} runs that cannot be told" in told.evidence
+    assert f"{len(tied)} runs level with the best" in told.evidence
     assert f"had {min(tied):.2g} to {max(tied):.2g}, and other choices." in told.evidence
     assert log(max(tied)) > log(min(tied))
     assert told.state == "open"
-    assert "not tuned; comparing norm tunes it too." in told.evidence
+    assert "Not tuned; comparing norm tunes it too." in told.evidence
     assert told.command == "compare digits-cnn --only norm"
 
 

@@ -245,11 +245,11 @@ def _from_confirmation(question: str, study: StudyRecord, confirmed: Sequence[Co
     fields = [name for name in CHOICES if name not in FIELDS[question]]
     others = [f for f in fields if getattr(best.arm.config, f) != getattr(near.arm.config, f)]
     differs = f", which differs in {' and '.join(others)} too" if others else ""
-    p = "" if found.p_loss is None else f", p over all arms {found.p_loss:.2g}"
+    p = "" if found.p_loss is None else f", p {found.p_loss:.2g}"
     evidence = (
-        f"The pick minus the {choice(near)} arm of the lowest loss{differs}: val_loss "
+        f"The pick minus {choice(near)}'s arm of the lowest loss{differs}: val_loss "
         f"{found.val_loss.mean:+.4f} [{found.val_loss.low:+.4f}, {found.val_loss.high:+.4f}]{p}. "
-        f"{best.runs} paired seeds of confirm"
+        f"{best.runs} seeds of confirm"
     )
     if found.p_loss is None:
         return Card(QUESTIONS[question], said, f"{evidence}.", f"no verdict below {FEWEST} seeds", "open")
@@ -368,12 +368,11 @@ def _rates(study: StudyRecord, verdicts: Verdicts, each: float | None) -> list[C
     rates = [trial.config.lr for trial in tied if trial.config is not None]
     # The cheapest question that has the winner as an arm.
     tuning = next((name for name in ("norm", "init", "activation") if _is_asked(study, name)), "")
-    evidence = "The pick's" if confirmed else f"That of trial {ranked[0].number}"
-    evidence += f", not tuned; comparing {tuning} tunes it too." if tuning else ", not tuned."
+    evidence = f"Not tuned; comparing {tuning} tunes it too." if tuning else "Not tuned."
     if rates:
         low, high = f"{min(rates):.2g}", f"{max(rates):.2g}"
         evidence += (
-            f" {counted(len(rates), 'run')} that cannot be told from the best trial had "
+            f" {counted(len(rates), 'run')} level with the best had "
             f"{low if low == high else f'{low} to {high}'}, and other choices."
         )
     card = Card(question, said, evidence, "not tuned", "open")

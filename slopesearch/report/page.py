@@ -125,7 +125,7 @@ def _legend(
     if confirmed and any("of confirm" in card.evidence for card in found):
         told.append(
             "The arms of a confirmation differ in more than one choice, and the pick was chosen by these "
-            "runs, which flatters it: they compare configs, not choices."
+            "runs, which flatters it: they compare configs, not choices. Their p counts all arms."
         )
     return told
 
