@@ -501,6 +501,8 @@ def test_what_takes_the_fewest_runs_is_named_to_be_settled_next(tmp_path: Path) 
     assert f"compare digits-mlp --only norm --seeds {norm} " in told(found)[0]
     # The same command goes on.
     assert not any("to settle" in line for line in told(replace(found, interrupted=True)))
+    assert told(found)[1].startswith("the others   python -m slopesearch compare digits-mlp --storage ")
+    assert not any("the others" in line for line in told(replace(found, interrupted=True)))
 
 
 Written = Callable[..., Path]

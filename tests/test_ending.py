@@ -118,6 +118,12 @@ def test_the_next_commands_are_those_that_have_not_run(tmp_path: Path) -> None:
     assert [line.split("slopesearch ")[1].split()[0] for line in next_commands(store, busy(), [], [])] == [
         *COMMANDS[:3]
     ]
+    for answered, there in (
+        (["slope", "norm"], True),
+        (["slope", "learned", "norm", "init", "activation"], False),
+    ):
+        typed = next_commands(store, busy(), [], answered)
+        assert any("slopesearch compare s" in line for line in typed) == there
     none = study_with(record(0, "FAIL", None))
     assert [line.split("slopesearch ")[1].split()[0] for line in next_commands(store, none, [], [])] == [
         "show"

@@ -342,3 +342,8 @@ def test_kill_9_in_the_middle_and_the_same_command_gives_the_same_weights(
 
     assert len(lines(whole.out)) == 60
     assert lines(again.out) == lines(whole.out)
+    assert whole.out.endswith("Next:\n  to try it  python -m slopesearch predict whole IMAGE\n")
+    stored = command_line(*arguments, "whole")
+    assert "it was trained and tested before, which is stored" in stored.out
+    assert lines(stored.out) == []
+    assert stored.out.partition("test accuracy")[2] == whole.out.partition("test accuracy")[2]

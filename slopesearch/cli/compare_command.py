@@ -23,10 +23,9 @@ from slopesearch.cli.options import (
 )
 from slopesearch.cli.shipped import shipped, study_file
 from slopesearch.cli.tables import say
-from slopesearch.cli.verdict_tables import answered_of
+from slopesearch.cli.verdict_tables import answered_of, unanswered
 from slopesearch.evidence.answers import Answer
 from slopesearch.evidence.health import COMMAND
-from slopesearch.report.answers_panel import QUESTIONS
 from slopesearch.report.verdicts import to_settle
 from slopesearch.search.records import COMPARE
 from slopesearch.search.store import Store
@@ -64,7 +63,7 @@ def _next_commands(
             f"to settle    {COMMAND} compare {shlex.quote(asked)}{only} --seeds {seeds}{named}{where}"
         )
     if search and name in (None, search):
-        if not found.interrupted and QUESTIONS.keys() - {"lr"} - set(answered_of(store, search)):
+        if not found.interrupted and unanswered(answered_of(store, search)):
             told.append(f"the others   {COMMAND} compare {shlex.quote(search)}{where}")
         told.append(f"as one page  {COMMAND} report {shlex.quote(search)}{where}")
     return [*told, f"look again   {COMMAND} show {shlex.quote(found.name)}{where}"]

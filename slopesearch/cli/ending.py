@@ -7,11 +7,10 @@ from math import ceil
 from rich.console import Console
 
 from slopesearch.cli.tables import counts_sentence, found_sentences, say, with_command, wrap_words
-from slopesearch.cli.verdict_tables import answered_of, confirmation_of
+from slopesearch.cli.verdict_tables import answered_of, confirmation_of, unanswered
 from slopesearch.evidence.health import COMMAND, Health, health
 from slopesearch.evidence.results import ConfirmedArm, confirmed_of
 from slopesearch.evidence.selection import Believed, believed
-from slopesearch.report.answers_panel import QUESTIONS
 from slopesearch.report.summary import textbook_rows
 from slopesearch.search.records import StudyRecord
 from slopesearch.search.store import Store
@@ -58,10 +57,9 @@ def next_commands(
 ) -> list[str]:
     """The three commands that a person would type now, with what each is for."""
     name, where = shlex.quote(study.name), store.option
-    questions = QUESTIONS.keys() - {"lr"}  # of which a comparison answers none by itself
     known = {
         "is it real": (bool(confirmed), f"{COMMAND} confirm {name}{where}"),
-        "what mattered": (not questions - set(answered), f"{COMMAND} compare {name}{where}"),
+        "what mattered": (not unanswered(answered), f"{COMMAND} compare {name}{where}"),
         "as one page": (False, f"{COMMAND} report {name}{where}"),
         "to train with": (not study.ranked(), f"{COMMAND} export {name} -o best.toml{where}"),
         "look again": (False, f"{COMMAND} show {name}{where}"),

@@ -15,6 +15,7 @@ from slopesearch.evidence.results import (
     pick,
 )
 from slopesearch.evidence.statistics import FEWEST, Estimate
+from slopesearch.report.answers_panel import QUESTIONS
 from slopesearch.search.records import COMPARE, CONFIRM, StudyRecord
 from slopesearch.search.store import Store
 from slopesearch.wording import RequestError, counted, describe
@@ -36,6 +37,11 @@ def answered_of(store: Store, search: str) -> list[str]:
         return list(answers_of(store.find(search + COMPARE, "ranking")))
     except RequestError:  # its own `show` says why
         return []
+
+
+def unanswered(answered: Sequence[str]) -> set[str]:
+    """The questions that a comparison of a search leaves open; of the rate there is none."""
+    return set(QUESTIONS) - {"lr"} - set(answered)
 
 
 def is_finished(confirmation: StudyRecord | None) -> bool:

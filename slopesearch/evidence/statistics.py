@@ -32,7 +32,8 @@ RULE = (
     "BETTER, WORSE: family-wise p (max-T of sign flips) below the level, and at least the smallest effect. "
     "NEGLIGIBLE: p below the level, the 95 % interval within the smallest effect. EQUIVALENT: two one-sided "
     "t tests (Holm) below the level. Look k has the level .05/2^k; a difference takes seven seeds. "
-    "Losses are on held-out images that tuned no rate, not on those of confirm: compare them with each other."
+    "Losses are on the held-out images that tuned no rate, those of confirm on others or on more: compare "
+    "these with each other alone."
 )
 
 

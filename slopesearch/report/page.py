@@ -256,9 +256,10 @@ def _confirmed_table(confirmed: Sequence[ConfirmedArm]) -> dict[str, Any]:
 
 def _configs_table(confirmed: Sequence[ConfirmedArm]) -> dict[str, Any]:
     """What the confirmed arms are, by their numbers in the other table."""
+    configs = [row.arm.config for row in confirmed]
     rows = [
-        (place, c.activation, slope_words(c), c.norm, c.init, f"{c.lr:.3g}")
-        for place, c in enumerate((row.arm.config for row in confirmed), start=1)
+        (place, config.activation, slope_words(config), config.norm, config.init, f"{config.lr:.3g}")
+        for place, config in enumerate(configs, start=1)
     ]
     header = ("", "activation", "slope", "norm", "init", "lr")
     return {"caption": "Their configs", "header": header, "rows": rows}

@@ -271,8 +271,8 @@ class StudyRecord:
     def seconds(self, norm: str | None = None) -> float | None:
         """What a whole run took, in s, the median; None without one.
 
-        `norm` asks for the runs of one placement of BatchNorm, where there are some: nothing that is searched
-        changes the time as much (MNIST, 2 cores: 5.2 s without, 5.0 before, 8.2 after the activation).
+        `norm` asks for the runs of one placement of BatchNorm, where there are some: a default study on MNIST
+        took 5.2 s without, 5.0 before, 8.2 after the activation (11, 29, 63 runs, 2 cores, 2026-11-29).
         """
         times = [
             (trial.config is not None and trial.config.norm == norm, float(trial.attributes["seconds"]))
