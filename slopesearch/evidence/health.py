@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import log, log10, sqrt
+from operator import attrgetter
 from statistics import fmean, median
 from typing import Any, Literal
 
@@ -162,11 +163,14 @@ def _unanswered(study: StudyRecord, since: Since) -> Iterator[Health]:
         return
     lacking, asks, least = [], [], COMPLETED
     questions = {"slope_mode": "learned", "slope_max": "learned"}
+    some, whole = (
+        [trial.config for trial in trials if trial.config is not None]
+        for trials in (study.trials, study.ranked())
+    )
     for name in ("activation", "slope_mode", "slope_max", "norm", "init"):
         axis: Any = getattr(study.spec.space, name)
         question = questions.get(name, name)
-        drawn = Counter(getattr(trial.config, name, None) for trial in study.trials)
-        ran = Counter(getattr(trial.config, name, None) for trial in study.ranked())
+        drawn, ran = (Counter(map(attrgetter(name), configs)) for configs in (some, whole))
         unasked = isinstance(axis, Range) or drawn.total() == drawn[None] or question in since.answered
         choices = () if unasked else axis
         few = [f"{choice} ({ran[choice]})" for choice in choices if ran[choice] < COMPLETED]
@@ -211,15 +215,15 @@ def _textbook(study: StudyRecord, since: Since) -> Iterator[Health]:
         yield from _baselines(since.confirmed)
         return
     recipes = textbook(study.spec)
-    named = [
+    named = (
         (trial, name)
         for trial in study.ranked()
         for name, recipe in recipes.items()
         if trial.config is not None and follows(trial.config, recipe)
-    ]
-    if not named or not _is_long_enough(study):
+    )
+    if not _is_long_enough(study) or (found := next(named, None)) is None:
         return
-    trial, name = named[0]
+    trial, name = found
     best = study.best()
     lead = _lead(study, best.value or 0.0, trial.value or 0.0)
     recipe = f"the textbook's best, {name} (trial {trial.number}, {trial.value:.4f})"

@@ -1,5 +1,6 @@
 """The parts that figures share: the noun Plot, a colour per activation, an axis on which higher is better."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -209,10 +210,10 @@ def best_of(rows: Rows, spec: StudySpec, key: str = "value") -> Row:
 
 def grouped(rows: Rows, key: str) -> dict[Any, Rows]:
     """The rows by the value of a column, in order of appearance."""
-    groups: dict[Any, Rows] = {}
+    groups = defaultdict[Any, Rows](list)
     for row in rows:
-        groups.setdefault(row[key], []).append(row)
-    return groups
+        groups[row[key]].append(row)
+    return dict(groups)
 
 
 MOST_DRAWN = 1500  # trials of a figure: more are a blot, and a point takes 150 bytes of the page

@@ -169,9 +169,10 @@ def record_of(rows: TrialRows, spec: ResolvedSpec, extent: Extent) -> TrialRecor
     if extent not in ("ranking", "loop") and finished and (missing := missing_attribute(attributes)):
         raise UnreadableError(f"it has no {missing}")
     record = TrialRecord(rows.number, rows.state, value, config, reports_of(rows, spec), attributes)
-    _ = record.curve, record.diagnostics  # to find now what cannot be read
-    for name in BULKY:
-        attributes.pop(name, None)  # the record has what they hold
+    if bulky := [name for name in BULKY if name in attributes]:
+        _ = record.curve, record.diagnostics  # to find now what cannot be read
+        for name in bulky:
+            del attributes[name]  # the record has what they hold
     return record
 
 
