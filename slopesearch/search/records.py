@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf, isfinite
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 
@@ -114,6 +114,20 @@ def missing_attribute(attributes: Mapping[str, Any]) -> str | None:
     return next((name for name in _ALWAYS if name not in attributes), None)
 
 
+AnyNoun = TypeVar("AnyNoun", bound=Noun)
+_GIVEN: dict[frozenset[str], set[str]] = {}  # the sets that nouns share
+
+
+def lighter(noun: AnyNoun) -> AnyNoun:
+    """The noun itself, with a set of the fields it was given that equal ones share.
+
+    A set of its own takes .7 to 2 kB, as much as the rest of a noun: 100 MiB of a study of 50,000 trials.
+    """
+    given = noun.model_fields_set
+    object.__setattr__(noun, "__pydantic_fields_set__", _GIVEN.setdefault(frozenset(given), given))
+    return noun
+
+
 @contextmanager
 def _as_written(name: str) -> Iterator[None]:
     """Raise UnreadableError where what is stored of a trial is not what was written."""
@@ -168,7 +182,7 @@ class TrialRecord:
         """Every report of the run, once it has ended. Raises UnreadableError where it was tampered with."""
         with _as_written("curve"):
             return tuple(
-                Report.model_validate(row, strict=False) for row in self.attributes.get("curves", [])
+                lighter(Report.model_validate(row, strict=False)) for row in self.attributes.get("curves", [])
             )
 
     @cached_property
@@ -185,7 +199,7 @@ class TrialRecord:
         """
         layers = self.attributes.get("layers")
         with _as_written("diagnostics"):
-            return None if layers is None else Diagnostics.model_validate(layers, strict=False)
+            return None if layers is None else lighter(Diagnostics.model_validate(layers, strict=False))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
+from itertools import groupby
 from math import inf, isfinite
+from operator import itemgetter
+from sys import intern
 from typing import Any, Literal, Protocol
 
 from pydantic import ValidationError
@@ -26,6 +29,7 @@ from slopesearch.search.records import (
     TrialRecord,
     UnreadableError,
     check_attribute,
+    lighter,
     missing_attribute,
 )
 from slopesearch.wording import mistakes, short
@@ -46,7 +50,6 @@ _KEYS: dict[Extent, str] = {
     "page": f"({_FLAT} OR key = 'layers' OR (key = 'curves' AND state = 'COMPLETE'))",
     "whole": "TRUE",
 }
-_EVERY_FIELD = set(TrialConfig.model_fields)
 _STATES = ("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING")
 
 
@@ -111,8 +114,8 @@ def read_rows(
                     ORDER BY trials.trial_id, {columns.partition(",")[0]}""",
                 ends,
             )
-            for row in found:
-                getattr(some[row[0]], part).append(row[1:])
+            for trial_id, its in groupby(found, key=itemgetter(0)):
+                setattr(some[trial_id], part, [row[1:] for row in its])
         yield from some.values()
 
 
@@ -192,7 +195,9 @@ def _parsed_together(pairs: list[tuple[Any, ...]]) -> dict[Any, Any]:
         found = []
     if len(found) != len(pairs):
         found = [parsed(key, text) for key, text in pairs]
-    return {key: held for (key, _), held in zip(pairs, found, strict=True)}
+    # Of 50,000 trials each name is there 50,000 times, unless they share it.
+    names = [intern(key) if isinstance(key, str) else key for key, _ in pairs]
+    return dict(zip(names, found, strict=True))
 
 
 def _is_time(value: Any) -> bool:
@@ -222,10 +227,7 @@ def _config_of(rows: TrialRows) -> TrialConfig | None:
         ) from None
     except ValueError:
         raise UnreadableError(f"its config is {short(text)}, which is no JSON") from None
-    if config is not None and config.model_fields_set == _EVERY_FIELD:
-        # Which fields it was given, each config remembers in 2 kB, more than it takes itself.
-        object.__setattr__(config, "__pydantic_fields_set__", _EVERY_FIELD)
-    return config
+    return None if config is None else lighter(config)
 
 
 def _learns(config: TrialConfig | None) -> bool:
