@@ -52,7 +52,10 @@ NEAREST = {  # the tests of a module that has no file of its name
     **{"optimizers": ["engine", "packed"], "plain": ["train", "cpu"], "plan": ["cpu"], "stem": ["cpu"]},
     **{"steps": ["cpu_steps", "cpu"], "loops": ["cpu", "cpu_steps"], "validation": ["engine", "packed"]},
     **{"answers": ["verdicts", "compare"], "families": ["verdicts", "declared"], "literature": ["verdicts"]},
-    **{name: ["compare", "declared"] for name in ("planned", "questions", "tuning")},
+    **{name: ["compare", "declared"] for name in ("planned", "questions")},
+    **{"rates": ["answers_panel"], "reading": ["rows", "store"], "ray_worker": ["ray_cluster"]},
+    **{"choices": ["ledger", "dashboard"], "storages": ["ledger", "sqlite"]},
+    **{name: ["postgresql"] for name in ("advisory", "shared", "waiting")},
 }
 PRELOADED = [
     "hypothesis",

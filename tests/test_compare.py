@@ -243,7 +243,10 @@ def test_each_arm_has_the_best_of_its_own_rates_or_the_shared_one(done: tuple[Co
     differing = 0
     for side, (rates, losses_once) in zip(answer.sides, swept, strict=True):
         losses = measured[side.name]
-        assert sorted(rate for rate, seed in losses if seed == first) == list(side.rates)
+        ran = sorted(rate for rate, seed in losses if seed == first)
+        assert set(side.rates) <= set(ran)
+        # The winner is an arm of other questions too, in which the rate that is best for all may be another.
+        assert ran == list(side.rates) or side.config.init == winner.init
         rivals = {best_rate(rates, losses_once), shared}
         fresh = {rate: fmean(loss for (lr, seed), loss in losses.items() if lr == rate and seed != first)
                  for rate in rivals if len(rivals) > 1}  # fmt: skip
