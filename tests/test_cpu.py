@@ -450,6 +450,7 @@ ODD: dict[str, tuple[list[nn.Module], tuple[int, ...]]] = {
     ),
     "group norm": ([stem_of(), nn.GroupNorm(4, 32), nn.ReLU(), nn.MaxPool2d(2)], (4, 1, 8, 8)),
     "odd height": ([stem_of(), nn.ReLU(), nn.MaxPool2d(2)], (4, 1, 7, 8)),
+    "odd width": ([stem_of(), nn.ReLU(), nn.MaxPool2d(2)], (4, 1, 8, 7)),
     "odd map": (
         [stem_of(), nn.MaxPool2d(2), nn.Conv2d(32, 8, 3, padding=1), nn.GELU(), nn.MaxPool2d(2)],
         (4, 1, 6, 6),

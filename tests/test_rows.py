@@ -11,12 +11,20 @@ import pytest
 
 from slopesearch.config import REPORTS
 from slopesearch.search.records import BULKY, UnreadableError
-from slopesearch.search.rows import AT_ONCE, Extent, collector_at_rest, params_of, read_rows, record_of
+from slopesearch.search.rows import (
+    AT_ONCE,
+    Extent,
+    _holds,
+    collector_at_rest,
+    params_of,
+    read_rows,
+    record_of,
+)
 from slopesearch.search.sqlite import SqliteFile
 from slopesearch.search.store import Store
 from slopesearch.wording import RequestError
 from tests import synthetic
-from tests.conftest import Storages
+from tests.conftest import Storages, make_config
 
 STUDY = synthetic.study_of(12)
 
@@ -137,6 +145,14 @@ def test_a_trial_that_was_edited_is_named_and_the_others_are_read(
     record = Store(f"sqlite:///{copy}").read(STUDY.name, "page")
     assert EDITS[edit] in " ".join(record.unreadable.values())
     assert len(record.trials) == 12
+
+
+@pytest.mark.parametrize(("chosen", "is_held"), [(0.3, True), (0.4, True), (0.2, False)])
+def test_a_start_that_is_drawn_at_its_bound_or_above_begins_at_the_bound(
+    chosen: float, is_held: bool
+) -> None:
+    config = make_config(slope_mode="learnable", negative_slope=0.3, slope_max=0.3)
+    assert _holds(config, "negative_slope", chosen) is is_held
 
 
 def test_a_study_of_which_no_trial_can_be_read_is_refused(path: Path, tmp_path: Path) -> None:

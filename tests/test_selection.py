@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from slopesearch.evidence.selection import OF_BINOMIAL, OF_LOG_LOSS, believed
+from slopesearch.evidence.selection import OF_BINOMIAL, OF_LOG_LOSS, believed, seed_noise
 from slopesearch.search.records import StudyRecord
 from tests import synthetic
 
@@ -54,6 +54,11 @@ def test_the_best_is_believed_less_than_it_was_seen_and_about_right(
     error = 2 * np.std(shrunk) / sqrt(SEARCHES)
     assert abs(np.mean(shrunk)) < 0.4 * np.mean(naive) + error
     assert np.mean(held) >= 0.8
+
+
+def test_a_run_without_an_error_is_as_noisy_as_one_with_half_an_error() -> None:
+    study, half = study_of(np.array([1.0, 0.5]), dataset="mnist"), 0.5 / 5000
+    assert seed_noise(study, 1.0) == pytest.approx(sqrt(OF_BINOMIAL * half * (1 - half) / 5000))
 
 
 def test_the_trials_that_cannot_be_told_from_the_best_are_counted() -> None:
