@@ -23,6 +23,7 @@ from slopesearch.evidence.arms import paired
 from slopesearch.evidence.compare import Compared, compare
 from slopesearch.evidence.families import RUNOFF_SEEDS, Family
 from slopesearch.evidence.planned import Plan
+from slopesearch.evidence.questions import name_of
 from slopesearch.evidence.statistics import estimate
 from slopesearch.evidence.tuning import best_rate, shared_rate
 from slopesearch.report.verdicts import to_settle
@@ -35,7 +36,7 @@ from slopesearch.search.sqlite import WalConnection
 from slopesearch.search.store import Store
 from slopesearch.seeds import derive
 from slopesearch.wording import RequestError
-from tests.conftest import QUICK, InProcess
+from tests.conftest import QUICK, InProcess, make_config
 from tests.harness import FOLDER, FakeLauncher, Harness, Killed, spec
 from tests.test_verdicts import answer_of, side_of
 
@@ -224,6 +225,21 @@ def test_arms_run_on_the_same_fresh_seeds_and_other_images_than_they_are_tuned_o
     assert len({(c.init_seed, c.order_seed) for c in tuned}) == 1 + RUNOFF_SEEDS
     assert not seeds & {(c.init_seed, c.order_seed) for c in tuned}
     assert {t.state for t in trials if t.config and t.config.activation != "sigmoid"} == {"COMPLETE"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"activation": "relu"}, "relu"),
+        ({"negative_slope": 0.0123456}, "leaky_relu 0.0123"),
+        (
+            {"slope_mode": "learnable", "negative_slope": 0.25, "slope_max": 0.3},
+            "leaky_relu 0.25 learned, at most 0.3",
+        ),
+    ],
+)
+def test_an_arm_is_named_by_its_activation_and_slope(fields: dict[str, Any], name: str) -> None:
+    assert name_of(make_config(**fields)) == name
 
 
 def test_each_arm_has_the_best_of_its_own_rates_or_the_shared_one(done: tuple[Comparison, Compared]) -> None:

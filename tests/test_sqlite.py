@@ -317,3 +317,14 @@ def test_what_is_read_belongs_to_one_moment(tmp_path: Path) -> None:
             assert connection.execute(count).fetchone() == (1,)
             study.add_trial(optuna.trial.create_trial(value=2.0))
             assert connection.execute(count).fetchone() == (1,)
+
+
+def test_what_waits_in_the_wal_is_read_where_the_folder_takes_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "x.db")) as writer:
+        writer.execute("PRAGMA journal_mode=WAL")
+        writer.execute("CREATE TABLE a (b)")
+        monkeypatch.setattr("slopesearch.search.sqlite.os.access", lambda path, mode: False)
+        with closing(SqliteFile(tmp_path / "x.db").read_only()) as reader:
+            assert reader.execute("SELECT name FROM sqlite_master").fetchall() == [("a",)]
