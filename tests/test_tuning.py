@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from slopesearch.config import Report, TrialConfig
-from slopesearch.evidence.families import RUNOFF_SEEDS, Side
+from slopesearch.evidence.families import RUNOFF_SEEDS, Metric, Side
 from slopesearch.evidence.planned import Plan, Planned
 from slopesearch.evidence.questions import rates_around
 from slopesearch.evidence.tuning import (
     Tuned,
+    _badness,
     best_rate,
     groups_of,
     runs_to_tune,
@@ -28,6 +29,7 @@ from slopesearch.search.settings import Settings
 from slopesearch.search.space import resolve
 from slopesearch.search.store import Store
 from slopesearch.seeds import derive
+from tests import synthetic
 from tests.conftest import make_config
 from tests.harness import FOLDER, FakeLauncher, spec
 
@@ -189,6 +191,21 @@ def test_the_cost_counts_a_runoff_only_where_a_rate_is_shared(tuner: Tuner) -> N
     tuner(*several)
     assert runs_to_tune([*several, side(0.3)], pair, planned) == (6, 6 + 2 * RUNOFF_SEEDS)
     assert runs_to_tune(several, pair, planned)[0] == 1  # asked where something is missing
+
+
+@pytest.mark.parametrize(("far", "end"), [(2.0**-10, 0), (2.0**10, -1)])
+def test_a_rate_that_is_best_at_the_last_edge_is_marked(tuner: Tuner, far: float, end: int) -> None:
+    distant = side(0.01).model_copy(update={"rates": tuple(rate / far for rate in RATES)})
+    tuned = tuner(distant)
+    assert tuned is not None
+    assert tuned[0].at_edge
+    assert tuned[0].side.config.lr == tuned[0].rates[end]
+
+
+@pytest.mark.parametrize(("metric", "badness"), [("val_loss", log(0.2)), ("val_error", 0.25)])
+def test_a_run_is_as_bad_as_its_log_loss_or_its_error(metric: Metric, badness: float) -> None:
+    run = synthetic.record(0, "COMPLETE", 0.75, attributes={"val_loss": 0.2, "val_accuracy": 0.75})
+    assert _badness(run, metric) == pytest.approx(badness)
 
 
 def test_what_is_stored_is_found_again_and_what_is_missing_is_said(tuner: Tuner) -> None:

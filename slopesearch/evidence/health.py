@@ -9,8 +9,6 @@ from operator import attrgetter
 from statistics import fmean, median
 from typing import Any, Literal
 
-from scipy.special import bdtr
-
 from slopesearch.config import Range, Space
 from slopesearch.evidence.pruning import AUDITED_LEAST, audit, first_judged
 from slopesearch.evidence.results import ConfirmedArm, pick
@@ -189,6 +187,8 @@ def _unanswered(study: StudyRecord, since: Since) -> Iterator[Health]:
 
 def _pruner(study: StudyRecord, since: Since) -> Iterator[Health]:
     """A pruner whose audited runs, behind the first trials, ended like those that it let through."""
+    from scipy.special import bdtr  # loaded here, so that the commands that only read start at once
+
     first = first_judged(study.spec)
     found = audit(study, first)
     runs, good = len(found.audited), sum(map(found.good, found.audited))
