@@ -691,11 +691,10 @@ def test_any_network_of_these_layers_is_the_same_function(seed: int) -> None:
 
 
 @pytest.mark.parametrize("size", [(8, 12), (12, 8)])
-def test_an_oblong_map_is_convolved_and_pooled_in_one(size: tuple[int, int]) -> None:
-    plain = randomise(
-        nn.Sequential(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
-    )
-    same(fast_of(plain), copy.deepcopy(plain).double(), (2, 32, *size))
+def test_an_oblong_map_of_several_blocks_is_convolved_and_pooled_in_one(size: tuple[int, int]) -> None:
+    layers = [nn.Conv2d(1, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 32, 3, padding=1), nn.ReLU()]
+    plain = randomise(nn.Sequential(*layers, nn.MaxPool2d(2), nn.Flatten()))
+    same(fast_of(plain), copy.deepcopy(plain).double(), (2, 1, *size))
 
 
 # --- learned slopes are used as they are
