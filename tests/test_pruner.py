@@ -12,7 +12,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from slopesearch.config import REPORTS, Report
 from slopesearch.search.pruner import AUDIT, PRUNERS, HalvingPruner, Referee, reason
 from slopesearch.search.records import Stop
+from slopesearch.search.space import check, resolve
 from slopesearch.seeds import derive
+
+SPEC = resolve(check({"dataset": "digits", "seed": 0}), "float32")
 
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
@@ -134,7 +137,7 @@ OTHER = next(number for number in range(5, 500) if derive(0, "audit", number) % 
 def test_the_referee_lets_the_pruner_speak(number: int, steps: int, report: Report, call: str) -> None:
     study = study_with(AUDITED + OTHER, steps=steps)
     trial = study.get_trials(deepcopy=False)[number]
-    assert Referee(Strict(), seed=0, exempt=lambda number: number < 5).call(study, trial, report)[0] == call
+    assert Referee(Strict(), SPEC, exempt=lambda number: number < 5).call(study, trial, report)[0] == call
 
 
 @pytest.mark.parametrize("name", ["halving", "median"])
@@ -155,9 +158,30 @@ def test_an_audited_trial_leaves_the_race_behind_its_verdict(name: str) -> None:
         trial.report(0.5, step)
         stored = study.get_trials(deepcopy=False)[trial.number]
         calls.append(
-            Referee(PRUNERS[name](), seed=0, exempt=lambda number: False).call(study, stored, at(step))[0]
+            Referee(PRUNERS[name](), SPEC, exempt=lambda number: False).call(study, stored, at(step))[0]
         )
     assert calls == ["go on", "stop"]
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+@pytest.mark.parametrize(("plan", "place", "of"), [("cover", 7, 12), ("walk", 31, 36)])
+def test_exempt_trials_compete_at_a_report_that_they_would_have_come_to(
+    direction: Literal["maximize", "minimize"], plan: str, place: int, of: int
+) -> None:
+    """Of 36 trials 12 pass report 1: six of the 30 that are exempt, and the others; at report 3 the 30 lead."""
+    study = optuna.create_study(direction=direction)
+    sign = 1 if direction == "maximize" else -1
+    for number in range(36):
+        first, third = (0.8 if number < 6 or number >= 30 else 0.1), (0.9 if number < 30 else 0.8)
+        trial = study.ask()
+        for step, value in ((1, first), (2, 0.8), (3, 0.85 if number == 35 else third)):
+            trial.report(sign * value, step)
+    last = study.get_trials(deepcopy=False)[35]
+    spec = SPEC.model_copy(update={"plan": plan})
+    call, stop = Referee(HalvingPruner(), spec, exempt=lambda number: number < 30).call(study, last, at(3))
+    assert call in ("stop", "audit")
+    assert stop is not None
+    assert (stop.place, stop.of) == (place, of)
 
 
 @pytest.mark.parametrize(("batch", "seen"), [(None, 24), (8, 16)])
@@ -172,7 +196,7 @@ def test_a_deterministic_study_judges_by_earlier_batches_alone(batch: int | None
 
     study = study_with(24, steps=1)
     trial = study.get_trials(deepcopy=False)[18]
-    Referee(Counting(), seed=0, exempt=lambda number: False, batch=batch).call(study, trial, at(1))
+    Referee(Counting(), SPEC, exempt=lambda number: False, batch=batch).call(study, trial, at(1))
     assert heard == [seen, seen]
     assert len(study.get_trials()) == 24
 

@@ -68,7 +68,7 @@ class Loop:
     def __post_init__(self) -> None:
         settings, study, spec = self.settings, self.ledger.study, self.ledger.spec
         batch = BATCH if settings.deterministic else None
-        self.referee = Referee(study.pruner, spec.seed, exempt=self.schedule.is_exempt, batch=batch)
+        self.referee = Referee(study.pruner, spec, exempt=self.schedule.is_exempt, batch=batch)
         self.faults = Faults(len(self.launcher.devices), settings.pack_for(self.launcher.shares, self.target))
         states = [trial.state for trial in study.get_trials(deepcopy=False)]
         self.asked = len(states)

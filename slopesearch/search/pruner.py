@@ -10,7 +10,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from slopesearch.config import REPORTS, Report
+from slopesearch.config import REPORTS, Report, ResolvedSpec
 from slopesearch.search.records import AUDITED, Stop
 from slopesearch.seeds import derive
 
@@ -63,12 +63,25 @@ class HalvingPruner(BasePruner):
         if trial.last_step not in self.rungs:
             return None
         found, rivals = standing(study, trial)
-        kept = max(1, found.of // self.factor)
+        kept = self._kept(found.of)
         return found.model_copy(update={"cut": rivals[kept - 1]}) if found.place > kept else None
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial is stopped at its last report."""
         return self.why(study, trial) is not None
+
+    def behind(self, study: Study, step: int) -> set[int]:
+        """The numbers of the trials that are outside the best third at a rung before a step."""
+        upwards, trials = study.direction.name == "MAXIMIZE", study.get_trials(deepcopy=False)
+        numbers: set[int] = set()
+        for rung in (rung for rung in self.rungs if rung < step):
+            values = {t.number: t.intermediate_values[rung] for t in trials if rung in t.intermediate_values}
+            cut = sorted(values.values(), reverse=upwards)[: self._kept(len(values))][-1]
+            numbers |= {number for number, v in values.items() if (v < cut if upwards else v > cut)}
+        return numbers
+
+    def _kept(self, trials: int) -> int:
+        return max(1, trials // self.factor)
 
 
 PRUNERS: dict[str, Callable[[], BasePruner]] = {
@@ -85,13 +98,16 @@ class Referee:
     """What becomes of a trial at a report: the pruner's rule, and when it does not hold.
 
     Trials that are `exempt`, such as the textbook's, run to their end, see `Schedule`. One trial in
-    AUDIT that the pruner would stop goes on too, and takes no part in the race from then on. `batch`, of a
+    AUDIT that the pruner would stop goes on too. Both compete with the others no longer where they would have
+    been stopped: many of a cover are bad, and the best third of them and of what passed is nearly all of
+    what passed (a default study on MNIST trained as long as 120 whole runs, without them 110). In a study of
+    version 0.1.0, of the plan "walk", the few that are exempt compete to their end. `batch`, of a
     deterministic study, is the number of trials that are asked for at a time: a trial is judged against those
     of earlier batches alone.
     """
 
     pruner: BasePruner
-    seed: int
+    spec: ResolvedSpec
     exempt: Callable[[int], bool]
     batch: int | None = None
 
@@ -105,24 +121,31 @@ class Referee:
         if report.step != trial.last_step:  # it runs again, and the pruner would judge the last step
             return "go on", None
         before = None if self.batch is None else trial.number - trial.number % self.batch
-        found = reason(self.pruner, _without_audits(study, report.step, before), trial)
+        earlier = _of(study, study.get_trials(deepcopy=False)[:before])
+        found = reason(self.pruner, self._race(earlier, report.step), trial)
         if found is None:
             return "go on", None
-        return ("audit" if derive(self.seed, "audit", trial.number) % AUDIT == 0 else "stop"), found
+        return ("audit" if derive(self.spec.seed, "audit", trial.number) % AUDIT == 0 else "stop"), found
+
+    def _race(self, study: Study, step: int) -> Study:
+        """The study without the trials that the pruner would have stopped before a step."""
+        behind: set[int] = set()
+        if isinstance(self.pruner, HalvingPruner) and self.spec.plan == "cover":
+            behind = self.pruner.behind(study, step)
+
+        def races(trial: FrozenTrial) -> bool:
+            if trial.user_attrs.get(AUDITED, step) < step:
+                return False
+            return not (trial.number in behind and self.exempt(trial.number))
+
+        return _of(study, list(filter(races, study.get_trials(deepcopy=False))))
 
 
-def _without_audits(study: Study, step: int, before: int | None) -> Study:
-    """The study without the trials that the pruner would have stopped before a step.
-
-    It ends before the trial of a number, where one is given.
-    """
+def _of(study: Study, trials: list[FrozenTrial]) -> Study:
+    """The study as if it held these trials alone."""
 
     def get_trials(deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        return [
-            trial
-            for trial in study.get_trials(deepcopy=False)[:before]
-            if (states is None or trial.state in states) and trial.user_attrs.get(AUDITED, step) >= step
-        ]
+        return [trial for trial in trials if states is None or trial.state in states]
 
     shorter = copy.copy(study)
     shorter.get_trials = get_trials  # type: ignore[method-assign]
