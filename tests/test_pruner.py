@@ -168,7 +168,7 @@ def test_an_audited_trial_leaves_the_race_behind_its_verdict(name: str) -> None:
 def test_exempt_trials_compete_at_a_report_that_they_would_have_come_to(
     direction: Literal["maximize", "minimize"], plan: str, place: int, of: int
 ) -> None:
-    """Of 36 trials 12 pass report 1: six of the 30 that are exempt, and the others; at report 3 the 30 lead."""
+    """12 of 36 pass report 1: six of the 30 that are exempt, and the others; the 30 lead at report 3."""
     study = optuna.create_study(direction=direction)
     sign = 1 if direction == "maximize" else -1
     for number in range(36):
