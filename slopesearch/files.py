@@ -2,6 +2,8 @@
 
 import os
 import secrets
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from stat import S_IMODE
 
@@ -12,7 +14,7 @@ def write_aside(path: Path, content: bytes) -> None:
     """Write a file in one step, over one that is there; what is killed half-way leaves the old one.
 
     The file keeps the permissions of the one that it replaces; those of a new one are what the user's umask
-    leaves. A link is followed and stays. Raises RequestError where something other than a file is there.
+    leaves. A link is followed and stays. Raises RequestError where a database or no file is there.
     """
     refuse_special(path)
     target = Path(os.path.realpath(path))
@@ -31,7 +33,22 @@ def write_aside(path: Path, content: bytes) -> None:
 
 
 def refuse_special(path: Path) -> None:
-    """Raise RequestError where a path names a folder, a device or a pipe: only a file may be replaced."""
+    """Raise RequestError where a path names a folder, a device, a pipe or a database: no file to replace."""
+    if path.is_dir():
+        raise RequestError(f"'{path}' is a folder; name a file with -o")
     if path.exists() and not path.is_file():
-        kind = "is a folder" if path.is_dir() else "is no regular file, and only such a file is replaced"
-        raise RequestError(f"'{path}' {kind}; name a file with -o")
+        raise RequestError(
+            f"'{path}' is no regular file, and only such a file is replaced; name a file with -o"
+        )
+    if path.exists() and _is_database(path):
+        raise RequestError(f"'{path}' is a database, which nothing replaces; name another file with -o")
+
+
+def _is_database(path: Path) -> bool:
+    """Whether a file is SQLite's, which alone opens it: any other `close` would drop the locks on it."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)) as connection:
+            found: tuple[int] = connection.execute("PRAGMA page_count").fetchone()
+            return found[0] > 0
+    except sqlite3.Error:
+        return False

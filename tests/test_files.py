@@ -2,8 +2,9 @@
 
 import os
 import socket
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from stat import S_IMODE, S_ISFIFO
 
@@ -72,6 +73,31 @@ def test_nothing_but_a_file_is_replaced(tmp_path: Path, monkeypatch: pytest.Monk
                 write_aside(Path(name), b"new")
     assert S_ISFIFO(Path("pipe").stat().st_mode)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link", "pipe", "socket"]
+
+
+def test_no_database_is_replaced(tmp_path: Path) -> None:
+    """Whatever it is called; an empty file, which SQLite would take for one, is."""
+    path, link = tmp_path / "studies", tmp_path / "link.html"
+    link.symlink_to(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        with connection:
+            connection.execute("CREATE TABLE told (number INTEGER)")
+        connection.execute("INSERT INTO told VALUES (1)")  # a writer in this process keeps its lock
+        for name in (path, link):
+            with pytest.raises(RequestError, match=f"'{name}' is a database, which nothing replaces"):
+                write_aside(name, b"new")
+        with (
+            closing(sqlite3.connect(path, timeout=0)) as other,
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+        ):
+            other.execute("BEGIN IMMEDIATE")
+        connection.commit()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT * FROM told").fetchall() == [(1,)]
+    (tmp_path / "empty").touch()
+    write_aside(tmp_path / "empty", b"new")
+    assert (tmp_path / "empty").read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("name", ["é" * 120, "x" * 250])

@@ -335,6 +335,19 @@ def stored_rows(path: Path) -> set[tuple[str, ...]]:
         }
 
 
+@pytest.mark.parametrize("words", ["report -o", "export --force -o"])
+def test_no_command_puts_its_file_in_the_place_of_a_database(
+    words: str, database: Path, command: Command
+) -> None:
+    before = database.read_bytes()
+    code, _, errors = command(*words.split(), "studies/slopesearch.db")
+    assert (code, errors) == (
+        2,
+        "error: 'studies/slopesearch.db' is a database, which nothing replaces; name another file with -o\n",
+    )
+    assert database.read_bytes() == before
+
+
 DAMAGE = {
     "truncated in the middle": lambda content: content[: len(content) // 2],
     "its last page missing": lambda content: content[:-4096],

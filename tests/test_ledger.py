@@ -10,7 +10,7 @@ import pytest
 from slopesearch.config import REPORTS, Report, TrialResult
 from slopesearch.search.ledger import Job, Ledger
 from slopesearch.search.pruner import PRUNERS
-from slopesearch.search.records import Stop
+from slopesearch.search.records import Stop, TrialRecord
 from slopesearch.search.sampler import SAMPLERS, SeededSampler
 from slopesearch.search.space import check, resolve, sample
 from slopesearch.search.store import Store, create_or_resume
@@ -153,6 +153,19 @@ def test_the_pruner_knows_an_audited_trial_now_and_after_a_restart(storages: Sto
         ledger(url),
     ):
         pass
+
+
+def test_a_fault_of_who_looks_on_is_not_told_as_a_changed_trial(storages: Storages) -> None:
+    url = storages.url()
+    with ledger(url) as book:
+        book.ask(CONFIGURE)
+        book.commit()
+
+    def look(trial: TrialRecord) -> None:
+        raise ValueError("ours")
+
+    with ledger(url) as book, pytest.raises(ValueError, match="^ours$"):
+        book.load(look)
 
 
 def test_a_trial_that_an_earlier_version_half_drew_is_drawn_to_its_end(storages: Storages) -> None:

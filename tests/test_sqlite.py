@@ -14,6 +14,8 @@ from pathlib import Path
 
 import optuna
 import pytest
+from sqlalchemy import TextClause, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.sqlite import SCHEMA, SqliteFile
@@ -305,6 +307,17 @@ def test_a_fault_of_ours_is_not_told_as_a_damaged_file(tmp_path: Path, fault: Ex
         file(path).reading() as connection,
     ):
         connection.execute("SELECT * FROM songs")
+
+
+@pytest.mark.parametrize("wrong", [text("SELECT :number"), text("SELECT 1 AS number"), text("SELECT ?")])
+def test_a_fault_of_ours_is_not_told_as_a_full_disk(tmp_path: Path, wrong: TextClause) -> None:
+    """A value is missing, a row has no such column, SQLite is given too few values."""
+    with (
+        pytest.raises((SQLAlchemyError, AttributeError)),
+        file(tmp_path / "x.db").writing() as storage,
+        storage.engine.connect() as connection,
+    ):
+        assert connection.execute(wrong).one().letter
 
 
 def test_what_is_read_belongs_to_one_moment(tmp_path: Path) -> None:

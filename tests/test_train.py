@@ -26,6 +26,7 @@ from slopesearch.training.fit import Epoch, Fit
 from slopesearch.training.validation import evaluate
 from slopesearch.wording import RequestError, StudyFailedError
 from tests.conftest import InProcess, make_config
+from tests.test_data import write_idx
 
 CPU = torch.device("cpu")
 UNUSED = Path("unused")  # the digits need no folder
@@ -36,10 +37,10 @@ def exported(**changes: Any) -> ConfigFile:
     return ConfigFile(config=make_config(**changes), origin=origin, versions={})
 
 
-def train_in(run: Path, asked: ConfigFile) -> dict[str, Any]:
+def train_in(run: Path, asked: ConfigFile, folder: Path = UNUSED) -> dict[str, Any]:
     rows: list[Epoch] = []
     with open_run(run, asked):
-        return train_run(asked, run, UNUSED, CPU, lambda steps: None, rows.append)
+        return train_run(asked, run, folder, CPU, lambda steps: None, rows.append)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
@@ -63,9 +64,9 @@ def test_a_run_that_goes_on_from_a_checkpoint_equals_one_that_never_stopped(
         pass
     first = Fit(config, digits, CPU)
     next(first.epochs(lambda steps: None))
-    first.save(tmp_path / "checkpoint.pt")
+    first.save(tmp_path / "checkpoint.pt", "hash")
     second = Fit(config, digits, CPU)
-    second.restore(tmp_path / "checkpoint.pt")
+    second.restore(tmp_path / "checkpoint.pt", "hash")
     steps: list[int] = []
     for _ in second.epochs(steps.append):
         pass
@@ -186,22 +187,26 @@ def test_of_a_run_without_an_epoch_it_is_said_that_it_can_go(
 
 
 def test_a_run_does_not_go_on_with_other_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, asked = tmp_path / "x", for_training(exported(), 2, None, None, hold_out=True)
+    raw = write_idx(tmp_path)
+    path = raw / "train-images-idx3-ubyte"
+    first = path.read_bytes()
+    asked = for_training(exported(dataset="fashion-mnist"), 2, None, 64, hold_out=True)
     save = Fit.save
 
-    def stop_after_saving(fit: Fit, path: Path) -> None:
-        save(fit, path)
+    def stop_after_saving(fit: Fit, path: Path, data_hash: str) -> None:
+        save(fit, path, data_hash)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Fit, "save", stop_after_saving)
     with pytest.raises(KeyboardInterrupt):
-        train_in(run, asked)
+        train_in(tmp_path / "x", asked, tmp_path)
     monkeypatch.undo()
-    monkeypatch.setattr("slopesearch.runs.train.content_hash", lambda dataset, folder: "another")
-    with pytest.raises(RequestError, match="the digits images differ from those that the run in .* began"):
-        train_in(run, asked)
-    monkeypatch.undo()
-    assert train_in(run, asked)["epochs"] == 2
+    path.write_bytes(first[:-1] + bytes([first[-1] ^ 1]))
+    said = r"the fashion-mnist images differ from .*:\n  SHA-256: stored (\w{64}), given (?!\1)\w{64}\n"
+    with pytest.raises(RequestError, match=said):
+        train_in(tmp_path / "x", asked, tmp_path)
+    path.write_bytes(first)
+    assert train_in(tmp_path / "x", asked, tmp_path)["epochs"] == 2
 
 
 def test_ctrl_c_stops_and_says_how_to_go_on(
@@ -210,12 +215,12 @@ def test_ctrl_c_stops_and_says_how_to_go_on(
     left = 0  # epochs that are saved
     save = Fit.save
 
-    def interrupt(fit: Fit, path: Path) -> None:
+    def interrupt(fit: Fit, path: Path, data_hash: str) -> None:
         nonlocal left
         left -= 1
         if left < 0:
             raise KeyboardInterrupt
-        save(fit, path)
+        save(fit, path, data_hash)
 
     write_config_file(exported(), tmp_path / "best.toml", force=False)
     monkeypatch.setattr(Fit, "save", interrupt)
@@ -231,14 +236,32 @@ def test_ctrl_c_stops_and_says_how_to_go_on(
     ]
 
 
+HOLD = """
+import sys
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    """Who comes second to a folder in which nothing is written yet writes nothing."""
     asked = for_training(exported(), 2, None, None, hold_out=True)
-    with (
-        open_run(tmp_path / "x", asked),
-        pytest.raises(RequestError, match="another process is training in"),
-        open_run(tmp_path / "x", asked),
-    ):
-        pass
+    run = tmp_path / "x"
+    run.mkdir()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"locked\n"
+        with pytest.raises(RequestError, match="another process is training in"), open_run(run, asked):
+            pass
+        assert [path.name for path in run.iterdir()] == [".lock"]
+        holder.communicate()
+    with open_run(run, asked):
+        assert read_config_file(run / "config.toml") == asked
 
 
 @pytest.mark.parametrize("content", [b"", b"half a checkpoint", b"\x80\x02cos\nsystem\n."])
@@ -247,23 +270,23 @@ def test_a_checkpoint_that_is_none_is_refused_and_never_executed(
 ) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(content)
     with pytest.raises(RequestError, match=r"the checkpoint '.*checkpoint\.pt' cannot be read"):
-        Fit(make_config(), digits, CPU).restore(tmp_path / "checkpoint.pt")
+        Fit(make_config(), digits, CPU).restore(tmp_path / "checkpoint.pt", "hash")
 
 
 def test_a_checkpoint_of_another_network_is_refused(digits: Data, tmp_path: Path) -> None:
-    Fit(make_config(), digits, CPU).save(tmp_path / "checkpoint.pt")
+    Fit(make_config(), digits, CPU).save(tmp_path / "checkpoint.pt", "hash")
     with pytest.raises(RequestError, match="cannot be read"):
-        Fit(make_config(width=16), digits, CPU).restore(tmp_path / "checkpoint.pt")
+        Fit(make_config(width=16), digits, CPU).restore(tmp_path / "checkpoint.pt", "hash")
 
 
 def test_a_checkpoint_without_a_moment_is_refused(digits: Data, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
-    Fit(make_config(), digits, CPU).save(path)
+    Fit(make_config(), digits, CPU).save(path, "hash")
     state = torch.load(path)
     del state["optimizer"]["state"][0]["exp_avg"]
     torch.save(state, path)
     with pytest.raises(RequestError, match="its optimizer lacks a moment"):
-        Fit(make_config(), digits, CPU).restore(path)
+        Fit(make_config(), digits, CPU).restore(path, "hash")
 
 
 def test_a_run_that_diverges_says_so(digits: Data) -> None:

@@ -135,6 +135,8 @@ def predict_digits(
     for row in predictions:
         if row.error is None:
             print(f"{printable(str(row.path))}: {row.digit}  {row.probability:.4f}")
+            if row.odd is not None:
+                to_stderr(f"warning: '{row.path}' was read, but is odd: {row.odd}")
         else:
             to_stderr(f"error: '{row.path}' cannot be read: {row.error}")
     wrong = [row.path for row in predictions if row.other_way]

@@ -24,6 +24,7 @@ from slopesearch.cli.verdict_tables import answered_of, confirmation_of
 from slopesearch.evidence.answers import answers_of
 from slopesearch.evidence.pruning import why_stopped
 from slopesearch.evidence.results import confirmed_of, pick
+from slopesearch.files import refuse_special
 from slopesearch.report.summary import TOP, Verdicts, verdicts_of
 from slopesearch.search.records import COMPARE, CONFIRM, VERDICTS, StudySummary
 from slopesearch.search.store import Store
@@ -124,6 +125,7 @@ def report_study(
 
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise RequestError(f"-o takes a file in a folder that exists, like report.html, given '{out}'")
+    refuse_special(out)
     if data_out is not None and data_out.exists() and not data_out.is_dir():
         raise RequestError(f"--data-out takes a folder, which may be new, given the file '{data_out}'")
     store = Store(storage)

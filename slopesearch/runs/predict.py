@@ -29,7 +29,8 @@ LIGHT = 140  # of 255: above it a pixel is light, below 255 - LIGHT dark
 class Prediction:
     """An image file with the digit in it and its probability (0 to 1), or with the reason it cannot be read.
 
-    `other_way`: it looks like ink on paper and was read as white on black, or the reverse.
+    `other_way`: it looks like ink on paper and was read as white on black, or the reverse. `odd`: what Pillow
+    warned of, such as metadata that contradict each other.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Prediction:
     probability: float | None = None
     error: str | None = None
     other_way: bool = False
+    odd: str | None = None
 
 
 def load_run(run: Path) -> tuple[nn.Sequential, DataSet]:
@@ -71,7 +73,9 @@ def predict_images(run: Path, paths: list[Path], invert: bool = False) -> list[P
     predictions = []
     for path in paths:
         try:
-            grey = read_grey(path, invert)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                grey = read_grey(path, invert)
             pixels = as_pixels(grey, invert)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             predictions.append(Prediction(path, error=_reason(error)))
@@ -79,7 +83,8 @@ def predict_images(run: Path, paths: list[Path], invert: bool = False) -> list[P
         probabilities = model((pixels[None, None] - data.mean) / data.std)[0].softmax(0)
         digit = int(probabilities.argmax())
         other_way = is_on(grey, paper=not invert)
-        predictions.append(Prediction(path, digit, float(probabilities[digit]), other_way=other_way))
+        odd = " ".join(str(caught[0].message).split()) if caught else None
+        predictions.append(Prediction(path, digit, float(probabilities[digit]), other_way=other_way, odd=odd))
     return predictions
 
 
@@ -100,14 +105,12 @@ def read_grey(path: Path, invert: bool) -> Image.Image:
     """
     if path.exists() and not path.is_file():
         raise ValueError("it is no file but a folder, a pipe or a device")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's are of metadata, and of a size that is refused below
-        with Image.open(path, formats=FORMATS) as file:  # which reads the header alone
-            if file.width * file.height > MOST_PIXELS:
-                size = f"it has {file.width:,} x {file.height:,} pixels"
-                raise ValueError(f"{size}; at most {MOST_PIXELS:,} are decoded, so make it smaller first")
-            image = ImageOps.exif_transpose(file)
-            return _grey(image, background=255 if invert else 0)
+    with Image.open(path, formats=FORMATS) as file:  # which reads the header alone
+        if file.width * file.height > MOST_PIXELS:
+            size = f"it has {file.width:,} x {file.height:,} pixels"
+            raise ValueError(f"{size}; at most {MOST_PIXELS:,} are decoded, so make it smaller first")
+        image = ImageOps.exif_transpose(file)
+        return _grey(image, background=255 if invert else 0)
 
 
 def is_on(grey: Image.Image, paper: bool) -> bool:

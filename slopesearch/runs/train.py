@@ -29,7 +29,7 @@ from slopesearch.training.validation import evaluate
 from slopesearch.wording import RequestError, counted
 
 CONFIG, WEIGHTS = "config.toml", "weights.safetensors"
-CHECKPOINT, IMAGES = "checkpoint.pt", "images.sha256"  # of an unfinished run alone
+CHECKPOINT = "checkpoint.pt"  # of an unfinished run alone
 METRICS, CURVE, PICTURE, README, LOCK = "metrics.json", "curve.csv", "curve.svg", "README.md", ".lock"
 
 
@@ -102,7 +102,7 @@ def _refuse_another(run: Path, config: TrialConfig) -> None:
     ]
     if lines:
         # No more than a run leaves that was stopped in its first epoch, and nothing of the user's.
-        is_empty = {path.name for path in run.iterdir()} == {CONFIG, IMAGES, LOCK}
+        is_empty = {path.name for path in run.iterdir()} == {CONFIG, LOCK}
         raise RequestError(
             f"'{run}' holds another run{', of which no epoch was finished' if is_empty else ''}:",
             *lines,
@@ -127,34 +127,20 @@ def train_run(
     """
     if (run / METRICS).is_file():
         return _stored_metrics(run / METRICS)
-    _refuse_other_images(run, asked.config.dataset, folder)
+    data_hash = content_hash(asked.config.dataset, folder)
     fit = Fit(asked.config, load_for(asked.config, folder).to(device), device)
     if (run / CHECKPOINT).is_file():
-        fit.restore(run / CHECKPOINT)
+        fit.restore(run / CHECKPOINT, data_hash)
         for row in fit.curve:
             told(row)
     for row in fit.epochs(stepped):
-        fit.save(run / CHECKPOINT)
+        fit.save(run / CHECKPOINT, data_hash)
         told(row)
     images, labels = load_test(asked.config.dataset, folder)
     tested = evaluate(fit.model, asked.config, images.to(device), labels.to(device))
     metrics = _metrics(asked, fit, tested, device)
     _write(run, asked, fit, metrics)
     return metrics
-
-
-def _refuse_other_images(run: Path, dataset: str, folder: Path) -> None:
-    """Store the hash of the images when a run begins; raise RequestError where it is another one later."""
-    given = content_hash(dataset, folder)
-    if not (run / IMAGES).is_file():
-        write_aside(run / IMAGES, given.encode())
-    stored = (run / IMAGES).read_bytes().decode(errors="replace")
-    if stored != given:
-        raise RequestError(
-            f"the {dataset} images differ from those that the run in '{run}' began with:",
-            f"  SHA-256: stored {stored}, given {given}",
-            "name the folder that holds the first ones with --data, or another run folder with -o",
-        )
 
 
 def _stored_metrics(path: Path) -> dict[str, Any]:
@@ -206,8 +192,7 @@ def _write(run: Path, asked: ConfigFile, fit: Fit, metrics: dict[str, Any]) -> N
     write_aside(run / PICTURE, curve_picture(fit.curve).encode())
     write_aside(run / README, readme(asked, model, metrics).encode())
     write_aside(run / METRICS, json.dumps(metrics, indent=2).encode() + b"\n")
-    for name in (CHECKPOINT, IMAGES):
-        (run / name).unlink(missing_ok=True)
+    (run / CHECKPOINT).unlink(missing_ok=True)
 
 
 def curve_table(curve: list[Epoch]) -> str:

@@ -167,12 +167,12 @@ class Ledger:
                     record = record_of(rows, self.spec, "loop")
                     trial = _in_memory(rows, record)
                     self.study.add_trial(trial)
-                    see(record)
                 except ValueError as error:
                     raise RequestError(
                         f"trial {rows.number} was changed: {error}; put a copy of the storage in its place, "
                         "or choose another study"
                     ) from None
+                see(record)
                 self._last = rows.id, record.number
                 if not trial.state.is_finished():
                     self._ids[record.number] = rows.id

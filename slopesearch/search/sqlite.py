@@ -239,6 +239,8 @@ class SqliteFile:
                 yield storage
         except (SQLAlchemyError, StorageInternalError, Timeout) as error:
             cause = _root(error)
+            if isinstance(cause, sqlite3.ProgrammingError) or not isinstance(cause, sqlite3.Error | Timeout):
+                raise  # a fault of ours
             if type(cause) is sqlite3.DatabaseError:  # a subclass says nothing of what the file holds
                 raise StudyFailedError(
                     f"'{self.path}' was damaged while it was written ({cause}): another program has written "

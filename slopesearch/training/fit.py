@@ -84,8 +84,8 @@ class Fit:
             return None, None
         return evaluate(self._member.fast, self.config, self._data.val_images, self._data.val_labels)
 
-    def save(self, path: Path) -> None:
-        """Write a checkpoint, aside and then renamed."""
+    def save(self, path: Path, data_hash: str) -> None:
+        """Write a checkpoint, aside and then renamed; `data_hash` tells its images from others."""
         content = io.BytesIO()
         # torch's format and not safetensors: Adam's moments have to keep their memory layout.
         torch.save(
@@ -93,16 +93,21 @@ class Fit:
                 "model": self.model.state_dict(),
                 "optimizer": self._trainer.optimizer.state_dict(),
                 "curve": [asdict(row) for row in self.curve],
+                "data_hash": data_hash,
             },
             content,
         )
         write_aside(path, content.getvalue())
 
-    def restore(self, path: Path) -> None:
-        """Go on from a checkpoint. Raises RequestError where it is damaged or another config's."""
+    def restore(self, path: Path, data_hash: str) -> None:
+        """Go on from a checkpoint. Raises RequestError where it is damaged or of another config or data.
+
+        One of version 0.1.0 does not say of which images it is.
+        """
         try:
             # weights_only: tensors and plain values are read, and nothing in the file is executed.
             state: dict[str, Any] = torch.load(path, map_location=self._device, weights_only=True)
+            stored = state.get("data_hash", data_hash)
             self.curve = [Epoch(**row) for row in state["curve"]]
             self.model.load_state_dict(state["model"])
             self._trainer.optimizer.load_state_dict(state["optimizer"])
@@ -117,3 +122,9 @@ class Fit:
                 f"the checkpoint '{path}' cannot be read ({reason}); "
                 "delete the folder that holds it and train again"
             ) from None
+        if stored != data_hash:
+            raise RequestError(
+                f"the {self.config.dataset} images differ from those that '{path}' began with:",
+                f"  SHA-256: stored {stored}, given {data_hash}",
+                "name the folder that holds the first ones with --data, or another run folder with -o",
+            )
