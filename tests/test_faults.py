@@ -185,11 +185,14 @@ def test_two_bad_members_of_a_pack_on_one_slot_are_found_and_the_study_goes_on(
 
 @pytest.mark.parametrize("workers", [2, 8, 16])
 @pytest.mark.parametrize("pack", [1, 4])
+@pytest.mark.parametrize("sound", [0, 10])
 def test_a_sick_slot_takes_no_trial_with_it(
-    workers: int, pack: int, harness: Harness, monkeypatch: pytest.MonkeyPatch
+    workers: int, pack: int, sound: int, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """From the first run on, or when so many have finished."""
+
     def sick(self: FakeLauncher, slot: int, reported: int) -> str | None:
-        return "Traceback\nCUDA error: launch failed" if slot == 0 and self.told > 10 else None
+        return "Traceback\nCUDA error: launch failed" if slot == 0 and self.told >= sound else None
 
     monkeypatch.setattr(Faulty, "slot_fault", sick)
     assert harness(90, workers=workers, pack=pack).finished == 90
@@ -198,7 +201,7 @@ def test_a_sick_slot_takes_no_trial_with_it(
     assert sum("slot 0 is retired" in note for note in notes) == 1
 
 
-@pytest.mark.parametrize("workers", [1, 2, 8])
+@pytest.mark.parametrize("workers", [1, 2, 8, 64])
 @pytest.mark.parametrize("pack", [1, 16])
 def test_a_broken_machine_stops_within_twelve_runs(
     workers: int, pack: int, harness: Harness, monkeypatch: pytest.MonkeyPatch

@@ -31,8 +31,9 @@ class Faults:
     fails alone is a fault. The trial runs once more, on another slot where there is one. Failing again it is
     given up; if that was on another slot, the first slot is cleared of it. A slot with IN_A_ROW faults in a
     row is retired. The study stops when no slot is left, when IN_A_ROW trials in a row were given up, and
-    when every slot began with a fault, IN_A_ROW faults in all, with no run finished anywhere. A slot that is
-    lost is retired, and what ran there runs again, without a fault of anyone.
+    when every slot began with a fault, IN_A_ROW faults in all, with no run finished anywhere. No more than
+    FRUITLESS runs begin before one has reported, so that of many slots not all begin on a broken machine. A
+    slot that is lost is retired, and what ran there runs again, without a fault of anyone.
 
     `pack` is the largest pack that fits into memory, as far as is known. Trials go by their numbers.
     """
@@ -47,6 +48,7 @@ class Faults:
     _first: Counter[int] = field(default_factory=Counter)  # of a slot, before any run finished
     _fruitless: int = 0  # runs that failed, before any finished
     _sound: bool = False  # whether a run has finished
+    _silent: bool = True  # whether no run has reported anything
 
     @property
     def waiting(self) -> int:
@@ -54,8 +56,9 @@ class Faults:
         return sum(len(pack) for pack, _ in self._again)
 
     def hold_back(self, running: int) -> bool:
-        """Whether to begin no further run beside so many: after faults, before any run has finished."""
-        return not self._sound and self._fruitless > 0 and self._fruitless + running >= FRUITLESS
+        """Whether to begin no further run beside so many: before any has reported, after faults finished."""
+        unknown = self._silent or (self._fruitless > 0 and not self._sound)
+        return unknown and self._fruitless + running >= FRUITLESS
 
     def take(self, slot: int) -> Sequence[int]:
         """The next trials that a slot shall run again, together; empty where there are none for it."""
@@ -67,6 +70,10 @@ class Faults:
                 del self._again[place]
                 return pack
         return ()
+
+    def reported(self) -> None:
+        """A run has reported: the machine trains."""
+        self._silent = False
 
     def finished(self, slot: int) -> None:
         """A slot has finished a run: neither it nor the machine is broken."""

@@ -181,6 +181,7 @@ class Loop:
             self._heard[slot] = time.monotonic()
             match message:
                 case Reported():
+                    self.faults.reported()
                     reported[slot] = message.reports
                     self._report(slot, message.reports)
                 case Finished():
