@@ -52,12 +52,14 @@ def loosen(path: Path) -> None:
 
 
 def edits(path: Path) -> list[Edit]:
-    """Every edit of the rows of trials 1 and 2 (those of each key and step once), and of the other tables."""
+    """Every edit of a trial of each state, and of the study; of rows of one kind, such as reports, one."""
     with closing(sqlite3.connect(path)) as connection:
+        last = connection.execute("SELECT max(trial_id) FROM trials GROUP BY state").fetchall()
+        trials = ", ".join(str(row[0]) for row in last)
         return [
             Edit(table, column, rowid, value)
             for table in _names(connection)
-            for column, rowids in _fields(connection, table)
+            for column, rowids in _fields(connection, table, trials)
             for rowid in rowids
             for value in VALUES
         ]
@@ -68,10 +70,12 @@ def _names(connection: sqlite3.Connection) -> list[str]:
     return [row[0] for row in connection.execute(query)]
 
 
-def _fields(connection: sqlite3.Connection, table: str) -> Iterator[tuple[str, list[int]]]:
+def _fields(connection: sqlite3.Connection, table: str, trials: str) -> Iterator[tuple[str, list[int]]]:
     columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
     several = {"key", "value_json", "param_name", "param_value", "distribution_json"}
+    of_trials = f"WHERE trial_id IN ({trials})" if "trial_id" in columns else ""
+    each = f"SELECT rowid FROM {table} {of_trials} ORDER BY rowid"
+    first = f"SELECT min(rowid) FROM {table} {of_trials} {'GROUP BY trial_id' if of_trials else ''}"
     for column in columns:
-        of_trial = "WHERE trial_id = 3" if "trial_id" in columns else ""
-        rows = [row[0] for row in connection.execute(f"SELECT rowid FROM {table} {of_trial} ORDER BY rowid")]
-        yield column, rows if column in several else rows[:1]
+        found = [row[0] for row in connection.execute(each if column in several else first)]
+        yield column, [rowid for rowid in found if rowid is not None]

@@ -3,6 +3,7 @@
 import gc
 import random
 import signal
+import tracemalloc
 from collections.abc import Callable
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
@@ -444,17 +445,24 @@ def test_a_clock_that_is_set_back_and_forward_by_a_day_changes_the_times_alone(
     assert max(durations) > timedelta(hours=1)
 
 
-def test_a_long_study_keeps_no_descriptor_and_a_small_wal(harness: Harness) -> None:
+def test_a_long_study_keeps_no_descriptor_little_memory_and_a_small_wal(harness: Harness) -> None:
     wal, process = Path(harness.store.url.removeprefix("sqlite:///") + "-wal"), psutil.Process()
-    descriptors, sizes = [process.num_fds()], []
+    descriptors, sizes, memory = [process.num_fds()], [], []
 
     def listen(event: Event) -> None:
         if isinstance(event, Told) and event.number % 50 == 1:
+            gc.collect()
             descriptors.append(process.num_fds())
             sizes.append(wal.stat().st_size)
+            memory.append(tracemalloc.get_traced_memory()[0])
 
-    harness(310, spec(sampler="random"), listen=listen, workers=4)
+    tracemalloc.start()
+    try:
+        harness(310, spec(sampler="random"), listen=listen, workers=4)
+    finally:
+        tracemalloc.stop()
     descriptors.append(process.num_fds())
     assert descriptors[0] == descriptors[-1]
     assert len(set(descriptors[1:-1])) == 1
     assert sizes[0] < sizes[-1] < 2 * 1000 * 4096  # 12 MB are written; it begins anew after 1,000 pages
+    assert (memory[-1] - memory[0]) / 300 < 10_000  # bytes a trial, for what sampler and pruner read of it

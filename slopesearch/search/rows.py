@@ -168,6 +168,8 @@ def record_of(rows: TrialRows, spec: ResolvedSpec, extent: Extent) -> TrialRecor
     for key, held in attributes.items():
         check_attribute(key, held)
     for key, text in rows.notes:
+        if not isinstance(key, str):
+            raise UnreadableError(f"one of its system attributes is named {short(key)}")
         parsed(key, text)
     if extent not in ("ranking", "loop") and finished and (missing := missing_attribute(attributes)):
         raise UnreadableError(f"it has no {missing}")
