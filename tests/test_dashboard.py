@@ -17,9 +17,12 @@ from optuna_dashboard import get_note
 
 from slopesearch.evidence.results import pick
 from slopesearch.report.dashboard import annotate, annotate_all
+from slopesearch.search.events import Event, Told
+from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.records import VERDICTS, StudyRecord
 from slopesearch.search.store import Store
 from tests.conftest import InProcess
+from tests.harness import FakeLauncher, Harness
 from tests.synthetic import store, study_of
 from tests.test_answers_panel import ARMS, compared
 from tests.test_browser import free_port
@@ -121,6 +124,29 @@ def dashboard(url: str, log: Path) -> Iterator[str]:
 def fetched(address: str) -> Any:
     with urllib.request.urlopen(address, timeout=30) as answer:
         return json.load(answer)
+
+
+def test_a_server_that_is_asked_all_the_while_stops_no_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LAUNCHERS, "fake", FakeLauncher)
+    harness = Harness(tmp_path / "x.db")
+    harness(2)
+    seen: list[int] = []
+    with dashboard(harness.store.url, tmp_path / "log") as address:
+
+        def ask(event: Event) -> None:
+            if isinstance(event, Told):
+                seen.append(len(fetched(f"{address}/api/studies/1?after=0")["trials"]))
+
+        harness(60, listen=ask, workers=4)
+        deadline = time.monotonic() + 60  # it keeps what it has read for some seconds
+        while len(fetched(f"{address}/api/studies/1?after=0")["trials"]) < 60:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+    assert len(seen) == 58
+    assert seen == sorted(seen)
+    assert harness.study().count("COMPLETE") + harness.study().count("PRUNED") == 60
 
 
 def test_a_verdict_has_importances_and_parameters(command_line: InProcess, tmp_path: Path) -> None:

@@ -151,6 +151,10 @@ def test_what_never_ends_is_refused() -> None:
 
 
 SQL = {
+    "a view": (
+        "ALTER TABLE trials RENAME TO moved; CREATE VIEW trials AS SELECT * FROM moved",
+        ["optimize", "show", "list", "report", "export"],
+    ),
     "another program's": ("DROP TABLE trials", ["optimize", "show", "list"]),
     "a newer schema": ("UPDATE alembic_version SET version_num = 'v9.9.9'", ["optimize", "show"]),
     "a config of another type": (
@@ -211,7 +215,7 @@ def test_an_edited_database_is_refused_and_left_alone(
 ) -> None:
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("PRAGMA journal_mode=DELETE")
-        connection.execute(statement)
+        connection.executescript(statement)
     before, rows = database.read_bytes(), _dump(database)
     for words in sorted(commands, key="optimize".__eq__):
         code, _, errors = command(*words.split(), *(MORE if words == "optimize" else ()))

@@ -242,8 +242,9 @@ def test_a_reader_outside_costs_a_killed_process_no_trial_of_the_studies_that_it
     assert finished == 2 * len(names) + 15
 
 
+@pytest.mark.parametrize("killed", [False, True])
 def test_a_study_that_another_process_writes_meanwhile_stays_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(LAUNCHERS, "fake", FakeLauncher)
     harness = Harness(tmp_path / "x.db")
@@ -251,9 +252,13 @@ def test_a_study_that_another_process_writes_meanwhile_stays_whole(
     with Running("notebook", str(tmp_path / "x.db"), "one") as study:
         study.tell(6)
         harness(12, QUICK, name="another")
-        assert study.end()[0] == 0
-    for name, trials in (("one", 20), ("another", 12)):
-        assert len(harness.study(name).trials) == trials
+        if killed:
+            study.tell(3)
+            study.process.kill()
+        else:
+            assert study.end()[0] == 0
+    for name, trials in (("one", 2 + 6 + 3 if killed else 20), ("another", 12)):
+        assert sum(harness.study(name).count(state) for state in ("COMPLETE", "PRUNED")) == trials
 
 
 DASHBOARD = """
