@@ -325,6 +325,52 @@ def test_a_fault_of_ours_is_not_told_as_a_full_disk(tmp_path: Path, wrong: TextC
         assert connection.execute(wrong).one().letter
 
 
+WATCHED = """
+import os
+import shlex
+import sys
+
+def watch(event, arguments):
+    if event in ("open", "shutil.copyfile") and any(str(name).endswith("x.db") for name in arguments):
+        print("OPENED", event, arguments, file=sys.stderr)
+
+sys.addaudithook(watch)  # SQLite opens its files below Python, which this does not hear
+from slopesearch.cli.main import main
+for line in sys.stdin:
+    sys.argv = ["slopesearch", *shlex.split(line), "--storage", "sqlite:///x.db"]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, line
+open("x.db").close()
+"""
+
+
+def test_nothing_but_sqlite_opens_a_database(tmp_path: Path) -> None:
+    """Any other `close` of the file would drop this process's locks on it."""
+    commands = """\
+        optimize --dataset digits --model mlp --epochs 2 --trials 3 --launcher inline --devices cpu
+        optimize --dataset digits --model mlp --epochs 2 --trials 4 --launcher inline --devices cpu
+        list --copy digits-mlp copy-of-x.db
+        list
+        show
+        report
+        export
+        confirm --top 1 --seeds 2 --launcher inline --devices cpu
+        show
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED],
+        input="\n".join(line.strip() for line in commands.splitlines() if line.strip()),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("OPENED") == 1, done.stderr  # by the last line, which shows that it is heard
+
+
 def test_what_is_read_belongs_to_one_moment(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     with file(path).writing() as storage:
