@@ -30,11 +30,11 @@ from slopesearch.wording import counted, describe
 WILD = 5  # times the usual standard deviation between seeds: more than chance gives an arm of four seeds
 
 
+@collector_at_rest()
 def tables_of(study: StudyRecord, names: Iterable[str] = PLOTS) -> dict[str, Rows]:
     """The rows behind figures, by name; those that compare know nothing of what a person gave."""
     sampled = study.sampled()
-    with collector_at_rest():
-        return {name: PLOTS[name].rows(sampled if name in COMPARING else study) for name in names}
+    return {name: PLOTS[name].rows(sampled if name in COMPARING else study) for name in names}
 
 
 def write_page(
@@ -44,6 +44,7 @@ def write_page(
     write_aside(path, page(study, tables, verdicts, where).encode())
 
 
+@collector_at_rest()
 def page(
     study: StudyRecord, tables: dict[str, Rows], verdicts: Verdicts = NO_VERDICTS, where: str = ""
 ) -> str:
@@ -52,8 +53,7 @@ def page(
     A comparison of declared arms has no search: it is the study itself, without tables. All text of the
     study is escaped, on the page and inside its scripts.
     """
-    with collector_at_rest():
-        figures = [_figure(name, tables[name], study.spec) for name in PLOTS if name in tables]
+    figures = [_figure(name, tables[name], study.spec) for name in PLOTS if name in tables]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
