@@ -100,9 +100,9 @@ class ArrayStudy:
         self._whole = np.empty((most, REPORTS))
         self._count = 0  # of whole runs
 
-    def add(self, row: Array, length: int, completed: bool) -> None:
-        """Take in a run that has ended after `length` reports."""
-        for reached, value in zip(self._reached, row[:length].tolist(), strict=False):
+    def add(self, row: Array, raced: int, completed: bool) -> None:
+        """Take in a run that has ended, and competes at its first `raced` reports."""
+        for reached, value in zip(self._reached, row[:raced].tolist(), strict=False):
             insort(reached, value)
         if completed:
             self._whole[self._count] = row
@@ -250,13 +250,15 @@ class Ended:
 
 def judge(
     rule: Rule, study: ArrayStudy, row: Array, length: int, exempt: bool, audited: bool
-) -> tuple[int, bool]:
-    """How many reports a run gets, and whether the rule would have stopped it."""
-    if not exempt:
-        for step in rule.steps:
-            if step < length and rule.stops(study, row, step):
-                return (length if audited else step), True
-    return length, False
+) -> tuple[int, int]:
+    """How many reports a run gets, and up to which it competes: all, or the first at which the rule spoke.
+
+    An exempt run is judged when it comes, where the Referee asks each time how it stands by then.
+    """
+    for step in rule.steps:
+        if step < length and rule.stops(study, row, step):
+            return (length if audited or exempt else step), step
+    return length, length
 
 
 def replay(
@@ -271,11 +273,11 @@ def replay(
     study, spent, ended = ArrayStudy(len(order)), 0, []
     for place, run in enumerate(order):
         row, length = curves.badness[metric][run], int(curves.length[run])
-        reports, stopped = judge(rule, study, row, length, place < exempt, luck[run] < 1 / AUDIT)
+        reports, raced = judge(rule, study, row, length, place < exempt, luck[run] < 1 / AUDIT)
         spent += reports
         if spent > budget:
             break
         completed = reports == REPORTS
-        study.add(row, reports, completed)
-        ended.append(Ended(run, spent, completed, stopped))
+        study.add(row, raced, completed)
+        ended.append(Ended(run, spent, completed, raced < length and place >= exempt))
     return ended

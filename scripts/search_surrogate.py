@@ -190,11 +190,11 @@ def simulate(
         run = surrogate.run(truth, generator)
         row, told = run[strategy.metric], run[strategy.objective]
         audited = derive(seed, "audit", trial.number) % AUDIT == 0
-        reports, stopped = judge(strategy.rule, rivals, row, REPORTS, trial.number < exempt, audited)
+        reports, raced = judge(strategy.rule, rivals, row, REPORTS, trial.number < exempt, audited)
         spent += reports
         if spent > budget:
             break
-        rivals.add(row, reports, reports == REPORTS)
+        rivals.add(row, raced, reports == REPORTS)
         for step in range(1, reports + 1):
             trial.report(float(told[step - 1]), step)
         if reports == REPORTS:
@@ -204,7 +204,8 @@ def simulate(
             study.tell(trial, state=TrialState.PRUNED)
         if trial.number >= N_STARTUP:
             ends = run["loss"]
-            after.append((not stopped, float(ends[0]), float(ends[-1])))
+            let_through = raced == REPORTS or trial.number < exempt
+            after.append((let_through, float(ends[0]), float(ends[-1])))
     picks = []
     for share in shares:
         known = [(value, loss) for at, value, loss in found if at <= share * budget]
