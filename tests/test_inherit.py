@@ -116,6 +116,19 @@ def test_what_a_person_gave_stays_by_hand(harness: Harness) -> None:
     assert [trial.number for trial in harness.study("new").trials if trial.is_given] == [30]
 
 
+def test_with_a_cover_and_batches_it_does_not_depend_on_its_workers(tmp_path: Path) -> None:
+    """Those that were taken compete at a later report where they would have come to it, see Referee."""
+    tables = []
+    for i, workers in enumerate((1, 5)):
+        harness = Harness(tmp_path / f"{i}.db")
+        harness(40, spec(space=NARROW, plan="cover"), name="old", deterministic=True)
+        harness(96, wider(), name="new", begin_from="old", deterministic=True, workers=workers)
+        tables.append([(t.number, t.state, t.value, t.config, t.stop) for t in harness.study("new").trials])
+        stops = [t.stop for t in harness.study("new").trials[40:] if t.stop and t.stop.report == 3]
+        assert any(stop.of < 40 for stop in stops)
+    assert tables[0] == tables[1]
+
+
 def test_other_pruner_and_sampler_may_be_asked_for(harness: Harness) -> None:
     harness(40, check({"pruner": "none", "sampler": "random"}), name="new", begin_from="old")
     new = harness.study("new")

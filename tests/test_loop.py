@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from slopesearch.config import TrialConfig
+from slopesearch.search.cover import unstopped
 from slopesearch.search.events import Arrived, Event, Noted, Progressed, Started, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.ledger import Configure, Job, Ledger, Placed
 from slopesearch.search.loop import BATCH, Loop
 from slopesearch.search.messages import Finished, Joined, Left, Message, Reported, Said
 from slopesearch.search.optimize import run_study
+from slopesearch.search.records import AUDITED, TrialRecord
 from slopesearch.search.settings import Settings
 from slopesearch.search.space import resolve
 from slopesearch.wording import RequestError, StudyFailedError
@@ -188,15 +190,44 @@ def test_all_that_waits_is_taken_in_one_commit_before_the_next_trial_is_asked_fo
         assert after[: int(slots) + 1] == ["message"] * int(slots) + ["commit"]
 
 
-@pytest.mark.parametrize("pruner", ["halving", "median"])
-def test_a_deterministic_study_does_not_depend_on_its_workers(tmp_path: Path, pruner: str) -> None:
+@pytest.mark.parametrize(
+    ("pruner", "plan", "trials"), [("halving", "walk", 54), ("median", "walk", 54), ("halving", "cover", 78)]
+)
+def test_a_deterministic_study_does_not_depend_on_its_workers(
+    tmp_path: Path, pruner: str, plan: str, trials: int
+) -> None:
     tables = []
     for i, workers in enumerate((1, 5)):
         harness = Harness(tmp_path / f"{i}.db")
-        harness(6 * BATCH + 6, spec(pruner=pruner), deterministic=True, workers=workers, launcher="disorder")
+        asked = spec(pruner=pruner, plan=plan)
+        harness(trials, asked, deterministic=True, workers=workers, launcher="disorder")
         tables.append(harness.table())
     assert tables[0] == tables[1]
     assert any(row[1] == "PRUNED" for row in tables[0])
+
+
+def test_the_first_trials_run_to_their_end_and_compete_as_far_as_they_would_have_come(
+    harness: Harness,
+) -> None:
+    harness(120, spec(plan="cover"))
+    trials = harness.study().trials
+    first = unstopped(harness.study().spec)
+    assert all(trial.state == "COMPLETE" for trial in trials[:first])
+    stops = [trial.stop for trial in trials if trial.stop]
+    assert {stop.report for stop in stops} == {1, 3}
+    for trial in trials:
+        if trial.stop is None or trial.number < first:
+            continue
+        report, earlier = trial.stop.report, trials[: trial.number]
+        come = [other for other in earlier if report in other.reports and not _left(other, report)]
+        at_first = sorted((other.reports[1] for other in [*earlier, trial]), reverse=True)
+        cut = at_first[len(at_first) // 3 - 1]
+        behind = [o for o in come if report == 3 and o.number < first and o.reports[1] < cut]
+        assert trial.stop.of == len(come) - len(behind) + 1
+
+
+def _left(trial: TrialRecord, report: int) -> bool:
+    return bool(trial.attributes.get(AUDITED, report) < report)
 
 
 def test_a_deterministic_batch_is_asked_for_whole_and_then_fills_the_workers(
@@ -241,11 +272,13 @@ def test_without_it_a_study_on_many_workers_does(tmp_path: Path) -> None:
     assert tables[0] != tables[1]
 
 
+@pytest.mark.parametrize(("plan", "trials"), [("walk", 28), ("cover", 72)])
 def test_a_deterministic_study_killed_anywhere_goes_on_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: str, trials: int
 ) -> None:
+    asked = spec(plan=plan)
     whole, pieces = Harness(tmp_path / "whole.db"), Harness(tmp_path / "pieces.db")
-    whole(28, deterministic=True, workers=3, launcher="disorder")
+    whole(trials, asked, deterministic=True, workers=3, launcher="disorder")
     luck, kills = random.Random(1), 0
 
     class Dying(Disorder):
@@ -256,9 +289,9 @@ def test_a_deterministic_study_killed_anywhere_goes_on_the_same(
 
     monkeypatch.setitem(LAUNCHERS, "dying", Dying)
     finished = 0
-    while finished < 28:
+    while finished < trials:
         try:
-            finished = pieces(28, deterministic=True, workers=2, launcher="dying").finished
+            finished = pieces(trials, asked, deterministic=True, workers=2, launcher="dying").finished
         except Killed:
             kills += 1
     assert kills > 3

@@ -201,6 +201,13 @@ def test_a_deterministic_study_judges_by_earlier_batches_alone(batch: int | None
     assert len(study.get_trials()) == 24
 
 
+def test_a_trial_of_the_first_batch_goes_on_whatever_its_report() -> None:
+    study = study_with(8, steps=3)
+    trial = study.get_trials(deepcopy=False)[3]
+    referee = Referee(HalvingPruner(), SPEC, exempt=lambda number: False, batch=8)
+    assert referee.call(study, trial, at(3)) == ("go on", None)
+
+
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_halving_says_where_a_trial_stands_and_what_would_have_gone_on(
     direction: Literal["maximize", "minimize"],

@@ -66,6 +66,14 @@ def test_the_recipes_take_no_part_and_ties_are_not_better() -> None:
     assert [audit(loss).good(trial) for trial in AUDITED] == [False, True, False, False, False]
 
 
+def test_trials_that_came_before_put_off_the_first_ones() -> None:
+    """Twenty of another study, and one by hand: the first 50, of which a cover is, end with number 70."""
+    taken = [record(n, "COMPLETE", 0.9, attributes={"taken_from": f"old, trial {n}"}) for n in range(20)]
+    by_hand = record(30, "COMPLETE", 0.9, attributes={"given_by_hand": True})
+    own = [record(n, "COMPLETE", n / 100) for n in (69, 70, 71)]
+    assert list(audit(study_with(*taken, by_hand, *own)).passed) == [0.71]
+
+
 def test_the_median_is_taken_once_however_many_runs_are_held_against_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -44,24 +44,26 @@ class Audit:
 
 
 def first_judged(spec: ResolvedSpec) -> int:
-    """The number from which on no trial is one of the first, which run to their end."""
+    """From which number on no trial is one of the first, which run to their end, if none came before."""
     return MOST if spec.plan == "cover" else N_STARTUP
 
 
 def judged(study: StudyRecord) -> list[TrialRecord]:
-    """The trials that the pruner was asked about, as far as is known: not the first ones, nor those given."""
+    """The trials that the pruner was asked about, as far as is known: not the first ones, nor those given.
+
+    Another study's trials, and those given by hand, put off the first ones.
+    """
     recipes, first = list(textbook(study.spec).values()), first_judged(study.spec)
-
-    def was(trial: TrialRecord) -> bool:
-        if TAKEN in trial.attributes:  # another study's pruner was
-            return False
-        if AUDITED in trial.attributes:
-            return True
-        if trial.number < first or trial.is_given:
-            return False
-        return not any(trial.config and follows(trial.config, recipe) for recipe in recipes)
-
-    return [trial for trial in study.trials if was(trial)]
+    found, outside = [], 0
+    for trial in study.trials:
+        if TAKEN in trial.attributes or trial.is_given:
+            outside += 1
+        elif AUDITED in trial.attributes or (
+            trial.number - outside >= first
+            and not any(trial.config and follows(trial.config, recipe) for recipe in recipes)
+        ):
+            found.append(trial)
+    return found
 
 
 def audit(study: StudyRecord, first: int = 0) -> Audit:

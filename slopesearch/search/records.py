@@ -50,7 +50,7 @@ class UnreadableError(ValueError):
 class Stop(Noun):
     """Why a pruner stops a trial: the report, its value there, its place among how many, and the cut.
 
-    Place 1 is the best of the `of` trials that had come as far, itself among them. A trial at the `cut` or
+    Place 1 is the best of the `of` trials that competed there, itself among them. A trial at the `cut` or
     better would have gone on; None where the rule draws no such line.
     """
 
