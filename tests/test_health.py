@@ -5,7 +5,8 @@ from math import log, sqrt
 
 import pytest
 
-from slopesearch.cli.tables import study_json, study_table
+from slopesearch.cli.json_views import study_json
+from slopesearch.cli.tables import study_table
 from slopesearch.evidence.arms import HE, Arm
 from slopesearch.evidence.health import COMMAND, Health, health, luck
 from slopesearch.evidence.results import ConfirmedArm, compare_with_pick, confirm_arm

@@ -7,7 +7,8 @@ from statistics import median
 
 import pytest
 
-from slopesearch.cli.tables import trial_json, trial_view
+from slopesearch.cli.json_views import trial_json
+from slopesearch.cli.tables import trial_view
 from slopesearch.evidence import pruning
 from slopesearch.evidence.pruning import audit, why_stopped
 from slopesearch.search.launchers import LAUNCHERS

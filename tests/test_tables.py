@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from slopesearch.cli.json_views import study_json
 from slopesearch.cli.tables import (
-    study_json,
     study_table,
     summaries_table,
     trial_view,

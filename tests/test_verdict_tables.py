@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from slopesearch.cli.json_views import study_json
 from slopesearch.cli.tables import confirmation_table, study_table, summaries_table
 from slopesearch.cli.verdict_tables import confirmed_sentences, mean_rows, separation_sentences
 from slopesearch.evidence.arms import TUTORIAL, Arm
+from slopesearch.evidence.families import Side
 from slopesearch.evidence.results import ConfirmedArm, Difference, Opening, TestedArm, compare_with_pick
 from slopesearch.evidence.statistics import Estimate
 from slopesearch.evidence.statistics import estimate as real
@@ -17,6 +19,7 @@ from tests import synthetic
 from tests.conftest import InProcess
 from tests.synthetic import record, study_with
 from tests.test_tables import render
+from tests.test_verdicts import answer_of, side_of
 
 SEARCH = study_with(
     record(0, "COMPLETE", 0.97), record(1, "COMPLETE", 0.98, lr=0.02), record(2, "PRUNED", 0.5)
@@ -73,6 +76,27 @@ def test_the_pick_stands_in_the_place_of_the_luckiest_trial() -> None:
     assert "winner ahead by" not in text
     assert "python -m slopesearch show s/confirm" in text
     assert max(map(len, text.splitlines())) <= 82
+
+
+def test_a_comparison_tells_of_the_best_trial_what_fresh_seeds_gave() -> None:
+    best = SEARCH.trials[1].config
+    assert best is not None
+    own = side_of("own", 1, 0.01, 0, seeds=6)
+    wide = Side(name="own", config=best.model_copy(update={"lr": 0.005}), rates=(0.005,))
+    runs = own[1].model_copy(update={"config": wide.config})
+    answered = {"norm": answer_of((wide, runs), side_of("worse", 1.2, 0.01, 1, seeds=6), looks=(6,))}
+    text = " ".join(render(study_table, SEARCH, None, answered).split())
+    accuracy, loss = 1 - runs.error.mean, runs.loss.mean
+    assert f"compared: val_accuracy {accuracy:.4f} ({1 - runs.error.high:.4f} to " in text
+    assert f"val_loss {loss:.4f} (" in text
+    assert "mean of 6 fresh seeds (95 %), at lr 0.005." in text
+    assert "On a fresh seed expect" not in text
+    told = json.loads(study_json(SEARCH, [], None, answered))
+    assert told["compared"] == runs.model_dump(mode="json")
+    assert (told["confirmed"], json.loads(study_json(SEARCH, []))["compared"]) == (None, None)
+    told = json.loads(study_json(SEARCH, [], confirmation(), {}, " --storage sqlite:///x.db"))
+    assert told["confirmed"] == confirmed_arms()[0].model_dump(mode="json")
+    assert not any("confirm s " in doubt["text"] for doubt in told["health"])
 
 
 def test_what_the_search_saw_of_the_pick_is_told() -> None:

@@ -1,13 +1,14 @@
 """How `optimize` ends: the answer, its rivals, the textbook, doubts and what to type next, on one screen."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import ceil
 
 from rich.console import Console
 
 from slopesearch.cli.tables import counts_sentence, found_sentences, say, with_command, wrap_words
 from slopesearch.cli.verdict_tables import answered_of, confirmation_of, unanswered
+from slopesearch.evidence.answers import Answer
 from slopesearch.evidence.health import COMMAND, Health, health
 from slopesearch.evidence.results import ConfirmedArm, confirmed_of
 from slopesearch.evidence.selection import Believed, believed
@@ -28,7 +29,7 @@ def ending(console: Console, store: Store, study: StudyRecord, notes: Sequence[s
     confirmed, answered = verdict(store, study.name)
     width, belief = min(console.width, 100), believed(study)
     found = ["", *wrap_words(counts_sentence(study), width)]
-    for depth, sentence in found_sentences(study, confirmed, belief):
+    for depth, sentence in found_sentences(study, confirmed, belief, answered):
         found += wrap_words(sentence, width, "  " * depth)
     # A confirmation has baselines and runners-up of its own.
     textbook, rivals = ([], []) if confirmed else (_textbook(study, width), _rivals(study, belief, width))
@@ -47,13 +48,13 @@ def _rows(lines: Sequence[str], width: int) -> int:
     return sum(max(1, ceil(len(line) / width)) for line in lines)
 
 
-def verdict(store: Store, search: str) -> tuple[list[ConfirmedArm], list[str]]:
-    """The confirmed arms of a search, and the questions that a comparison has answered."""
+def verdict(store: Store, search: str) -> tuple[list[ConfirmedArm], dict[str, Answer]]:
+    """The confirmed arms of a search, and what a comparison has answered, by question."""
     return confirmed_of(confirmation_of(store, search)), answered_of(store, search)
 
 
 def next_commands(
-    store: Store, study: StudyRecord, confirmed: Sequence[ConfirmedArm], answered: Sequence[str]
+    store: Store, study: StudyRecord, confirmed: Sequence[ConfirmedArm], answered: Collection[str]
 ) -> list[str]:
     """The three commands that a person would type now, with what each is for."""
     name, where = shlex.quote(study.name), store.option

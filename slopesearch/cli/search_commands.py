@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from slopesearch.cli.ending import ending, next_commands, verdict
+from slopesearch.cli.json_views import confirmation_json
 from slopesearch.cli.live import display_on, doing, note
 from slopesearch.cli.options import (
     DataFolder,
@@ -28,7 +29,7 @@ from slopesearch.cli.options import (
     parse_set,
 )
 from slopesearch.cli.shipped import study_file
-from slopesearch.cli.tables import confirmation_json, confirmation_table, say, with_command
+from slopesearch.cli.tables import confirmation_table, say, with_command
 from slopesearch.cli.verdict_tables import confirmation_of, is_finished
 from slopesearch.evidence.health import COMMAND
 from slopesearch.evidence.results import ConfirmedArm, Opening, confirmed_of, openings_of

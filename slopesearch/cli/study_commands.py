@@ -10,13 +10,12 @@ import typer
 from rich.console import Console
 
 from slopesearch.cli.answer_views import answers_json, answers_view
+from slopesearch.cli.json_views import study_json, trial_json
 from slopesearch.cli.options import Json, Storage, StudyName
 from slopesearch.cli.tables import (
     say,
-    study_json,
     study_table,
     summaries_table,
-    trial_json,
     trial_view,
     wrapped,
 )
@@ -99,12 +98,14 @@ def show_study(
         (whole,) = store.whole(record, [record.trial(trial)])
         why = why_stopped(record, whole)
         print(trial_json(whole, why)) if as_json else trial_view(Console(), whole, why)
-    elif as_json:
-        print(study_json(record, store.whole(record, record.ranked()[:TOP])))
     else:
         is_search = not record.name.endswith(VERDICTS)
         confirmation = confirmation_of(store, record.name) if is_search else None
-        answered = answered_of(store, record.name) if is_search else []
+        answered = answered_of(store, record.name) if is_search else {}
+        if as_json:
+            top = store.whole(record, record.ranked()[:TOP])
+            print(study_json(record, top, confirmation, answered, store.option))
+            return
         study_table(Console(), record, confirmation, answered, store.option)
         if record.name.endswith(COMPARE):
             wrapped(Console(), "No question is answered yet: the same `compare` command goes on.")

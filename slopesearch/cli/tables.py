@@ -1,19 +1,22 @@
-"""Stored studies as tables for people and JSON for programs; without torch."""
+"""Stored studies as tables for people; without torch."""
 
-import json
 import shlex
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from textwrap import wrap
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from slopesearch.cli.verdict_tables import confirmed_sentences, mean_rows, separation_sentences
+from slopesearch.cli.verdict_tables import (
+    compared_sentence,
+    confirmed_sentences,
+    mean_rows,
+    separation_sentences,
+)
 from slopesearch.config import Report, TrialConfig
+from slopesearch.evidence.answers import NO_ANSWERS, Answer
 from slopesearch.evidence.health import COMMAND, health
 from slopesearch.evidence.results import ConfirmedArm, Opening, confirmed_of, openings_of, pick
 from slopesearch.evidence.selection import Believed, believed, sentences
@@ -76,14 +79,14 @@ def study_table(
     console: Console,
     study: StudyRecord,
     confirmation: StudyRecord | None = None,
-    answered: Collection[str] = (),
+    answered: Mapping[str, Answer] = NO_ANSWERS,
     where: str = "",
 ) -> None:
     """Print the best config, the top five, the lead over the textbook, and doubts; or the confirmation.
 
     Of a search that was confirmed, see `confirmation`, the pick stands in the place of the best. `answered`
-    are the questions that a comparison has answered; `where` is the option that names the storage on a
-    command line.
+    is what a comparison has answered, by question; `where` is the option that names the storage on a command
+    line.
     """
     if confirmed := confirmed_of(study):
         confirmation_table(console, confirmed, openings_of(study))
@@ -91,7 +94,7 @@ def study_table(
     if study.name.endswith(VERDICTS):
         _means_table(console, study)
         return
-    _found_table(console, study, confirmed_of(confirmation))
+    _found_table(console, study, confirmed_of(confirmation), answered)
     if confirmed_of(confirmation):
         say(console, f"Every arm: python -m slopesearch show {shlex.quote(study.name + CONFIRM)}{where}")
     doubts = health(study, confirmed_of(confirmation), answered, where)
@@ -143,7 +146,10 @@ def counts_sentence(study: StudyRecord) -> str:
 
 
 def found_sentences(
-    study: StudyRecord, confirmed: Sequence[ConfirmedArm], belief: Believed | None
+    study: StudyRecord,
+    confirmed: Sequence[ConfirmedArm],
+    belief: Believed | None,
+    answered: Mapping[str, Answer] = NO_ANSWERS,
 ) -> list[tuple[int, str]]:
     """What a search has found, or what was confirmed of it: sentences, with the depth of their indent."""
     ranked = study.ranked()
@@ -157,8 +163,11 @@ def found_sentences(
         (0, f"best: trial {best.number}, {spec.objective} {ranked[0].value:.4f}"),
         (1, describe(ranked[0].config, fixed_choices(spec))),
     ]
-    if belief is not None:
+    if compared := compared_sentence(ranked[0].config, answered):
+        told.append((1, compared))
+    elif belief is not None:
         told.append((1, sentences(belief)[0]))
+    if belief is not None:
         image = f"; one of the {spec.val_size:,} validation images is {1 / (spec.val_size or 1):.4f}"
         rivals = (
             f"{counted(belief.tied, 'more trial')} cannot be told from it by one run each"
@@ -170,12 +179,17 @@ def found_sentences(
     return told
 
 
-def _found_table(console: Console, study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -> None:
+def _found_table(
+    console: Console,
+    study: StudyRecord,
+    confirmed: Sequence[ConfirmedArm],
+    answered: Mapping[str, Answer],
+) -> None:
     console.print()
     wrapped(console, counts_sentence(study))
     for sentence in study.left_out():
         say(console, f"left out: {sentence}")
-    for depth, sentence in found_sentences(study, confirmed, believed(study)):
+    for depth, sentence in found_sentences(study, confirmed, believed(study), answered):
         wrapped(console, sentence, indent="  " * depth)
     if not study.ranked():
         return
@@ -282,18 +296,6 @@ def _cells(estimate: Estimate) -> tuple[str, float]:
     return f"{estimate.mean:.4f} ± {(estimate.high - estimate.low) / 2:.4f}", estimate.sd
 
 
-def confirmation_json(confirmed: Sequence[ConfirmedArm], openings: Sequence[Opening]) -> str:
-    """A confirmation for programs; the last of the `openings` is the valid test."""
-    return json.dumps(
-        {
-            "confirmed": [row.model_dump(mode="json") for row in confirmed],
-            "pick": pick(confirmed).model_dump(mode="json"),
-            "openings": [row.model_dump(mode="json") for row in openings],
-        },
-        indent=2,
-    )
-
-
 def replay_table(console: Console, stored: Sequence[Report], new: Sequence[Report]) -> None:
     """Print both curves, side by side."""
     table = _table("report", "train_loss", "again", "val_loss", "again", "val_accuracy", "again")
@@ -303,39 +305,6 @@ def replay_table(console: Console, stored: Sequence[Report], new: Sequence[Repor
             cells += [getattr(old, name, None), getattr(here, name, None)]
         table.add_row(*map(_cell, cells))
     console.print(table)
-
-
-def study_json(study: StudyRecord, top: Sequence[TrialRecord]) -> str:
-    """A study for programs; `top` are its best trials, whole."""
-    if confirmed := confirmed_of(study):
-        return confirmation_json(confirmed, openings_of(study))
-    return json.dumps(
-        {
-            "name": study.name,
-            "spec": study.spec.model_dump(mode="json"),
-            "complete": study.count("COMPLETE"),
-            "pruned": study.count("PRUNED"),
-            "running": study.running,
-            "waiting": study.waiting,
-            "failed": study.count("FAIL"),
-            "top": [_trial_data(trial) for trial in top],
-            "textbook": textbook_rows(study),
-            "believed": found.model_dump() if (found := believed(study)) else None,
-            "health": [asdict(doubt) for doubt in health(study)],
-            "unreadable": study.unreadable,
-        },
-        indent=2,
-    )
-
-
-def _trial_data(trial: TrialRecord) -> dict[str, Any]:
-    stored = trial.attributes | trial.bulk()
-    return {"number": trial.number, "state": trial.state, "value": trial.value, **stored}
-
-
-def trial_json(trial: TrialRecord, why: Sequence[str] = ()) -> str:
-    """A trial for programs; `why` it was stopped, in sentences."""
-    return json.dumps({**_trial_data(trial), "why": list(why)}, indent=2)
 
 
 def trial_view(console: Console, trial: TrialRecord, why: Sequence[str] = ()) -> None:

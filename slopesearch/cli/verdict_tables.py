@@ -1,11 +1,11 @@
 """What a search comes to once it was confirmed, and the studies of a verdict, whose trials are seeds."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
 
 from slopesearch.config import TrialConfig
-from slopesearch.evidence.answers import answers_of
+from slopesearch.evidence.answers import Answer, answers_of, own_runs
 from slopesearch.evidence.results import (
     ConfirmedArm,
     as_share,
@@ -31,15 +31,15 @@ def confirmation_of(store: Store, search: str) -> StudyRecord | None:
     return found
 
 
-def answered_of(store: Store, search: str) -> list[str]:
-    """The questions that a comparison of a search has answered; none where it cannot be read."""
+def answered_of(store: Store, search: str) -> dict[str, Answer]:
+    """What a comparison of a search has answered, by question; nothing where it cannot be read."""
     try:
-        return list(answers_of(store.find(search + COMPARE, "ranking")))
+        return answers_of(store.find(search + COMPARE, "ranking"))
     except RequestError:  # its own `show` says why
-        return []
+        return {}
 
 
-def unanswered(answered: Sequence[str]) -> set[str]:
+def unanswered(answered: Collection[str]) -> set[str]:
     """The questions that a comparison of a search leaves open; of the rate there is none."""
     return set(QUESTIONS) - {"lr"} - set(answered)
 
@@ -48,6 +48,19 @@ def is_finished(confirmation: StudyRecord | None) -> bool:
     """Whether a confirmation has come to its end, the test included."""
     openings = openings_of(confirmation)
     return bool(confirmed_of(confirmation) and openings and openings[-1].tested)
+
+
+def compared_sentence(config: TrialConfig, answered: Mapping[str, Answer]) -> str | None:
+    """What a comparison has measured of the best trial's config; None where it has not run it."""
+    runs = own_runs(config, answered.values())
+    if runs is None:
+        return None
+    error = runs.error
+    accuracy = error.model_copy(update={"mean": 1 - error.mean, "low": 1 - error.high, "high": 1 - error.low})
+    return (
+        f"compared: val_accuracy {_interval(as_share(accuracy))}, val_loss {_interval(runs.loss)}: mean of "
+        f"{counted(len(runs.losses), 'fresh seed')} (95 %), at lr {runs.config.lr:.3g}."
+    )
 
 
 def confirmed_sentences(study: StudyRecord, confirmed: Sequence[ConfirmedArm]) -> list[str]:

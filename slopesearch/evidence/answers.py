@@ -1,7 +1,7 @@
 """The answer to one question: made from its runs, stored with the comparison, read back without torch."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import log
 from typing import TypeVar
 
@@ -75,6 +75,20 @@ class Answer(Noun):
     def side(self, name: str) -> SideRuns:
         """The runs of a side."""
         return next(side for side in self.sides if side.name == name)
+
+
+NO_ANSWERS: Mapping[str, Answer] = {}
+
+
+def own_runs(config: TrialConfig, answers: Iterable[Answer]) -> SideRuns | None:
+    """The most runs that a comparison has of a config, at the rate tuned for it; None without any."""
+    alike = (
+        side
+        for answer in answers
+        for side in answer.sides
+        if side.config.model_copy(update={"lr": config.lr}) == config
+    )
+    return max(alike, key=lambda side: len(side.losses), default=None)
 
 
 def look_of(looks: Sequence[int]) -> int:
