@@ -47,7 +47,7 @@ ROUTE = [
     *("report.summary", "report.style", "report.search_plots", "report.slope_plots", "report.choice_plots"),
     *("report.network_plots", "report.run_plots", "report.shape_plots", "report.plots", "report.forest"),
     *("report.answers_panel", "report.findings", "report.page", "report.dashboard"),
-    *("cli.streams", "cli.passwords", "cli.verdict_tables", "cli.tables", "cli.ending"),
+    *("cli.streams", "cli.passwords", "cli.verdict_tables", "cli.tables", "cli.json_views", "cli.ending"),
     *("cli.answer_views", "cli.counts", "cli.live", "cli.options", "cli.shipped"),
     *("cli.study_commands", "cli.search_commands", "cli.compare_command", "cli.model_commands"),
     *("cli.doctor_command", "cli.main", "__main__"),
