@@ -20,7 +20,8 @@ from tests.conftest import CommandLine, Storages
 from tests.harness import FakeLauncher, Harness
 from tests.running import FAKE, Running
 
-NAMES = ("s", "s/confirm", "s/test", "s-2", "other")
+OWN = ["s", "s/confirm", "s/test", "s/tune", "s/compare"]
+NAMES = (*OWN, "s-2", "other")
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +68,8 @@ def names_in(path: Path) -> list[str]:
 def test_a_copy_is_one_whole_file_with_the_study_and_its_verdict(path: Path, tmp_path: Path) -> None:
     target = tmp_path / "colleague.db"
     before = path.read_bytes()
-    assert [part.name for part in Store(url(path)).copy("s", target)] == ["s", "s/confirm", "s/test"]
-    assert names_in(target) == ["s", "s/confirm", "s/test"]
+    assert [part.name for part in Store(url(path)).copy("s", target)] == OWN
+    assert sorted(names_in(target)) == sorted(OWN)
     for name in names_in(target):
         assert Store(url(target)).read(name) == Store(url(path)).read(name)
     with closing(sqlite3.connect(target)) as connection:
@@ -106,7 +107,7 @@ def test_all_rows_of_the_others_stay_when_a_study_is_deleted(path: Path, tmp_pat
     assert not store.delete("s", is_sure)
     assert sorted(names_in(path)) == sorted(NAMES)
     assert store.delete("s", is_sure)
-    assert asked == [["s", "s/confirm", "s/test"]] * 2
+    assert asked == [OWN] * 2
     assert names_in(path) == names_in(kept) == ["other", "s-2"]
     for name in names_in(path):
         assert store.read(name) == Store(url(kept)).read(name)
@@ -129,7 +130,8 @@ def test_a_study_is_deleted_from_a_storage_of_any_kind(storages: Storages) -> No
 def test_the_question_is_asked_and_no_means_no(path: Path) -> None:
     words = ["list", "--delete", "s", "--storage", url(path)]
     answer = CliRunner().invoke(app, words, input="n\n")
-    assert "delete s (12 trials) and s/confirm (12 trials) and s/test (12 trials) for good?" in answer.output
+    parts = " and ".join(f"{name} (12 trials)" for name in OWN)
+    assert f"delete {parts} for good?" in answer.output
     assert (answer.exit_code, "nothing was deleted" in answer.output) == (0, True)
     assert CliRunner().invoke(app, words, input="").exit_code == 1  # nobody is there to ask
     assert sorted(names_in(path)) == sorted(NAMES)

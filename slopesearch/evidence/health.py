@@ -212,7 +212,7 @@ def _textbook(study: StudyRecord, since: Since) -> Iterator[Health]:
     Once it was confirmed, a baseline that the pick cannot be told from.
     """
     if since.confirmed:
-        yield from _baselines(since.confirmed)
+        yield from _baselines(study, since)
         return
     recipes = textbook(study.spec)
     named = (
@@ -237,15 +237,17 @@ def _textbook(study: StudyRecord, since: Since) -> Iterator[Health]:
         )
 
 
-def _baselines(confirmed: Sequence[ConfirmedArm]) -> Iterator[Health]:
-    for row in confirmed:
+def _baselines(study: StudyRecord, since: Since) -> Iterator[Health]:
+    for row in since.confirmed:
         found = row.difference
         if not row.arm.is_baseline or found is None or found.p_loss is None or found.p_loss < ALPHA:
             continue
         yield Health(
             "warning",
             f"On {row.runs} fresh seeds the pick cannot be told from {', '.join(row.arm.roles)}: val_loss "
-            f"{found.val_loss.mean:+.4f} ± {found.val_loss.half:.4f} (family-wise p {found.p_loss:.2f}).",
+            f"{found.val_loss.mean:+.4f} ± {found.val_loss.half:.4f} (family-wise p {found.p_loss:.2f}). "
+            "Take the simpler of the two, or run more seeds: "
+            f"{since.command('confirm', study.name, '--seeds', str(2 * row.runs))}",
         )
 
 
