@@ -14,7 +14,7 @@ def write_aside(path: Path, content: bytes) -> None:
     """Write a file in one step, over one that is there; what is killed half-way leaves the old one.
 
     The file keeps the permissions of the one that it replaces; those of a new one are what the user's umask
-    leaves. A link is followed and stays. Raises RequestError where a database or no file is there.
+    leaves. A link is followed and stays. Raises RequestError where a database is there, or what is no file.
     """
     refuse_special(path)
     target = Path(os.path.realpath(path))
@@ -33,7 +33,7 @@ def write_aside(path: Path, content: bytes) -> None:
 
 
 def refuse_special(path: Path) -> None:
-    """Raise RequestError where a path names a folder, a device, a pipe or a database: no file to replace."""
+    """Raise RequestError where a path names what nothing replaces: a folder, a device, a pipe, a database."""
     if path.is_dir():
         raise RequestError(f"'{path}' is a folder; name a file with -o")
     if path.exists() and not path.is_file():
@@ -50,5 +50,5 @@ def _is_database(path: Path) -> bool:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)) as connection:
             found: tuple[int] = connection.execute("PRAGMA page_count").fetchone()
             return found[0] > 0
-    except sqlite3.Error:
-        return False
+    except sqlite3.Error as error:
+        return error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN)

@@ -4,6 +4,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -17,7 +18,6 @@ from optuna_dashboard import get_note
 
 from slopesearch.evidence.results import pick
 from slopesearch.report.dashboard import annotate, annotate_all
-from slopesearch.search.events import Event, Told
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.records import VERDICTS, StudyRecord
 from slopesearch.search.store import Store
@@ -133,18 +133,19 @@ def test_a_server_that_is_asked_all_the_while_stops_no_study(
     harness = Harness(tmp_path / "x.db")
     harness(2)
     seen: list[int] = []
+    ended = threading.Event()
     with dashboard(harness.store.url, tmp_path / "log") as address:
 
-        def ask(event: Event) -> None:
-            if isinstance(event, Told):
+        def ask() -> None:
+            while not ended.is_set() or not seen or seen[-1] < 60:
                 seen.append(len(fetched(f"{address}/api/studies/1?after=0")["trials"]))
 
-        harness(60, listen=ask, workers=4)
-        deadline = time.monotonic() + 60  # it keeps what it has read for some seconds
-        while len(fetched(f"{address}/api/studies/1?after=0")["trials"]) < 60:
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-    assert len(seen) == 58
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        harness(60, workers=4)
+        ended.set()
+        asking.join(60)  # it keeps what it has read for some seconds
+        assert not asking.is_alive()
     assert seen == sorted(seen)
     assert harness.study().count("COMPLETE") + harness.study().count("PRUNED") == 60
 

@@ -38,7 +38,7 @@ RECIPES = [
     replace(record(number, "COMPLETE", 0.5), config=as_recipe(make_config(), recipe))
     for number, recipe in enumerate(TEXTBOOK.values())
 ]
-PASSED = [record(number, "COMPLETE", value) for number, value in enumerate((0.8, 0.9, 0.9, 0.95), start=50)]
+PASSED = [record(number, "COMPLETE", value) for number, value in enumerate((0.8, 0.9, 0.9, 0.95), start=51)]
 BY_HAND = record(20, "COMPLETE", 0.99, attributes={"given_by_hand": True})
 AUDITED = [
     audited(9, 0.99, 50),

@@ -331,7 +331,8 @@ import shlex
 import sys
 
 def watch(event, arguments):
-    if event in ("open", "shutil.copyfile") and any(str(name).endswith("x.db") for name in arguments):
+    names = [str(argument).rstrip("'") for argument in arguments]
+    if event in ("open", "shutil.copyfile") and any(name.endswith("x.db") for name in names):
         print("OPENED", event, arguments, file=sys.stderr)
 
 sys.addaudithook(watch)  # SQLite opens its files below Python, which this does not hear

@@ -273,6 +273,13 @@ def test_a_checkpoint_that_is_none_is_refused_and_never_executed(
         Fit(make_config(), digits, CPU).restore(tmp_path / "checkpoint.pt", "hash")
 
 
+def test_a_checkpoint_of_something_else_is_refused(digits: Data, tmp_path: Path) -> None:
+    for content in ([1], torch.zeros(2)):
+        torch.save(content, tmp_path / "checkpoint.pt")
+        with pytest.raises(RequestError, match="cannot be read .it holds no run"):
+            Fit(make_config(), digits, CPU).restore(tmp_path / "checkpoint.pt", "hash")
+
+
 def test_a_checkpoint_of_another_network_is_refused(digits: Data, tmp_path: Path) -> None:
     Fit(make_config(), digits, CPU).save(tmp_path / "checkpoint.pt", "hash")
     with pytest.raises(RequestError, match="cannot be read"):

@@ -165,9 +165,8 @@ def found_sentences(
     ]
     if compared := compared_sentence(ranked[0].config, answered):
         told.append((1, compared))
-    elif belief is not None:
-        told.append((1, sentences(belief)[0]))
     if belief is not None:
+        told.append((1, sentences(belief)[0]))
         image = f"; one of the {spec.val_size:,} validation images is {1 / (spec.val_size or 1):.4f}"
         rivals = (
             f"{counted(belief.tied, 'more trial')} cannot be told from it by one run each"

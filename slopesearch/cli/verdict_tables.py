@@ -58,8 +58,8 @@ def compared_sentence(config: TrialConfig, answered: Mapping[str, Answer]) -> st
     error = runs.error
     accuracy = error.model_copy(update={"mean": 1 - error.mean, "low": 1 - error.high, "high": 1 - error.low})
     return (
-        f"compared: val_accuracy {_interval(as_share(accuracy))}, val_loss {_interval(runs.loss)}: mean of "
-        f"{counted(len(runs.losses), 'fresh seed')} (95 %), at lr {runs.config.lr:.3g}."
+        f"compared, at lr {runs.config.lr:.3g}: val_accuracy {_interval(as_share(accuracy))}, val_loss "
+        f"{_interval(runs.loss)}, mean of {counted(len(runs.losses), 'fresh seed')} (95 %)."
     )
 
 

@@ -189,7 +189,7 @@ def _pruner(study: StudyRecord, since: Since) -> Iterator[Health]:
     """A pruner whose audited runs, behind the first trials, ended like those that it let through."""
     from scipy.special import bdtr  # loaded here, so that the commands that only read start at once
 
-    first = first_judged(study.spec)
+    first = first_judged(study)
     found = audit(study, first)
     runs, good = len(found.audited), sum(map(found.good, found.audited))
     if study.spec.pruner == "none" or runs < AUDITED_LEAST or len(found.passed) < AUDITED_LEAST:
@@ -212,7 +212,7 @@ def _textbook(study: StudyRecord, since: Since) -> Iterator[Health]:
     Once it was confirmed, a baseline that the pick cannot be told from.
     """
     if since.confirmed:
-        yield from _baselines(study, since)
+        yield from _baselines(since.confirmed)
         return
     recipes = textbook(study.spec)
     named = (
@@ -237,8 +237,8 @@ def _textbook(study: StudyRecord, since: Since) -> Iterator[Health]:
         )
 
 
-def _baselines(study: StudyRecord, since: Since) -> Iterator[Health]:
-    for row in since.confirmed:
+def _baselines(confirmed: Sequence[ConfirmedArm]) -> Iterator[Health]:
+    for row in confirmed:
         found = row.difference
         if not row.arm.is_baseline or found is None or found.p_loss is None or found.p_loss < ALPHA:
             continue
@@ -246,8 +246,7 @@ def _baselines(study: StudyRecord, since: Since) -> Iterator[Health]:
             "warning",
             f"On {row.runs} fresh seeds the pick cannot be told from {', '.join(row.arm.roles)}: val_loss "
             f"{found.val_loss.mean:+.4f} ± {found.val_loss.half:.4f} (family-wise p {found.p_loss:.2f}). "
-            "Take the simpler of the two, or run more seeds: "
-            f"{since.command('confirm', study.name, '--seeds', str(2 * row.runs))}",
+            "Take the simpler of the two.",
         )
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
 
-from slopesearch.config import ResolvedSpec
 from slopesearch.search.records import AUDITED, TAKEN, StudyRecord, TrialRecord
 from slopesearch.search.textbook import MOST, N_STARTUP, follows, textbook
 
@@ -43,27 +42,35 @@ class Audit:
         return value > self.typical if self.maximize else value < self.typical
 
 
-def first_judged(spec: ResolvedSpec) -> int:
-    """From which number on no trial is one of the first, which run to their end, if none came before."""
-    return MOST if spec.plan == "cover" else N_STARTUP
-
-
-def judged(study: StudyRecord) -> list[TrialRecord]:
-    """The trials that the pruner was asked about, as far as is known: not the first ones, nor those given.
+def first_judged(study: StudyRecord) -> int:
+    """From which number on no trial is one of the first, which run to their end.
 
     Another study's trials, and those given by hand, put off the first ones.
     """
-    recipes, first = list(textbook(study.spec).values()), first_judged(study.spec)
-    found, outside = [], 0
+    first = MOST if study.spec.plan == "cover" else N_STARTUP
     for trial in study.trials:
-        if TAKEN in trial.attributes or trial.is_given:
-            outside += 1
-        elif AUDITED in trial.attributes or (
-            trial.number - outside >= first
-            and not any(trial.config and follows(trial.config, recipe) for recipe in recipes)
-        ):
-            found.append(trial)
-    return found
+        first += trial.number < first and _is_outside(trial)
+    return first
+
+
+def judged(study: StudyRecord) -> list[TrialRecord]:
+    """The trials that the pruner was asked about, as far as is known: not the first ones, nor those given."""
+    recipes, first = list(textbook(study.spec).values()), first_judged(study)
+
+    def was(trial: TrialRecord) -> bool:
+        if _is_outside(trial):
+            return False
+        if AUDITED in trial.attributes:
+            return True
+        return trial.number >= first and not any(
+            trial.config and follows(trial.config, recipe) for recipe in recipes
+        )
+
+    return [trial for trial in study.trials if was(trial)]
+
+
+def _is_outside(trial: TrialRecord) -> bool:
+    return TAKEN in trial.attributes or trial.is_given
 
 
 def audit(study: StudyRecord, first: int = 0) -> Audit:

@@ -74,7 +74,9 @@ def predict_images(run: Path, paths: list[Path], invert: bool = False) -> list[P
     for path in paths:
         try:
             with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
+                warnings.simplefilter("ignore")
+                for kind in (UserWarning, RuntimeWarning):  # not what Pillow tells those who program
+                    warnings.simplefilter("always", kind)
                 grey = read_grey(path, invert)
             pixels = as_pixels(grey, invert)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

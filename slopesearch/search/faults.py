@@ -56,7 +56,7 @@ class Faults:
         return sum(len(pack) for pack, _ in self._again)
 
     def hold_back(self, running: int) -> bool:
-        """Whether to begin no further run beside so many: before any has reported, after faults finished."""
+        """Whether to begin no more beside so many: no run has reported, or after faults none finished."""
         unknown = self._silent or (self._fruitless > 0 and not self._sound)
         return unknown and self._fruitless + running >= FRUITLESS
 
@@ -78,7 +78,7 @@ class Faults:
     def finished(self, slot: int) -> None:
         """A slot has finished a run: neither it nor the machine is broken."""
         self._in_a_row[slot] = self._given_up = 0
-        self._sound = True
+        self._sound, self._silent = True, False
 
     def failed(self, slot: int, pack: Sequence[int], failure: Failed) -> Consequence:
         """A slot has failed to run a pack."""

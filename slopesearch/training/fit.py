@@ -107,6 +107,8 @@ class Fit:
         try:
             # weights_only: tensors and plain values are read, and nothing in the file is executed.
             state: dict[str, Any] = torch.load(path, map_location=self._device, weights_only=True)
+            if not isinstance(state, dict):
+                raise ValueError("it holds no run")
             stored = state.get("data_hash", data_hash)
             self.curve = [Epoch(**row) for row in state["curve"]]
             self.model.load_state_dict(state["model"])
