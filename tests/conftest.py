@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from tests.ray_nodes import Nodes
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell lets what it starts behind an & ignore Ctrl-C, which all processes of the tests would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
