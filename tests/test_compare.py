@@ -557,8 +557,9 @@ def test_the_whole_way_on_the_command_line(
     assert [len(side["losses"]) for side in answer["sides"]] == [6, 6, 6]
     assert json.loads(command_line("show", "digits-mlp/compare", "--json").out) == [answer]
     assert "norm: where does BatchNorm go" in command_line("show", "digits-mlp/compare").out
-    assert "compared, at lr 0." in (told := command_line("show").out)
-    assert "of 6 fresh seeds" in told.replace("\n ", "")
+    told = " ".join(command_line("show").out.split())
+    assert "compared, at lr 0." in told
+    assert "mean of 6 fresh seeds" in told
     page = command_line("report", "--data-out", "tables")
     assert page.code == 0, page.err
     html = (tmp_path / "report.html").read_text()

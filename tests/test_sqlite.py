@@ -314,15 +314,15 @@ def test_a_fault_of_ours_is_not_told_as_a_damaged_file(tmp_path: Path, fault: Ex
         connection.execute("SELECT * FROM songs")
 
 
-@pytest.mark.parametrize("wrong", [text("SELECT :number"), text("SELECT 1 AS number"), text("SELECT ?")])
+@pytest.mark.parametrize("wrong", [text("SELECT :number"), text("SELECT ?")])
 def test_a_fault_of_ours_is_not_told_as_a_full_disk(tmp_path: Path, wrong: TextClause) -> None:
-    """A value is missing, a row has no such column, SQLite is given too few values."""
+    """Caught by SQLAlchemy, which is not given a value; and by SQLite, which is given too few."""
     with (
-        pytest.raises((SQLAlchemyError, AttributeError)),
+        pytest.raises(SQLAlchemyError),
         file(tmp_path / "x.db").writing() as storage,
         storage.engine.connect() as connection,
     ):
-        assert connection.execute(wrong).one().letter
+        connection.execute(wrong)
 
 
 WATCHED = """

@@ -126,7 +126,7 @@ def report_study(
 
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise RequestError(f"-o takes a file in a folder that exists, like report.html, given '{out}'")
-    refuse_special(out)
+    refuse_special(out)  # now, not when the page is made
     if data_out is not None and data_out.exists() and not data_out.is_dir():
         raise RequestError(f"--data-out takes a folder, which may be new, given the file '{data_out}'")
     store = Store(storage)

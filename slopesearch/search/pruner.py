@@ -101,8 +101,8 @@ class Referee:
     does one trial in AUDIT that the pruner would stop, which competes with no other behind that report. Under
     halving an exempt trial does not either, behind a report at which its place among all that have come there
     by now is outside the best third: many of a cover are bad, and beside them nearly all that passed passes
-    again (a default study on MNIST cost 120 whole runs so, and costs 110). In a study of version 0.1.0, of
-    the plan "walk", they compete to their end.
+    again (a default study on MNIST cost 120 whole runs so, and costs 111, see docs/search.md). In a study of
+    version 0.1.0, of the plan "walk", they compete to their end.
 
     `batch`, of a deterministic study, is the number of trials that are asked for at a time: a trial is judged
     against those of earlier batches alone.
