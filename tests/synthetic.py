@@ -1,6 +1,5 @@
 """A study with the shape of a real one, made up in no time: every branch, and every way to end."""
 
-import json
 import random
 from math import log10
 from pathlib import Path
@@ -99,8 +98,6 @@ def trial_of(number: int, spec: ResolvedSpec, draw: random.Random) -> TrialRecor
         "seconds": 1.0 + last,
         "images_per_second": 4000.0 + draw.random() * 500,
         "device": "cpu",
-        "curves": [json.loads(report.model_dump_json()) for report in curve],
-        "layers": json.loads(inside.model_dump_json()),
         "dead_fraction": dead,
         "grad_attenuation": 0.5,
     }
@@ -108,7 +105,7 @@ def trial_of(number: int, spec: ResolvedSpec, draw: random.Random) -> TrialRecor
         attributes["would_prune_at"] = 1
     values = {report.step: getattr(report, spec.objective) for report in curve}
     state = "COMPLETE" if last == REPORTS else "PRUNED"
-    return TrialRecord(number, state, values[last], config, values, attributes)
+    return TrialRecord(number, state, values[last], config, values, attributes, tuple(curve), inside)
 
 
 def study_of(trials: int, name: str = "digits-cnn", seed: int = 0, **fields: Any) -> StudyRecord:
@@ -142,19 +139,20 @@ def store(study: StudyRecord, where: Path | str) -> None:
                     value=trial.value,
                     params=params,
                     distributions={n: distribution_of(getattr(study.spec.space, n)) for n in params},
-                    user_attrs=trial.attributes,
+                    user_attrs=trial.attributes | trial.bulk(),
                     intermediate_values=trial.reports,
                 )
             )
 
 
 def record(number: int, state: str, value: float | None, **fields: object) -> TrialRecord:
-    """A trial that stores as little as possible; `attributes` and `reports` may be given."""
+    """A trial that stores as little as possible; what else it has may be given."""
     attributes = dict(fields.pop("attributes", {}))  # type: ignore[call-overload]
+    bulk = [fields.pop("curve", ()), fields.pop("diagnostics", None)]
     ended = {"COMPLETE": "completed", "PRUNED": "pruned"}.get(state, "running")
     reports = fields.pop("reports", {1: 0.5, REPORTS: value} if state == "COMPLETE" else {1: 0.5})
     config = make_config(**fields)
-    return TrialRecord(number, state, value, config, reports, {"ended": ended, **attributes})  # type: ignore[arg-type]
+    return TrialRecord(number, state, value, config, reports, {"ended": ended, **attributes}, *bulk)  # type: ignore[arg-type]
 
 
 def study_with(*trials: TrialRecord, **fields: object) -> StudyRecord:

@@ -2,7 +2,9 @@
 
 from math import log10
 from statistics import median
+from typing import Literal
 
+from slopesearch.config import Diagnostics, Report
 from slopesearch.report.network_plots import ENOUGH
 from slopesearch.report.page import page, tables_of
 from slopesearch.report.plots import PLOTS, trial_rows
@@ -15,22 +17,21 @@ from tests.synthetic import record, spec_of, study_with
 def inside(
     zero: tuple[float, ...],
     silent: tuple[float, ...] | None = None,
-    order: str | None = "tutorial",
+    order: Literal["tutorial"] | None = "tutorial",
     attenuation: float | None = None,
-) -> dict[str, object]:
-    """The diagnostics of a trial, with as many layers as there are shares of dead units."""
-    layers: dict[str, object] = {
-        "images": 9,
-        "layers": list(range(1, len(zero) + 1)),
-        "never_active": silent or zero,
-        "zero_gradient": zero,
-        "inactive": zero,
-        "gradient_rms": [0.1] * len(zero),
-        "dead_fraction": sum(zero) / len(zero),
-        "grad_attenuation": attenuation,
-        "order": order,
-    }
-    return {"layers": layers}
+) -> Diagnostics:
+    """Diagnostics with as many layers as there are shares of dead units."""
+    return Diagnostics(
+        images=9,
+        layers=tuple(range(1, len(zero) + 1)),
+        never_active=silent or zero,
+        zero_gradient=zero,
+        inactive=zero,
+        gradient_rms=(0.1,) * len(zero),
+        dead_fraction=sum(zero) / len(zero),
+        grad_attenuation=attenuation,
+        order=order,
+    )
 
 
 def said(name: str, study: StudyRecord) -> str:
@@ -39,14 +40,14 @@ def said(name: str, study: StudyRecord) -> str:
 
 def test_dead_units_are_told_of_the_layer_that_has_them() -> None:
     trials = [
-        record(0, "COMPLETE", 0.8, activation="relu", attributes=inside((0.0, 0.0, 0.41))),
-        record(1, "COMPLETE", 0.9, activation="relu", attributes=inside((0.02, 0.01, 0.0))),
-        record(2, "COMPLETE", 0.9, activation="relu", attributes=inside((0.0, 0.0, 0.0))),
-        record(3, "COMPLETE", 0.9, activation="elu", attributes=inside((0.0, 0.0, 0.0))),
-        record(4, "COMPLETE", 0.9, attributes=inside((0.0, 0.0, 0.0), silent=(0.3, 0.0, 0.1))),
-        record(5, "COMPLETE", 0.9, attributes=inside((0.0, 0.0, 0.0), silent=(0.1, 0.0, 0.0))),
-        record(6, "COMPLETE", 0.9, activation="gelu", attributes=inside((0.05, 0.0, 0.0))),
-        record(7, "COMPLETE", 0.9, activation="gelu", attributes=inside((0.03, 0.0, 0.0))),
+        record(0, "COMPLETE", 0.8, activation="relu", diagnostics=inside((0.0, 0.0, 0.41))),
+        record(1, "COMPLETE", 0.9, activation="relu", diagnostics=inside((0.02, 0.01, 0.0))),
+        record(2, "COMPLETE", 0.9, activation="relu", diagnostics=inside((0.0, 0.0, 0.0))),
+        record(3, "COMPLETE", 0.9, activation="elu", diagnostics=inside((0.0, 0.0, 0.0))),
+        record(4, "COMPLETE", 0.9, diagnostics=inside((0.0, 0.0, 0.0), silent=(0.3, 0.0, 0.1))),
+        record(5, "COMPLETE", 0.9, diagnostics=inside((0.0, 0.0, 0.0), silent=(0.1, 0.0, 0.0))),
+        record(6, "COMPLETE", 0.9, activation="gelu", diagnostics=inside((0.05, 0.0, 0.0))),
+        record(7, "COMPLETE", 0.9, activation="gelu", diagnostics=inside((0.03, 0.0, 0.0))),
     ]
     study = study_with(*trials)
     told = said("dead", study)
@@ -69,7 +70,7 @@ def test_dead_units_are_told_of_the_layer_that_has_them() -> None:
 
 
 def test_activations_without_dead_units_are_not_said_to_have_some() -> None:
-    study = study_with(record(0, "COMPLETE", 0.8, activation="tanh", attributes=inside((0.0, 0.0))))
+    study = study_with(record(0, "COMPLETE", 0.8, activation="tanh", diagnostics=inside((0.0, 0.0))))
     assert "cannot learn. Dead: none in tanh (n = 1)." in said("dead", study)
     assert PLOTS["dead"].draw(PLOTS["dead"].rows(study), study.spec).layout
 
@@ -86,9 +87,9 @@ def test_gradients_are_compared_within_a_norm_alone() -> None:
     trials: list[TrialRecord] = []
     for (activation, norm), (factor, n) in factors.items():
         for _ in range(n):
-            attributes = inside((0.0, 0.0), attenuation=-log10(factor))
+            seen = inside((0.0, 0.0), attenuation=-log10(factor))
             trials.append(
-                record(len(trials), "COMPLETE", 0.9, activation=activation, norm=norm, attributes=attributes)
+                record(len(trials), "COMPLETE", 0.9, activation=activation, norm=norm, diagnostics=seen)
             )
     over_all = {
         name: median(f for (a, _), (f, n) in factors.items() if a == name for _ in range(n))
@@ -112,7 +113,7 @@ def test_gradients_are_compared_within_a_norm_alone() -> None:
 
 def test_one_activation_is_no_comparison() -> None:
     some = [
-        record(i, "COMPLETE", 0.9, activation=name, attributes=inside((0.0, 0.0), attenuation=0.0))
+        record(i, "COMPLETE", 0.9, activation=name, diagnostics=inside((0.0, 0.0), attenuation=0.0))
         for i, name in enumerate(("relu", "relu", "relu", "elu"))
     ]
     told = said("gradients", study_with(*some, model="mlp"))
@@ -139,15 +140,15 @@ def test_gradients_of_zero_are_told() -> None:
 
 
 def test_a_study_from_before_diagnostics_is_read() -> None:
-    curve = [{"step": 9, "train_loss": 1, "val_loss": 1, "val_accuracy": 0.5}]
-    study = study_with(record(0, "COMPLETE", 0.8, activation="relu", attributes={"curves": curve}))
+    curve = (Report(step=9, train_loss=1, val_loss=1, val_accuracy=0.5),)
+    study = study_with(record(0, "COMPLETE", 0.8, activation="relu", curve=curve))
     assert all(PLOTS[name].rows(study) == [] for name in ("dead", "gradients", "learned_slopes"))
     assert PLOTS["dead"].missing in page(study, tables_of(study))
 
 
 def test_diagnostics_of_an_earlier_version_stand_alone_and_are_marked() -> None:
-    def trial(number: int, order: str | None) -> TrialRecord:
-        return record(number, "COMPLETE", 0.8, activation="relu", attributes=inside((0.5,), order=order))
+    def trial(number: int, order: Literal["tutorial"] | None) -> TrialRecord:
+        return record(number, "COMPLETE", 0.8, activation="relu", diagnostics=inside((0.5,), order=order))
 
     old, mixed = study_with(trial(0, None)), study_with(trial(0, None), trial(1, "tutorial"))
     for name in ("dead", "gradients"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from slopesearch.cli.model_commands import export_config
 from slopesearch.config import REPORTS
 from slopesearch.search.records import BULKY, UnreadableError
 from slopesearch.search.rows import (
@@ -145,6 +146,25 @@ def test_a_trial_that_was_edited_is_named_and_the_others_are_read(
     record = Store(f"sqlite:///{copy}").read(STUDY.name, "page")
     assert EDITS[edit] in " ".join(record.unreadable.values())
     assert len(record.trials) == 12
+
+
+def test_a_changed_parameter_is_named_where_parameters_are_read_and_refused_where_its_config_is_taken(
+    path: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "x.db"
+    copy.write_bytes(path.read_bytes())
+    best = Store(f"sqlite:///{copy}").read(STUDY.name, "ranking").best().number
+    with closing(sqlite3.connect(copy)) as connection, connection:
+        connection.execute(
+            "UPDATE trial_params SET param_value = 0.02 WHERE param_name = 'lr' AND trial_id = "
+            f"(SELECT trial_id FROM trials WHERE study_id = 2 AND number = {best})"
+        )
+    store = Store(f"sqlite:///{copy}")
+    assert store.read(STUDY.name, "ranking").best().number == best
+    assert list(store.read(STUDY.name, "flat").unreadable) == [f"trial {best}"]
+    with pytest.raises(RequestError, match=f"trial {best} .* its config was changed: 'lr' is"):
+        export_config(STUDY.name, None, tmp_path / "best.toml", False, store.url)
+    assert not (tmp_path / "best.toml").exists()
 
 
 @pytest.mark.parametrize(("chosen", "is_held"), [(0.3, True), (0.4, True), (0.2, False)])

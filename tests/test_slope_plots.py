@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from slopesearch.config import Report
 from slopesearch.report.plots import PLOTS
 from slopesearch.search.records import TrialRecord
 from tests.synthetic import record, spec_of, study_of, study_with
@@ -12,9 +13,9 @@ from tests.synthetic import record, spec_of, study_of, study_with
 STUDY = study_of(400)
 
 
-def curve(*slopes: float, raw: tuple[float, ...] = (), step: int = 1) -> dict[str, Any]:
-    report = {"step": step, "train_loss": 1, "val_loss": 1, "val_accuracy": 0.5, "slopes": list(slopes)}
-    return {"curves": [report | {"raw_slopes": list(raw or slopes)}]}
+def curve(*slopes: float, raw: tuple[float, ...] = (), step: int = 1) -> tuple[Report, ...]:
+    last = Report(step=step, train_loss=1, val_loss=1, val_accuracy=0.5, slopes=slopes)
+    return (last.model_copy(update={"raw_slopes": raw or slopes}),)
 
 
 def test_slope_rows_hold_leaky_relu_alone() -> None:
@@ -87,7 +88,7 @@ def test_paths_begin_where_the_slope_begins_and_tell_raw_from_effective() -> Non
             0.8,
             slope_mode="learnable",
             negative_slope=0.5,
-            attributes=curve(0.02, 0.1, raw=(0.02, 0.3)),
+            curve=curve(0.02, 0.1, raw=(0.02, 0.3)),
         )
     )
     rows = PLOTS["learned_slopes"].rows(study)
@@ -102,13 +103,13 @@ def test_paths_begin_where_the_slope_begins_and_tell_raw_from_effective() -> Non
 
 
 def test_a_learned_path_begins_within_its_range() -> None:
-    low = record(0, "COMPLETE", 0.8, slope_mode="learnable", negative_slope=0.0, attributes=curve(0.02))
+    low = record(0, "COMPLETE", 0.8, slope_mode="learnable", negative_slope=0.0, curve=curve(0.02))
     assert PLOTS["learned_slopes"].rows(study_with(low))[0]["slope"] == 1e-3  # slope_min
 
 
 def test_medians_of_learned_slopes_are_those_of_each_layer() -> None:
     trials = [
-        record(i, "COMPLETE", 0.8, slope_mode="learnable", attributes=curve(slope, slope / 2, step=9))
+        record(i, "COMPLETE", 0.8, slope_mode="learnable", curve=curve(slope, slope / 2, step=9))
         for i, slope in enumerate((0.01, 0.03, 0.08))
     ]
     study = study_with(*trials)
@@ -118,7 +119,7 @@ def test_medians_of_learned_slopes_are_those_of_each_layer() -> None:
 
 
 def learned(number: int, value: float, **fields: Any) -> TrialRecord:
-    given = {"slope_mode": "learnable", "negative_slope": 0.01, "attributes": curve(0.02), **fields}
+    given = {"slope_mode": "learnable", "negative_slope": 0.01, "curve": curve(0.02), **fields}
     return record(number, "COMPLETE", value, **given)
 
 

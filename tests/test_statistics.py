@@ -22,7 +22,9 @@ from slopesearch.evidence.statistics import (
     flip_p,
     judge,
     level_of,
+    rank_correlation,
     seeds_to_settle,
+    wilson,
 )
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -222,3 +224,19 @@ def test_runs_of_one_config_are_not_told_apart(calibrate: ModuleType) -> None:
     losses = calibrate.real_losses()
     assert len(set(losses)) == 40
     assert at_most(calibrate.significant_deals(losses, 1500), 0.05, 1500)
+
+
+@pytest.mark.parametrize(("hits", "runs"), [(0, 1), (0, 7), (3, 8), (14, 14), (41, 100)])
+def test_the_interval_of_a_share_is_wilsons(hits: int, runs: int) -> None:
+    expected = stats.binomtest(hits, runs).proportion_ci(method="wilson")
+    assert wilson(hits, runs) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("digits", [1, 8])
+def test_the_rank_correlation_is_spearmans_with_equal_values_too(digits: int) -> None:
+    one = normal(5, 40).round(digits)
+    other = (one + normal(6, 40)).round(digits)
+    assert (len(set(one)) < 40) == (digits == 1)
+    assert rank_correlation(one.tolist(), other.tolist()) == pytest.approx(
+        stats.spearmanr(one, other).statistic
+    )

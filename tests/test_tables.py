@@ -109,14 +109,15 @@ def test_names_are_data_not_markup() -> None:
 
 
 def test_a_trial_shows_its_config_and_curve() -> None:
-    curve = [Report(step=1, train_loss=1.5, val_loss=1.25, val_accuracy=0.5, slopes=(0.01, 0.02))]
+    curve = (Report(step=1, train_loss=1.5, val_loss=1.25, val_accuracy=0.5, slopes=(0.01, 0.02)),)
     record = TrialRecord(
         3,
         "PRUNED",
         0.5,
         LONGEST,
         {1: 0.5},
-        {"ended": "pruned", "curves": [row.model_dump() for row in curve]},
+        {"ended": "pruned"},
+        curve,
     )
     inside = Diagnostics(
         images=9,
@@ -130,8 +131,8 @@ def test_a_trial_shows_its_config_and_curve() -> None:
         order="tutorial",
     )
     for order, remark in (("tutorial", False), (None, True)):
-        layers = inside.model_copy(update={"order": order}).model_dump(mode="json")
-        text = render(trial_view, replace(record, attributes={**record.attributes, "layers": layers}))
+        seen = inside.model_copy(update={"order": order})
+        text = render(trial_view, replace(record, diagnostics=seen))
         assert "dead_fraction     0.2500\n  grad_attenuation  0.5000" in text
         assert (NOT_COMPARABLE in text) == remark
     for words in ("trial 3: pruned, 0.5000", "slope_max         0.1", "1.2500", "0.0100 0.0200"):

@@ -26,6 +26,7 @@ from slopesearch.evidence.results import confirmed_of, pick
 from slopesearch.files import refuse_special
 from slopesearch.report.summary import TOP, Verdicts, verdicts_of
 from slopesearch.search.records import COMPARE, CONFIRM, VERDICTS, StudySummary
+from slopesearch.search.rows import collector_at_rest
 from slopesearch.search.store import Store
 from slopesearch.search.urls import DEFAULT_URL
 from slopesearch.wording import RequestError, counted, printable
@@ -111,6 +112,7 @@ def show_study(
             wrapped(Console(), "No question is answered yet: the same `compare` command goes on.")
 
 
+@collector_at_rest()
 def report_study(
     name: StudyName = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="The page to write.")] = Path("report.html"),

@@ -155,20 +155,30 @@ def _wider(axis: Range, value: float, most: float | None) -> Range | None:
     return None
 
 
+def _of_place(combined: Counter[tuple[Any, ...]], place: int) -> Counter[Any]:
+    """How often each value stands at a place of tuples that were counted."""
+    found = Counter[Any]()
+    for values, number in combined.items():
+        found[values[place]] += number
+    return found
+
+
 def _unanswered(study: StudyRecord, since: Since) -> Iterator[Health]:
     """The choices with too few completed runs; of a conditional one, where its condition held at all."""
     if not _is_long_enough(study):
         return
     lacking, asks, least = [], [], COMPLETED
     questions = {"slope_mode": "learned", "slope_max": "learned"}
+    names = ("activation", "slope_mode", "slope_max", "norm", "init")
+    chosen = attrgetter(*names)
     some, whole = (
-        [trial.config for trial in trials if trial.config is not None]
+        Counter(chosen(trial.config) for trial in trials if trial.config is not None)
         for trials in (study.trials, study.ranked())
     )
-    for name in ("activation", "slope_mode", "slope_max", "norm", "init"):
+    for place, name in enumerate(names):
         axis: Any = getattr(study.spec.space, name)
         question = questions.get(name, name)
-        drawn, ran = (Counter(map(attrgetter(name), configs)) for configs in (some, whole))
+        drawn, ran = (_of_place(combined, place) for combined in (some, whole))
         unasked = isinstance(axis, Range) or drawn.total() == drawn[None] or question in since.answered
         choices = () if unasked else axis
         few = [f"{choice} ({ran[choice]})" for choice in choices if ran[choice] < COMPLETED]

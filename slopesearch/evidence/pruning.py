@@ -56,15 +56,16 @@ def first_judged(study: StudyRecord) -> int:
 def judged(study: StudyRecord) -> list[TrialRecord]:
     """The trials that the pruner was asked about, as far as is known: not the first ones, nor those given."""
     recipes, first = list(textbook(study.spec).values()), first_judged(study)
+    rates = {recipe["lr"] for recipe in recipes}  # which tells nearly every config from all recipes at once
 
     def was(trial: TrialRecord) -> bool:
         if _is_outside(trial):
             return False
         if AUDITED in trial.attributes:
             return True
-        return trial.number >= first and not any(
-            trial.config and follows(trial.config, recipe) for recipe in recipes
-        )
+        config = trial.config
+        is_recipe = config is not None and config.lr in rates and any(follows(config, r) for r in recipes)
+        return trial.number >= first and not is_recipe
 
     return [trial for trial in study.trials if was(trial)]
 

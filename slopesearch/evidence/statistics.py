@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
 from math import ceil, log2, sqrt
-from statistics import fmean, stdev
+from statistics import NormalDist, fmean, stdev
 from typing import Literal
 
 import numpy as np
@@ -79,6 +79,27 @@ def estimate(values: Sequence[float]) -> Estimate:
     mean, sd = fmean(values), stdev(values)
     half = float(stdtrit(len(values) - 1, 0.975)) * sd / sqrt(len(values))
     return Estimate(mean=mean, sd=sd, low=mean - half, high=mean + half)
+
+
+def wilson(hits: int, runs: int) -> tuple[float, float]:
+    """The ends of the 95 % interval of a share, hits of runs (Wilson 1927).
+
+    This and the next one are scipy.stats' own, which loads for 0.6 s, a quarter of a page's time.
+    """
+    share, z2 = hits / runs, NormalDist().inv_cdf(0.975) ** 2
+    centre = share + z2 / (2 * runs)
+    half = sqrt(z2 * (share * (1 - share) + z2 / (4 * runs)) / runs)
+    return (centre - half) / (1 + z2 / runs), (centre + half) / (1 + z2 / runs)
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
+    """Spearman's rho of two lists as long, equal values sharing their mean rank; neither may be constant."""
+
+    def ranks(values: Sequence[float]) -> Array:
+        _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+        return np.asarray((count.cumsum() - (count - 1) / 2)[place])
+
+    return float(np.corrcoef(ranks(one), ranks(other))[0, 1])
 
 
 def level_of(look: int) -> float:

@@ -73,7 +73,8 @@ def cards(study: StudyRecord, verdicts: Verdicts) -> list[Card]:
     confirmed = confirmed_of(verdicts.confirmation)
     begun = families_of(verdicts.comparison)
     winner = pick(confirmed).arm.config if confirmed else next((t.config for t in study.ranked()), None)
-    each = study.seconds(winner.norm if winner else None)
+    on_cpu = all(trial.attributes.get("device") == "cpu" for trial in study.ranked())
+    each = study.seconds(winner.norm if winner else None) if on_cpu else None
     found: list[Card] = []
     for question in QUESTIONS:
         if question in answers:
@@ -212,7 +213,7 @@ def _further(answer: Answer, study: StudyRecord, each: float | None) -> tuple[st
     if settling is None:
         return "", ""
     command = _command(study, answer.family.question, "--seeds", str(settling.seeds))
-    return command, _minutes(study, each, settling.runs)
+    return command, _minutes(each, settling.runs)
 
 
 # --- from a confirmation
@@ -318,7 +319,7 @@ def _with_command(card: Card, question: str, study: StudyRecord, each: float | N
         card,
         evidence=f"{card.evidence} A comparison has begun." if begun else card.evidence,
         command=_command(study, question),
-        cost=_minutes(study, each, runs_to_answer(question, study.spec, SEEDS)),
+        cost=_minutes(each, runs_to_answer(question, study.spec, SEEDS)),
     )
 
 
@@ -326,12 +327,11 @@ def _command(study: StudyRecord, question: str, *more: str) -> str:
     return shlex.join(["compare", study.name, "--only", question, *more])
 
 
-def _minutes(study: StudyRecord, each: float | None, runs: int) -> str:
+def _minutes(each: float | None, runs: int) -> str:
     """What so many runs take on the cores of this machine, where one takes `each` seconds; their number where
     that is not known.
     """
-    on_cpu = all(t.attributes.get("device") == "cpu" for t in study.ranked())
-    if each is None or not on_cpu:
+    if each is None:
         return f"{runs:,} runs"
     minutes = max(1, round(runs * each / usable_cores() / 60))
     return f"about {minutes:,} min"

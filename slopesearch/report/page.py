@@ -23,14 +23,12 @@ from slopesearch.report.plots import COMPARING, PLOTS
 from slopesearch.report.style import Rows, adaptive, for_script, objective_name
 from slopesearch.report.summary import NO_VERDICTS, TOP, Verdicts, textbook_rows
 from slopesearch.search.records import StudyRecord
-from slopesearch.search.rows import collector_at_rest
 from slopesearch.training.devices import usable_cores
 from slopesearch.wording import counted, describe
 
 WILD = 5  # times the usual standard deviation between seeds: more than chance gives an arm of four seeds
 
 
-@collector_at_rest()
 def tables_of(study: StudyRecord, names: Iterable[str] = PLOTS) -> dict[str, Rows]:
     """The rows behind figures, by name; those that compare know nothing of what a person gave."""
     sampled = study.sampled()
@@ -44,7 +42,6 @@ def write_page(
     write_aside(path, page(study, tables, verdicts, where).encode())
 
 
-@collector_at_rest()
 def page(
     study: StudyRecord, tables: dict[str, Rows], verdicts: Verdicts = NO_VERDICTS, where: str = ""
 ) -> str:

@@ -77,7 +77,8 @@ def draw_curves(rows: Rows, spec: StudySpec) -> go.Figure:
     done = [row for row in rows if row["ended"] == "completed"]
     groups = grouped(done or rows, "activation")
     names = [name for name in activations_of(spec) if name in groups]
-    titles = [f"{name} (n = {len(grouped(groups[name], 'trial'))})" for name in names]
+    runs_of = {name: grouped(groups[name], "trial") for name in names}
+    titles = [f"{name} (n = {len(runs)})" for name, runs in runs_of.items()]
     height = 130 + 150 * -(-len(names) // 2)
     columns = 2 if len(names) > 1 else 1
     drawn = panels(titles, "report", spec.objective[4:], height, columns)
@@ -85,7 +86,7 @@ def draw_curves(rows: Rows, spec: StudySpec) -> go.Figure:
     seen = list(best.values())
     for place, activation in enumerate(names):
         cell, colour = (place // 2 + 1, place % 2 + 1), colour_of(activation, spec)
-        runs = grouped(groups[activation], "trial")
+        runs = runs_of[activation]
         curves = [{row["report"]: row["value"] for row in run} for run in runs.values()]
         if len(runs) >= BAND:
             low, middle, high = bands(groups[activation])

@@ -2,10 +2,10 @@
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
-from scipy.stats import binomtest, spearmanr
 
 from slopesearch.config import REPORTS, StudySpec
 from slopesearch.evidence.pruning import AUDITED_LEAST, audit, judged
+from slopesearch.evidence.statistics import rank_correlation, wilson
 from slopesearch.report.style import (
     ACCENT,
     Plot,
@@ -217,7 +217,7 @@ def say_audit(rows: Rows, spec: StudySpec) -> str:
         told += "No such run has ended yet, so how often pruning is wrong is not known."
     else:
         wrong = sum(row["good"] for row in audited)
-        low, high = binomtest(wrong, len(audited)).proportion_ci(method="wilson")
+        low, high = wilson(wrong, len(audited))
         told += (
             f"Of {len(audited)} that went on, {sum(row['ended'] == 'diverged' for row in audited)} "
             f"diverged, and {wrong} ended better than the median of the {passed} let through (dotted): "
@@ -244,7 +244,7 @@ def _ranks(rows: Rows) -> str:
         known = [row for row in rows if row[f"{name}_report"] is not None and row["ended"] != "diverged"]
         early, final = [row[f"{name}_report"] for row in known], [row["final"] for row in known]
         if len(known) >= 5 and len(set(early)) > 1 and len(set(final)) > 1:
-            rho = spearmanr(early, final).statistic
+            rho = rank_correlation(early, final)
             told.append(f"{rho:.2f} after report {step} (n = {len(known)})")
     return f" Rank correlation with the final values (Spearman): {', '.join(told)}." if told else ""
 

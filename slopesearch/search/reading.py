@@ -102,7 +102,7 @@ def record_of_study(
 ) -> StudyRecord | None:
     """A study with its trials, or those of the numbers; None as `begun_study`.
 
-    Raises RequestError where none of the trials can be read.
+    Raises RequestError where none of all the trials can be read.
     """
     begun = begun_study(reader, name)
     if begun is None:
@@ -123,8 +123,8 @@ def record_of_study(
     study.trials.sort(key=lambda trial: trial.number)
     if numbers is None:
         study.unreadable.update(_gaps(there))
-    if study.unreadable and not study.trials:
-        study.refuse_unreadable()
+        if not study.trials:
+            study.refuse_unreadable()
     return study
 
 

@@ -2,8 +2,7 @@
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf, isfinite
@@ -90,23 +89,23 @@ def attributes_of(result: TrialResult) -> dict[str, Any]:
     return values
 
 
-def check_attribute(name: Any, value: Any) -> None:
-    """Raise UnreadableError where an attribute of a trial of that name cannot have the value."""
-    wrong = False
-    if not isinstance(name, str):
-        raise UnreadableError(f"it has an attribute of the name {short(name)}")
-    if name in _NUMBERS:
-        low, high = _NUMBERS[name]
-        wrong = type(value) not in (int, float) or not isfinite(value) or not low <= value <= high
-    elif name in _TEXTS:
-        wrong = not isinstance(value, str)
-    elif name == GIVEN:
-        wrong = value is not True
-    elif name == STOPPED:
-        with _as_written(name):
-            Stop.model_validate(value)
-    if wrong:
-        raise UnreadableError(f"its {name} is {short(value)}")
+def check_attributes(attributes: Mapping[Any, Any]) -> None:
+    """Raise UnreadableError where an attribute of a trial cannot have its value."""
+    for name, value in attributes.items():
+        if name in _NUMBERS:
+            low, high = _NUMBERS[name]
+            wrong = type(value) not in (int, float) or not isfinite(value) or not low <= value <= high
+        elif name in _TEXTS:
+            wrong = not isinstance(value, str)
+        elif name == STOPPED:
+            wrong = False
+            as_written(name, Stop.model_validate, value)
+        else:
+            wrong = name == GIVEN and value is not True
+        if wrong:
+            raise UnreadableError(f"its {name} is {short(value)}")
+        if not isinstance(name, str):
+            raise UnreadableError(f"it has an attribute of the name {short(name)}")
 
 
 def missing_attribute(attributes: Mapping[str, Any]) -> str | None:
@@ -115,6 +114,7 @@ def missing_attribute(attributes: Mapping[str, Any]) -> str | None:
 
 
 AnyNoun = TypeVar("AnyNoun", bound=Noun)
+Parsed = TypeVar("Parsed")
 _GIVEN: dict[frozenset[str], set[str]] = {}  # the sets that nouns share
 
 
@@ -128,11 +128,10 @@ def lighter(noun: AnyNoun) -> AnyNoun:
     return noun
 
 
-@contextmanager
-def _as_written(name: str) -> Iterator[None]:
-    """Raise UnreadableError where what is stored of a trial is not what was written."""
+def as_written(name: str, parse: Callable[[Any], Parsed], stored: Any) -> Parsed:
+    """What is stored of a trial under a name, parsed. Raises UnreadableError where it was tampered with."""
     try:
-        yield
+        return parse(stored)
     except (ValueError, TypeError) as error:
         raise UnreadableError(
             f"its {name} cannot be read ({str(error).splitlines()[0]}); was it made by another version of "
@@ -140,11 +139,13 @@ def _as_written(name: str) -> Iterator[None]:
         ) from None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TrialRecord:
     """A stored trial, read back. `value` is the objective; `reports` holds it by report step, 1 to 9.
 
-    A trial that was interrupted before it was told has state "RUNNING" and runs again.
+    `curve` is every report of the run, once it has ended. `diagnostics` is what the network looked like
+    inside; None for runs that diverged, and in older studies. A trial that was interrupted before it was told
+    has state "RUNNING" and runs again.
     """
 
     number: int
@@ -152,7 +153,9 @@ class TrialRecord:
     value: float | None
     config: TrialConfig | None
     reports: dict[int, float]
-    attributes: dict[str, Any]
+    attributes: dict[str, Any]  # all but the BULKY ones, which are the last two fields
+    curve: tuple[Report, ...] = ()
+    diagnostics: Diagnostics | None = None
 
     @property
     def ended(self) -> str:
@@ -160,7 +163,7 @@ class TrialRecord:
         return str(self.attributes.get("ended", "running"))
 
     def bulk(self) -> dict[str, Any]:
-        """The BULKY attributes as they were stored; a record that was read has them as nouns alone."""
+        """The BULKY attributes as they were stored."""
         curves = [json.loads(report.model_dump_json()) for report in self.curve]
         layers = self.diagnostics and json.loads(self.diagnostics.model_dump_json())
         return ({"curves": curves} if curves else {}) | ({"layers": layers} if layers else {})
@@ -175,31 +178,11 @@ class TrialRecord:
         """Whether a person gave its config."""
         return GIVEN in self.attributes
 
-    # Lists are taken for tuples, and the rest is checked.
-
-    @cached_property
-    def curve(self) -> tuple[Report, ...]:
-        """Every report of the run, once it has ended. Raises UnreadableError where it was tampered with."""
-        with _as_written("curve"):
-            return tuple(
-                lighter(Report.model_validate(row, strict=False)) for row in self.attributes.get("curves", [])
-            )
-
-    @cached_property
+    @property
     def stop(self) -> Stop | None:
         """Why the pruner stopped it, or would have; None where it did neither, or did not store it yet."""
         stored = self.attributes.get(STOPPED)
         return None if stored is None else Stop.model_validate(stored)
-
-    @cached_property
-    def diagnostics(self) -> Diagnostics | None:
-        """What the network looked like inside; None for runs that diverged, and in older studies.
-
-        Raises UnreadableError where it was tampered with.
-        """
-        layers = self.attributes.get("layers")
-        with _as_written("diagnostics"):
-            return None if layers is None else lighter(Diagnostics.model_validate(layers, strict=False))
 
 
 @dataclass(frozen=True)
