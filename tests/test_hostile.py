@@ -276,7 +276,7 @@ def test_one_edited_trial_is_named_and_the_others_are_shown(
     assert command("show", "--trial", "1")[0] == 2
     code, _, errors = command("export")
     assert code == (0 if is_seen else 2)
-    assert is_seen or "trial 1 of the study 'digits-cnn' cannot be read" in errors
+    assert is_seen or "trial 1 of the study 'digits-mlp' cannot be read" in errors
     assert command("confirm")[0] == 2
     assert database.read_bytes() == before
     rows = _dump(database)
