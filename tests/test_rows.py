@@ -11,7 +11,14 @@ import pytest
 
 from slopesearch.cli.model_commands import export_config
 from slopesearch.config import REPORTS
-from slopesearch.search.records import BULKY, UnreadableError
+from slopesearch.evidence.health import health
+from slopesearch.evidence.pruning import first_judged, judged
+from slopesearch.evidence.selection import believed
+from slopesearch.report.answers_panel import cards
+from slopesearch.report.dashboard import ATTACHED
+from slopesearch.report.page import tables_of
+from slopesearch.report.summary import NO_VERDICTS
+from slopesearch.search.records import BULKY, GIVEN, TAKEN, UnreadableError
 from slopesearch.search.rows import (
     AT_ONCE,
     Extent,
@@ -68,7 +75,7 @@ def test_the_rows_are_those_that_optuna_reads(
         assert params == trial.params
 
 
-@pytest.mark.parametrize("extent", ["ranking", "flat", "page"])
+@pytest.mark.parametrize("extent", ["ranking", "notes", "flat", "page"])
 def test_no_more_is_read_than_is_asked_for(path: Path, extent: Extent) -> None:
     store = Store(f"sqlite:///{path}")
     record = store.read(STUDY.name, extent)
@@ -76,15 +83,34 @@ def test_no_more_is_read_than_is_asked_for(path: Path, extent: Extent) -> None:
     for trial, all_of_it in zip(record.trials, whole, strict=True):
         same = ("number", "state", "value", "config")
         assert all(getattr(trial, name) == getattr(all_of_it, name) for name in same)
-        assert trial.reports == ({} if extent == "ranking" else all_of_it.reports)
-        why = {
-            key for key in ("ended", "val_loss", "would_prune_at", "pruned_by") if key in all_of_it.attributes
-        }
-        draws_curve = extent == "page" and trial.state == "COMPLETE" and all_of_it.curve[-1].slopes
+        assert trial.reports == ({} if extent in ("ranking", "notes") else all_of_it.reports)
+        named = ["ended", "val_loss", "would_prune_at", "pruned_by"]
+        named += ["seconds", "device"] if extent == "notes" else []
+        is_drawn = extent in ("notes", "page")
+        draws_curve = is_drawn and trial.state == "COMPLETE" and all_of_it.curve[-1].slopes
         assert trial.curve == (all_of_it.curve if draws_curve else ())
-        assert trial.diagnostics == (all_of_it.diagnostics if extent == "page" else None)
+        assert trial.diagnostics == (all_of_it.diagnostics if is_drawn else None)
         wanted = {key: value for key, value in all_of_it.attributes.items() if key != "config"}
-        assert trial.attributes == ({key: wanted[key] for key in why} if extent == "ranking" else wanted)
+        some = {key: wanted[key] for key in named if key in wanted}
+        assert trial.attributes == (some if extent in ("ranking", "notes") else wanted)
+
+
+@pytest.mark.parametrize("extent", ["ranking", "notes", "page"])
+def test_what_is_concluded_does_not_depend_on_how_much_is_read(extent: Extent, tmp_path: Path) -> None:
+    made = synthetic.study_of(80, "begun", plan="cover")
+    for trial in made.trials[:20]:
+        trial.attributes[TAKEN] = f"old, trial {trial.number}"
+    made.trials[40].attributes[GIVEN] = True
+    synthetic.store(made, tmp_path / "x.db")
+    store = Store(f"sqlite:///{tmp_path / 'x.db'}")
+    whole, some = store.read(made.name), store.read(made.name, extent)
+    assert first_judged(whole) == first_judged(some) > first_judged(synthetic.study_of(80, plan="cover"))
+    assert [t.number for t in judged(whole)] == [t.number for t in judged(some)] != []
+    assert health(whole) == health(some)
+    assert believed(whole) == believed(some)
+    if extent != "ranking":
+        assert tables_of(whole, ATTACHED) == tables_of(some, ATTACHED)
+        assert cards(whole, NO_VERDICTS) == cards(some, NO_VERDICTS)
 
 
 def _learns(config: object) -> bool:

@@ -34,6 +34,7 @@ from slopesearch.cli.verdict_tables import confirmation_of, is_finished
 from slopesearch.evidence.health import COMMAND
 from slopesearch.evidence.results import ConfirmedArm, Opening, confirmed_of, openings_of
 from slopesearch.search.records import StudyRecord
+from slopesearch.search.rows import collector_at_rest
 from slopesearch.search.store import Store
 from slopesearch.search.urls import DEFAULT_URL, without_password
 from slopesearch.wording import RequestError, read_toml
@@ -184,11 +185,12 @@ def _asking(study: Path, storage: str) -> Path:
         ) from None
 
 
+@collector_at_rest()
 def _show_outcome(console: Console, store: Store, outcome: "Outcome") -> None:
     """Annotate the study for the dashboard, and print it as it is now, with the next commands."""
     from slopesearch.report.dashboard import INSTALLED, annotate
 
-    record = store.read(outcome.name, "page" if INSTALLED else "ranking")
+    record = store.read(outcome.name, "notes" if INSTALLED else "ranking")
     with suppress(RequestError):  # another process has begun to write the study, and will annotate it
         annotate(store, record)
     ending(console, store, record, _why_ended(outcome))

@@ -39,18 +39,23 @@ from slopesearch.wording import mistakes, short
 AT_ONCE = 500  # trials that are read at a time
 
 # How much of each trial is read: what ranks it (number, state, value, config, why it ended and was stopped,
-# whether it was given); the reports, config, loss, seconds, AUDITED and where it comes from, and all of a
-# trial that is not over; the reports and the flat attributes; also the bulky ones that a page draws; all.
-# All but the first also read the parameters that were drawn, to see that the config has them.
-Extent = Literal["ranking", "loop", "flat", "page", "whole"]
+# where it comes from); also what the dashboard's notes and figures need; the reports, config, loss, seconds,
+# AUDITED and where it comes from, and all of a trial that is not over; the reports and the flat attributes;
+# also the bulky ones that a page draws; all. All but the first two also read the parameters that were drawn,
+# to see that the config has them.
+Extent = Literal["ranking", "notes", "loop", "flat", "page", "whole"]
+_ONE_BY_ONE: tuple[Extent, ...] = ("ranking", "notes", "loop")  # of which the attributes are named
 
 _RUNS = "state IN ('RUNNING', 'WAITING')"
 _FLAT = f"key NOT IN {BULKY}"
+_DRAWN = "key = 'layers' OR (key = 'curves' AND state = 'COMPLETE')"
+_RANKING = f"key IN ('config', 'ended', 'val_loss', '{AUDITED}', '{STOPPED}', '{GIVEN}', '{TAKEN}')"
 _KEYS: dict[Extent, str] = {
-    "ranking": f"key IN ('config', 'ended', 'val_loss', '{AUDITED}', '{STOPPED}', '{GIVEN}')",
+    "ranking": _RANKING,
+    "notes": f"({_RANKING} OR key IN ('seconds', 'device') OR {_DRAWN})",
     "loop": f"(key IN ('config', 'val_loss', 'seconds', '{AUDITED}', '{GIVEN}', '{TAKEN}') OR {_RUNS})",
     "flat": _FLAT,
-    "page": f"({_FLAT} OR key = 'layers' OR (key = 'curves' AND state = 'COMPLETE'))",
+    "page": f"({_FLAT} OR {_DRAWN})",
     "whole": "TRUE",
 }
 _STATES = ("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING")
@@ -99,7 +104,7 @@ def read_rows(
         "values": ("objective, value, value_type", "trial_values", ""),
         "attributes": ("key, value_json", "trial_user_attributes", keys),
     }
-    if extent != "ranking":
+    if extent not in ("ranking", "notes"):
         parts["params"] = ("param_name, param_value, distribution_json", "trial_params", "")
         columns = "step, intermediate_value, intermediate_value_type"
         parts["reports"] = (columns, "trial_intermediate_values", "")
@@ -172,9 +177,9 @@ def record_of(rows: TrialRows, spec: ResolvedSpec, extent: Extent) -> TrialRecor
         if not isinstance(key, str):
             raise UnreadableError(f"one of its system attributes is named {short(key)}")
         parsed(key, text)
-    if extent not in ("ranking", "loop") and finished and (missing := missing_attribute(attributes)):
+    if extent not in _ONE_BY_ONE and finished and (missing := missing_attribute(attributes)):
         raise UnreadableError(f"it has no {missing}")
-    curve, diagnostics = _bulk_of(texts, extent != "page" or _learns(config))
+    curve, diagnostics = _bulk_of(texts, extent in ("loop", "whole") or _learns(config))
     return TrialRecord(
         rows.number, rows.state, value, config, reports_of(rows, spec), attributes, curve, diagnostics
     )
