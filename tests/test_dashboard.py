@@ -76,7 +76,7 @@ def test_the_note_opens_with_the_finding_and_names_what_is_left_to_run(
 
 
 def test_the_best_trial_and_the_pick_have_a_note_each(verdict: Store) -> None:
-    study = verdict.read("digits-cnn", "notes")
+    study = verdict.read("digits-cnn", "dashboard")
     annotate(verdict, study)
     number = verdict.read("digits-cnn").attributes["noted_trials"][1]
     with verdict.open() as storage:

@@ -114,6 +114,7 @@ def test_each_side_knows_what_it_may(name: str) -> None:
         ("slopesearch.search.optimize", {"ray"}),
         ("slopesearch.search.sampler", {"torch", "sklearn"}),
         ("slopesearch.report.dashboard", {"torch", "sklearn"}),
+        ("slopesearch.report.page", {"torch", "optuna", "sklearn", "scipy"}),
         ("slopesearch.training.engine", {"optuna", "numba"}),
     ],
 )

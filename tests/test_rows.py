@@ -9,7 +9,6 @@ from pathlib import Path
 import optuna
 import pytest
 
-from slopesearch.cli.model_commands import export_config
 from slopesearch.config import REPORTS
 from slopesearch.evidence.health import health
 from slopesearch.evidence.pruning import first_judged, judged
@@ -75,27 +74,28 @@ def test_the_rows_are_those_that_optuna_reads(
         assert params == trial.params
 
 
-@pytest.mark.parametrize("extent", ["ranking", "notes", "flat", "page"])
+@pytest.mark.parametrize("extent", ["ranking", "dashboard", "flat", "page"])
 def test_no_more_is_read_than_is_asked_for(path: Path, extent: Extent) -> None:
     store = Store(f"sqlite:///{path}")
     record = store.read(STUDY.name, extent)
     whole = store.whole(record, record.trials)
+    assert store.whole(record, []) == []
     for trial, all_of_it in zip(record.trials, whole, strict=True):
         same = ("number", "state", "value", "config")
         assert all(getattr(trial, name) == getattr(all_of_it, name) for name in same)
-        assert trial.reports == ({} if extent in ("ranking", "notes") else all_of_it.reports)
+        assert trial.reports == ({} if extent in ("ranking", "dashboard") else all_of_it.reports)
         named = ["ended", "val_loss", "would_prune_at", "pruned_by"]
-        named += ["seconds", "device"] if extent == "notes" else []
-        is_drawn = extent in ("notes", "page")
+        named += ["seconds", "device"] if extent == "dashboard" else []
+        is_drawn = extent in ("dashboard", "page")
         draws_curve = is_drawn and trial.state == "COMPLETE" and all_of_it.curve[-1].slopes
         assert trial.curve == (all_of_it.curve if draws_curve else ())
         assert trial.diagnostics == (all_of_it.diagnostics if is_drawn else None)
         wanted = {key: value for key, value in all_of_it.attributes.items() if key != "config"}
         some = {key: wanted[key] for key in named if key in wanted}
-        assert trial.attributes == (some if extent in ("ranking", "notes") else wanted)
+        assert trial.attributes == (some if extent in ("ranking", "dashboard") else wanted)
 
 
-@pytest.mark.parametrize("extent", ["ranking", "notes", "page"])
+@pytest.mark.parametrize("extent", ["ranking", "dashboard", "page"])
 def test_what_is_concluded_does_not_depend_on_how_much_is_read(extent: Extent, tmp_path: Path) -> None:
     made = synthetic.study_of(80, "begun", plan="cover")
     for trial in made.trials[:20]:
@@ -149,6 +149,10 @@ EDITS = {
     "trial_user_attributes SET value_json = '1e400' WHERE key = 'val_loss'": "its val_loss is inf",
     "trial_user_attributes SET value_json = NULL WHERE key = 'device'": "its 'device' is None, which is no",
     "trial_user_attributes SET key = 'other' WHERE key = 'seconds'": "it has no seconds",
+    f"trial_user_attributes SET value_json = '{'9' * 400}' WHERE key = 'seconds'": "its seconds is 9999",
+    "trial_user_attributes SET value_json = x'5b5d' WHERE key = 'curves'": "its 'curves' is b'[]', which",
+    "trial_user_attributes SET value_json = x'5b5d' WHERE key = 'layers'": "its 'layers' is b'[]', which",
+    "trial_user_attributes SET value_json = '[{}]' WHERE key = 'curves'": "its curve.0.step cannot be read (",
     "trial_user_attributes SET key = NULL WHERE key = 'seconds'": "it has no seconds",
     "trial_user_attributes SET key = 'other' WHERE key = 'config'": "it has no config",
     "trial_user_attributes SET value_json = '[1]' WHERE key = 'layers'": "its diagnostics cannot be read",
@@ -172,25 +176,6 @@ def test_a_trial_that_was_edited_is_named_and_the_others_are_read(
     record = Store(f"sqlite:///{copy}").read(STUDY.name, "page")
     assert EDITS[edit] in " ".join(record.unreadable.values())
     assert len(record.trials) == 12
-
-
-def test_a_changed_parameter_is_named_where_parameters_are_read_and_refused_where_its_config_is_taken(
-    path: Path, tmp_path: Path
-) -> None:
-    copy = tmp_path / "x.db"
-    copy.write_bytes(path.read_bytes())
-    best = Store(f"sqlite:///{copy}").read(STUDY.name, "ranking").best().number
-    with closing(sqlite3.connect(copy)) as connection, connection:
-        connection.execute(
-            "UPDATE trial_params SET param_value = 0.02 WHERE param_name = 'lr' AND trial_id = "
-            f"(SELECT trial_id FROM trials WHERE study_id = 2 AND number = {best})"
-        )
-    store = Store(f"sqlite:///{copy}")
-    assert store.read(STUDY.name, "ranking").best().number == best
-    assert list(store.read(STUDY.name, "flat").unreadable) == [f"trial {best}"]
-    with pytest.raises(RequestError, match=f"trial {best} .* its config was changed: 'lr' is"):
-        export_config(STUDY.name, None, tmp_path / "best.toml", False, store.url)
-    assert not (tmp_path / "best.toml").exists()
 
 
 @pytest.mark.parametrize(("chosen", "is_held"), [(0.3, True), (0.4, True), (0.2, False)])

@@ -232,6 +232,12 @@ def test_the_interval_of_a_share_is_wilsons(hits: int, runs: int) -> None:
     assert wilson(hits, runs) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
+@pytest.mark.parametrize("runs", [301, 519, 577])
+def test_the_interval_of_none_begins_at_zero_and_that_of_all_ends_at_one(runs: int) -> None:
+    assert f"{wilson(0, runs)[0]:.0%}" == "0%"
+    assert wilson(0, runs)[0] == 0 <= wilson(runs, runs)[0] < wilson(runs, runs)[1] <= 1
+
+
 @pytest.mark.parametrize("digits", [1, 8])
 def test_the_rank_correlation_is_spearmans_with_equal_values_too(digits: int) -> None:
     one = normal(5, 40).round(digits)

@@ -35,8 +35,6 @@ def export_config(
     store = Store(storage)
     study = store.read_search(name, "ranking")
     written = choose_export(study, store.find(study.name + CONFIRM, "ranking"), trial)
-    if written.origin.trial is not None:
-        store.whole(study, [study.trial(written.origin.trial)])  # refused where its config was changed
     write_config_file(written, out, force)
     if trial is None:
         for sentence in study.left_out():

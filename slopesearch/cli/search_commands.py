@@ -190,7 +190,7 @@ def _show_outcome(console: Console, store: Store, outcome: "Outcome") -> None:
     """Annotate the study for the dashboard, and print it as it is now, with the next commands."""
     from slopesearch.report.dashboard import INSTALLED, annotate
 
-    record = store.read(outcome.name, "notes" if INSTALLED else "ranking")
+    record = store.read(outcome.name, "dashboard" if INSTALLED else "ranking")
     with suppress(RequestError):  # another process has begun to write the study, and will annotate it
         annotate(store, record)
     ending(console, store, record, _why_ended(outcome))

@@ -56,7 +56,7 @@ def first_judged(study: StudyRecord) -> int:
 def judged(study: StudyRecord) -> list[TrialRecord]:
     """The trials that the pruner was asked about, as far as is known: not the first ones, nor those given."""
     recipes, first = list(textbook(study.spec).values()), first_judged(study)
-    rates = {recipe["lr"] for recipe in recipes}  # which tells nearly every config from all recipes at once
+    rates = {recipe["lr"] for recipe in recipes}  # nearly every config has another one
 
     def was(trial: TrialRecord) -> bool:
         if _is_outside(trial):

@@ -5,11 +5,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import inf, isfinite
+from math import inf
 from statistics import median
+from sys import float_info
 from typing import Any, TypeVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from slopesearch.config import REPORTS, Diagnostics, Noun, Report, ResolvedSpec, TrialConfig, TrialResult
 from slopesearch.wording import RequestError, short
@@ -27,15 +28,17 @@ BEGUN = (
 TAKEN = "taken_from"  # the study and the trial that a trial was taken over from
 BULKY = ("curves", "layers")  # 5 of the 13 kB that a trial takes in memory; few readers need them
 
-# What a number may be among the attributes of a trial: both ends included, not infinite.
+_MOST = float_info.max  # an integer may be larger, and then it is no float
+
+# What a number may be among the attributes of a trial: both ends included.
 _NUMBERS = {
     "val_accuracy": (0, 1),
-    "val_loss": (0, inf),
-    "train_loss": (0, inf),
-    "seconds": (0, inf),
-    "images_per_second": (0, inf),
+    "val_loss": (0, _MOST),
+    "train_loss": (0, _MOST),
+    "seconds": (0, _MOST),
+    "images_per_second": (0, _MOST),
     "dead_fraction": (0, 1),
-    "grad_attenuation": (-inf, inf),
+    "grad_attenuation": (-_MOST, _MOST),
     AUDITED: (1, REPORTS),
 }
 _TEXTS = ("device", "arithmetic", "ended", "traceback", TAKEN)
@@ -94,7 +97,7 @@ def check_attributes(attributes: Mapping[Any, Any]) -> None:
     for name, value in attributes.items():
         if name in _NUMBERS:
             low, high = _NUMBERS[name]
-            wrong = type(value) not in (int, float) or not isfinite(value) or not low <= value <= high
+            wrong = type(value) not in (int, float) or not low <= value <= high
         elif name in _TEXTS:
             wrong = not isinstance(value, str)
         elif name == STOPPED:
@@ -132,10 +135,11 @@ def as_written(name: str, parse: Callable[[Any], Parsed], stored: Any) -> Parsed
     """What is stored of a trial under a name, parsed. Raises UnreadableError where it was tampered with."""
     try:
         return parse(stored)
-    except (ValueError, TypeError) as error:
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join([name, *map(str, first["loc"])])
         raise UnreadableError(
-            f"its {name} cannot be read ({str(error).splitlines()[0]}); was it made by another version of "
-            "slopesearch?"
+            f"its {where} cannot be read ({first['msg']}); was it made by another version of slopesearch?"
         ) from None
 
 

@@ -101,6 +101,8 @@ class Store:
     def whole(self, study: StudyRecord, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         """Some trials of a study, with all that is stored of them. Raises RequestError, see `StudyRecord`."""
         numbers = [trial.number for trial in trials]
+        if not numbers:
+            return []
         asked = partial(record_of_study, name=study.name, extent="whole", numbers=numbers)
         found = self._kept_in.read(asked)
         if found is None:
