@@ -416,6 +416,21 @@ def test_ctrl_c_leaves_it_to_the_next_call(comparison: Comparison) -> None:
     assert comparison().answers
 
 
+def test_ctrl_c_in_the_last_run_of_a_plan_begins_no_other(comparison: Comparison) -> None:
+    told = 0
+
+    def interrupt(event: Event) -> None:
+        nonlocal told
+        told += isinstance(event, Told)
+        if told == len(comparison.plans[-1].runs):
+            signal.raise_signal(signal.SIGINT)
+
+    compared = comparison(only=["norm", "init"], listen=interrupt)
+    assert (compared.interrupted, compared.answers) == (True, [])
+    assert [plan.title for plan in comparison.plans] == ["compare norm, learning rates"]
+    assert len(comparison(only=["norm", "init"]).answers) == 2
+
+
 def test_two_calls_at_a_time_are_one_too_many(comparison: Comparison) -> None:
     refused: list[Event] = []
 

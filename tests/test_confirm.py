@@ -17,7 +17,7 @@ from slopesearch.evidence.arms import HE, TUNED, TUTORIAL, choose_arms, paired
 from slopesearch.evidence.confirm import Verdict, confirm
 from slopesearch.evidence.families import RUNOFF_SEEDS
 from slopesearch.evidence.planned import Plan
-from slopesearch.evidence.results import openings_of
+from slopesearch.evidence.results import compare_with_pick, openings_of
 from slopesearch.evidence.statistics import estimate
 from slopesearch.search import sqlite
 from slopesearch.search.events import Began, Event, Listener, Progressed, Started, Told
@@ -305,6 +305,36 @@ def test_ctrl_c_leaves_it_to_the_next_call(search: Search, part: str) -> None:
     assert (verdict.interrupted, verdict.confirmed, verdict.openings) == (True, [], [])
     assert len(search.record(part).trials) < 8
     assert search().openings
+
+
+@pytest.mark.parametrize(("part", "has_means"), [("/tune", False), ("/confirm", True)])
+def test_ctrl_c_in_the_last_run_of_a_plan_begins_no_other(search: Search, part: str, has_means: bool) -> None:
+    told = 0
+
+    def interrupt(event: Event) -> None:
+        nonlocal told
+        told += isinstance(event, Told)
+        if told == len(search.plans[-1].runs):
+            signal.raise_signal(signal.SIGINT)
+
+    verdict = search(listen=during(part, interrupt))
+    assert (verdict.interrupted, bool(verdict.confirmed), verdict.openings) == (True, has_means, [])
+    assert len(search.plans) == 1 if part == "/tune" else search.plans[-1].title == "confirm"
+    assert search.store.find("digits-mlp/test") is None
+    assert search().openings
+
+
+def test_ctrl_c_between_two_plans_is_heard(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    def choose(*asked: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return compare_with_pick(*asked)
+
+    monkeypatch.setattr("slopesearch.evidence.confirm.compare_with_pick", choose)
+    verdict = search()
+    assert verdict.confirmed
+    assert (verdict.interrupted, verdict.openings) == (True, [])
+    assert "openings" not in search.record("/confirm").attributes
+    monkeypatch.undo()
 
 
 class FailsOnce(FakeLauncher):

@@ -15,6 +15,7 @@ from slopesearch.evidence.planned import Display, Plan, Planned, finished
 from slopesearch.evidence.questions import QUESTIONS, around
 from slopesearch.evidence.results import confirmed_of, pick
 from slopesearch.evidence.tuning import Tuned, runs_to_tune, tune, tuning_spec
+from slopesearch.search.loop import counting
 from slopesearch.search.records import COMPARE, CONFIRM, TUNE, StudyRecord
 from slopesearch.search.settings import Settings
 from slopesearch.search.store import Store, check_name, refuse_other_images
@@ -86,7 +87,7 @@ def compare(
             refuse_other_images(search.name, search.spec, search.attributes, data_hash)
         planned = Planned(name, tuning_spec(spec), store, settings, data_hash, display)
         comparison = _Comparison(planned, families, seeds, note, each)
-        with store.holding(name, "compared"):
+        with store.holding(name, "compared"), counting(planned.interrupts):
             comparison.refuse_changed()
             asks = f"{where}{counted(len(families), 'question')}" if where else families[0].asks
             note(f"{name}: {asks}")

@@ -24,6 +24,7 @@ from slopesearch.evidence.results import (
 )
 from slopesearch.evidence.statistics import FEWEST
 from slopesearch.evidence.tuning import runs_to_tune, tune, tuning_spec
+from slopesearch.search.loop import counting
 from slopesearch.search.records import CONFIRM, TEST, TUNE, StudyRecord
 from slopesearch.search.settings import Settings
 from slopesearch.search.store import Store, refuse_other_images
@@ -90,7 +91,8 @@ def confirm(
         planned = Planned(search.name, search.spec, store, settings, data_hash, display)
         tuning = replace(planned, spec=tuning_spec(search.spec))
         confirmation = _Confirmation(search, planned, tuning, note)
-        with store.holding(search.name, "confirmed"):  # the locks of its studies are let go in between
+        # The locks of its studies are let go in between, where Ctrl-C counts as it does in their runs.
+        with store.holding(search.name, "confirmed"), counting(planned.interrupts):
             for part, of in ((CONFIRM, planned), (TEST, planned), (TUNE, tuning)):
                 of.refuse_another(part)
             return confirmation.run(top, seeds, open_again)
@@ -146,10 +148,15 @@ class _Confirmation:
     def _test(
         self, openings: list[Opening], confirmed: list[ConfirmedArm], seeds: int, open_again: bool
     ) -> tuple[list[Opening], bool]:
-        """Open the test set, unless it has been; or go on with an opening that was interrupted."""
+        """Open the test set, unless it has been; or go on with an opening that was interrupted.
+
+        The finished openings, and whether this one was interrupted.
+        """
         finished_before = _is_tested(openings)
         if finished_before and not open_again:
             return openings, False
+        if self.planned.interrupts.count:  # what is opened once is not opened by who has asked to stop
+            return [opening for opening in openings if opening.tested], True
         if finished_before or not openings:
             winner = pick(confirmed).arm
             arms = [winner, *(row.arm for row in confirmed if row.arm.is_baseline and row.arm != winner)]

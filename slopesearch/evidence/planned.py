@@ -3,12 +3,13 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from optuna.trial import Trial, TrialState
 
 from slopesearch.config import ResolvedSpec, TrialConfig
 from slopesearch.search.events import Listener
+from slopesearch.search.loop import Interrupts
 from slopesearch.search.optimize import run_study
 from slopesearch.search.records import StudyRecord, TrialRecord
 from slopesearch.search.settings import Settings
@@ -52,7 +53,10 @@ Display = Callable[[Plan], AbstractContextManager[Listener]]
 
 @dataclass(frozen=True)
 class Planned:
-    """The studies NAME/part of one name: each holds planned runs, without pruning, asked of `spec`."""
+    """The studies NAME/part of one name: each holds planned runs, without pruning, asked of `spec`.
+
+    Once a person has asked to stop, see `interrupts`, no plan begins.
+    """
 
     name: str
     spec: ResolvedSpec
@@ -60,6 +64,7 @@ class Planned:
     settings: Settings
     data_hash: str
     display: Display
+    interrupts: Interrupts = field(default_factory=Interrupts)
 
     def record(self, part: str) -> StudyRecord | None:
         """The study of a part as it is stored. Raises RequestError where a trial cannot be read."""
@@ -84,6 +89,8 @@ class Planned:
         done = len(finished(self.record(part), configs))
         if done == len(configs):
             return True
+        if self.interrupts.count:
+            return False
         with self.display(replace(plan, done=done)) as listen:
             whole = self._run(part, configs, listen)
         return whole and len(finished(self.record(part), configs)) == len(configs)
@@ -99,6 +106,7 @@ class Planned:
             settings=self.settings,
             data_hash=self.data_hash,
             listen=listen,
+            interrupts=self.interrupts,
         )
         return outcome.finished >= outcome.target
 

@@ -1,8 +1,11 @@
 """The one loop: ask, pack, launch, receive, tell."""
 
+import signal
+import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
 
@@ -28,6 +31,24 @@ class Interrupts:
     """How often the user asked to stop."""
 
     count: int = 0
+
+
+@contextmanager
+def counting(interrupts: Interrupts) -> Iterator[None]:
+    """Count Ctrl-C and SIGTERM instead of dying of them; in the main thread, which alone gets signals."""
+
+    def count(signum: int, frame: object) -> None:
+        interrupts.count += 1
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @dataclass

@@ -1,10 +1,7 @@
 """optimize(): from a request to a study that is running: everything checked before anything is written."""
 
 import shlex
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -16,7 +13,7 @@ from slopesearch.search.events import Began, Listener, Noted
 from slopesearch.search.given import KEPT, Backlog, Given, joined, kept, refuse_misfits
 from slopesearch.search.inherit import Heritage, has_begun_from, inheritance, take_over, widened
 from slopesearch.search.ledger import Configure, Ledger
-from slopesearch.search.loop import Interrupts, Loop
+from slopesearch.search.loop import Interrupts, Loop, counting
 from slopesearch.search.pruner import PRUNERS
 from slopesearch.search.records import StudyRecord
 from slopesearch.search.sampler import SAMPLERS, SeededSampler
@@ -218,16 +215,18 @@ def run_study(
     given: Sequence[Given] = (),
     heritage: Heritage | None = None,
     size: Callable[[Mapping[str, Any]], float] | None = None,
+    interrupts: Interrupts | None = None,
 ) -> Outcome:
     """Run what `configure` makes of each trial until the study holds `trials` finished ones.
 
     Before that it takes over what it has inherited, and runs what is given, over the total where need be. The
     request has been found right, and the images are in the data folder. `size`: see SeededSampler; a space
-    that is used up ends the study.
+    that is used up ends the study. `interrupts` are those of a call that runs several studies.
     """
+    interrupts = interrupts or Interrupts()
     most = inf if size is None else size({})
     devices = settings.slots()
-    with store.writing(name) as storage, _interrupts() as interrupts:
+    with store.writing(name) as storage, counting(interrupts):
         study_id = create_or_resume(storage, name, spec, data_hash, settings.deterministic)
         if heritage is not None and take_over(storage, study_id, heritage):
             listen(Noted(f"{name} {heritage.sentence}"))
@@ -282,22 +281,3 @@ def _with_sound_packs(
             listen(Noted(f"{note}; `python -m slopesearch doctor` says more"))
             return replace(settings, pack=1)
     return settings
-
-
-@contextmanager
-def _interrupts() -> Iterator[Interrupts]:
-    """Count Ctrl-C and SIGTERM instead of dying of them; in the main thread, which alone gets signals."""
-    interrupts = Interrupts()
-
-    def count(signum: int, frame: object) -> None:
-        interrupts.count += 1
-
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupts
-        return
-    before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield interrupts
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
