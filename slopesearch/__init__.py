@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from slopesearch.search.settings import Settings
     from slopesearch.search.store import Store
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Objective", "Settings", "Store", "StudySpec", "build_model", "load_config", "optimize"]
 
 _HOMES = {

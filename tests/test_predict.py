@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFile
 
 from slopesearch.runs.export import ConfigFile, Origin
-from slopesearch.runs.predict import as_pixels, is_on, load_run, predict_images, read_grey
+from slopesearch.runs.predict import _uneven, as_pixels, is_on, load_run, predict_images, read_grey
 from slopesearch.runs.train import for_training, open_run, train_run
 from slopesearch.training.data import DATASETS, load
 from slopesearch.wording import RequestError
@@ -210,12 +210,14 @@ def test_images_that_look_the_other_way_round_are_told_of_with_what_to_type(
     run: Path, tmp_path: Path, command_line: InProcess
 ) -> None:
     ink, chalk, faint = drawn(tmp_path, 30, 200), drawn(tmp_path, 255, 0), drawn(tmp_path, 110, 130)
-    read = "and the images were read as"
+    white = drawn(tmp_path, 30, 251)
+    read, odd = "and the images were read as", "was read, but is odd: its background is"
     for words, told in (
         ((chalk,), ""),
-        ((ink, "--invert"), ""),
-        ((faint,), ""),
-        ((faint, "--invert"), ""),
+        ((white, "--invert"), ""),
+        ((ink, "--invert"), f"'{ink}' {odd} 22% off white, so the digit may be misread; make it white"),
+        ((faint,), f"'{faint}' {odd} 51% off black, so the digit may be misread; make it black"),
+        ((faint, "--invert"), f"'{faint}' {odd} 49% off white, so the digit may be misread; make it white"),
         ((ink,), f"'{ink}' looks like ink on paper, {read} white on black; for ink on paper add --invert"),
         (
             (ink, chalk, ink),
@@ -242,5 +244,7 @@ def test_no_image_of_a_data_set_is_taken_for_its_opposite(name: str, request: py
         white_on_black, ink_on_paper = Image.fromarray(pixels), Image.fromarray(255 - pixels)
         assert not is_on(white_on_black, paper=True)
         assert not is_on(ink_on_paper, paper=False)
+        assert _uneven(white_on_black, False) is None
+        assert _uneven(ink_on_paper, True) is None
         seen += is_on(ink_on_paper, paper=True) and is_on(white_on_black, paper=False)
     assert seen > 0.95 * len(images[:2000])

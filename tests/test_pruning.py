@@ -10,7 +10,7 @@ import pytest
 from slopesearch.cli.json_views import trial_json
 from slopesearch.cli.tables import trial_view
 from slopesearch.evidence import pruning
-from slopesearch.evidence.pruning import audit, why_stopped
+from slopesearch.evidence.pruning import audit, first_judged, why_stopped
 from slopesearch.search.launchers import LAUNCHERS
 from slopesearch.search.records import Stop, StudyRecord, TrialRecord
 from slopesearch.search.textbook import TEXTBOOK
@@ -73,6 +73,17 @@ def test_trials_that_came_before_put_off_the_first_ones() -> None:
     by_hand = record(30, "COMPLETE", 0.9, attributes={"given_by_hand": True})
     own = [record(n, "COMPLETE", n / 100) for n in (69, 70, 71)]
     assert list(audit(study_with(*taken, by_hand, *own)).passed) == [0.71]
+
+
+@pytest.mark.parametrize("attributes", [{"ended": "pruned"}, {"would_prune_at": 1}])
+def test_the_first_ones_end_at_the_latest_with_the_first_that_is_stopped(
+    attributes: dict[str, object],
+) -> None:
+    diverged = record(8, "PRUNED", 0.1, attributes={"ended": "diverged"})
+    stopped = record(34, "PRUNED", 0.2, attributes=attributes)
+    own = [record(n, "COMPLETE", n / 100) for n in (7, 33, 35, 60)]
+    assert first_judged(study_with(*own[:1], diverged, own[1], stopped, *own[2:], plan="cover")) == 34
+    assert list(audit(study_with(*own[:1], diverged, own[1], stopped, *own[2:])).passed) == [0.35, 0.6]
 
 
 def test_the_median_is_taken_once_however_many_runs_are_held_against_it(

@@ -22,7 +22,16 @@ from slopesearch.evidence.results import ConfirmedArm, Opening, confirmed_of, op
 from slopesearch.evidence.selection import Believed, believed, sentences
 from slopesearch.evidence.statistics import Estimate
 from slopesearch.report.summary import NOT_COMPARABLE, TOP, textbook_rows
-from slopesearch.search.records import CONFIRM, TAKEN, TEST, VERDICTS, StudyRecord, StudySummary, TrialRecord
+from slopesearch.search.records import (
+    COMPARE,
+    CONFIRM,
+    TAKEN,
+    TEST,
+    VERDICTS,
+    StudyRecord,
+    StudySummary,
+    TrialRecord,
+)
 from slopesearch.wording import counted, describe, fixed_choices, printable
 
 LINES = "\n\t"  # the control characters that a traceback needs
@@ -97,6 +106,9 @@ def study_table(
     _found_table(console, study, confirmed_of(confirmation), answered)
     if confirmed_of(confirmation):
         say(console, f"Every arm: python -m slopesearch show {shlex.quote(study.name + CONFIRM)}{where}")
+    if answered:
+        compared = shlex.quote(study.name + COMPARE)
+        say(console, f"What was compared: python -m slopesearch show {compared}{where}")
     doubts = health(study, confirmed_of(confirmation), answered, where)
     if doubts:
         console.print()

@@ -45,11 +45,18 @@ class Audit:
 def first_judged(study: StudyRecord) -> int:
     """From which number on no trial is one of the first, which run to their end.
 
-    Another study's trials, and those given by hand, put off the first ones.
+    Another study's trials, and those given by hand, put off the first ones. How many a cover has depends on
+    the activations that there are; it ends at the latest with the first trial that was, or would have been,
+    stopped.
     """
     first = MOST if study.spec.plan == "cover" else N_STARTUP
     for trial in study.trials:
-        first += trial.number < first and _is_outside(trial)
+        if trial.number >= first:
+            break
+        if _is_outside(trial):
+            first += 1
+        elif study.spec.plan == "cover" and (trial.ended == "pruned" or AUDITED in trial.attributes):
+            return trial.number
     return first
 
 

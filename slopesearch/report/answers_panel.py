@@ -242,7 +242,9 @@ def _from_confirmation(question: str, study: StudyRecord, confirmed: Sequence[Co
     if found.p_loss is None:
         said += ", on too few seeds to tell"
     elif level:
-        said += f"; {' or '.join(level[:MOST_LISTED])} not separated"
+        rest = len(level) - MOST_LISTED
+        named = level[:MOST_LISTED] + ([counted(rest, "other")] if rest > 0 else [])
+        said += f"; {' or '.join(named)} not separated"
     fields = [name for name in CHOICES if name not in FIELDS[question]]
     others = [f for f in fields if getattr(best.arm.config, f) != getattr(near.arm.config, f)]
     differs = f", which differs in {' and '.join(others)} too" if others else ""
