@@ -69,7 +69,7 @@ def test_too_few_trials_for_the_space() -> None:
         "39 finished trials for 4 searched parameters, so the sampler has hardly begun; go on to 40 at "
         "least, 10 for each."
     )
-    assert "has not begun: all draws are random so far" in only(sound(20), "warning")
+    assert "has not begun to learn from them" in only(sound(20), "warning")
     assert "for 3 searched" in only([made(n, activation="relu") for n in range(25)], "note")
 
 

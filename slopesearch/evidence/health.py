@@ -108,7 +108,7 @@ def _anew(study: StudyRecord, since: Since, change: str) -> str:
 def _too_few(study: StudyRecord, since: Since) -> Iterator[Health]:
     finished, (searched, needed) = len(_finished(study)), _needed(study)
     if 0 < finished < needed:
-        begun = "has hardly begun" if finished > N_STARTUP else "has not begun: all draws are random so far"
+        begun = "has hardly begun" if finished > N_STARTUP else "has not begun to learn from them"
         yield Health(
             "note" if finished > N_STARTUP else "warning",
             f"{counted(finished, 'finished trial')} for {searched} searched parameters, so the sampler "
