@@ -17,6 +17,7 @@ from statsmodels.stats.weightstats import ttost_paired
 from slopesearch.evidence import statistics
 from slopesearch.evidence.statistics import (
     Estimate,
+    binomial_cdf,
     equivalence_p,
     estimate,
     flip_p,
@@ -236,6 +237,14 @@ def test_the_interval_of_a_share_is_wilsons(hits: int, runs: int) -> None:
 def test_the_interval_of_none_begins_at_zero_and_that_of_all_ends_at_one(runs: int) -> None:
     assert f"{wilson(0, runs)[0]:.0%}" == "0%"
     assert wilson(0, runs)[0] == 0 <= wilson(runs, runs)[0] < wilson(runs, runs)[1] <= 1
+
+
+@pytest.mark.parametrize(
+    ("hits", "runs", "share"), [(0, 1, 0.5), (4, 10, 0.48), (900, 2000, 0.47), (5, 5, 0.3)]
+)
+def test_the_chance_of_at_most_so_many_is_the_binomials(hits: int, runs: int, share: float) -> None:
+    assert binomial_cdf(hits, runs, share) == pytest.approx(stats.binom.cdf(hits, runs, share), rel=1e-9)
+    assert binomial_cdf(hits, runs, 0.0) == 1
 
 
 @pytest.mark.parametrize("digits", [1, 8])

@@ -13,7 +13,7 @@ from slopesearch.config import Range, Space
 from slopesearch.evidence.pruning import AUDITED_LEAST, audit, first_judged
 from slopesearch.evidence.results import ConfirmedArm, pick
 from slopesearch.evidence.selection import seed_noise
-from slopesearch.evidence.statistics import ALPHA
+from slopesearch.evidence.statistics import ALPHA, binomial_cdf
 from slopesearch.search.records import AUDITED, VERDICTS, StudyRecord, TrialRecord
 from slopesearch.search.textbook import N_STARTUP, follows, textbook
 from slopesearch.wording import counted
@@ -197,8 +197,6 @@ def _unanswered(study: StudyRecord, since: Since) -> Iterator[Health]:
 
 def _pruner(study: StudyRecord, since: Since) -> Iterator[Health]:
     """A pruner whose audited runs, behind the first trials, ended like those that it let through."""
-    from scipy.special import bdtr  # loaded here, so that the commands that only read start at once
-
     first = first_judged(study)
     found = audit(study, first)
     runs, good = len(found.audited), sum(map(found.good, found.audited))
@@ -206,7 +204,7 @@ def _pruner(study: StudyRecord, since: Since) -> Iterator[Health]:
         return
     best = study.best()
     too = f" The best trial, {best.number}, is one of those." if AUDITED in best.attributes else ""
-    if bdtr(good, runs, found.no_skill) > BY_CHANCE:  # at most so many, without skill
+    if binomial_cdf(good, runs, found.no_skill) > BY_CHANCE:  # at most so many, without skill
         yield Health(
             "warning",
             f"The pruner cannot be told from chance since trial {first}: of {runs} runs that it would "
