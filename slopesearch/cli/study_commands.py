@@ -83,6 +83,7 @@ def _counted(study: StudySummary) -> str:
     return f"{study.name} ({counted(trials, 'trial')})"
 
 
+@collector_at_rest()
 def show_study(
     name: StudyName = None,
     trial: Annotated[int | None, typer.Option(help="Number of one trial to show.")] = None,

@@ -13,8 +13,6 @@ from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-import joblib
-
 from slopesearch.config import Precision
 from slopesearch.interrupts import exits_at_once
 from slopesearch.remembered import remember, remembered
@@ -195,6 +193,8 @@ def arithmetic(precision: Precision, device: "torch.device") -> str:
 
 def usable_cores() -> int:
     """The cores that this process may use: CPU affinity and cgroup limits count."""
+    import joblib  # loaded here, so that the commands that only read start at once
+
     return int(joblib.cpu_count())
 
 
