@@ -16,7 +16,7 @@ from slopesearch.wording import RequestError, mistakes, parse_toml
 RANGES = [name for name, field in Space.model_fields.items() if isinstance(field.default, Range)]
 
 Storage = Annotated[
-    str, typer.Option(metavar="URL", help="Where studies are kept: a SQLite file, or a PostgreSQL database.")
+    str, typer.Option(metavar="URL", help="Where studies are kept: sqlite:///FILE, or a PostgreSQL database.")
 ]
 StudyName = Annotated[str | None, typer.Argument(help="May be left out where there is one study.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
