@@ -1,6 +1,7 @@
 """The cards that the page opens with: every number of them is made again from the runs that are stored."""
 
 import json
+import re
 from collections.abc import Mapping
 from math import exp, log, sqrt
 from typing import Any
@@ -219,6 +220,16 @@ def test_a_choice_is_told_from_the_pick_where_each_of_its_arms_is() -> None:
         "The pick minus elu's arm of the lowest loss, which differs in lr too: val_loss -0.02"
     )
     assert (told.evidence[-16:], told.chip) == ("ahead of 0 of 1.", "not separated")
+
+
+def test_of_many_choices_that_are_not_separated_two_are_named() -> None:
+    close = [0.040 + 0.001 * k + 0.01 * NOISE[k % 3] for k in range(5)]
+    names = ("gelu", "silu", "elu", "relu", "tanh")
+    arms = [arm(f"best {name}", list(close[k]), activation=name) for k, name in enumerate(names)]
+    stored = {"confirmed": [row.model_dump(mode="json") for row in compare_with_pick(arms)]}
+    told = card("Which activation?", Verdicts(StudyRecord("digits-cnn/confirm", STUDY.spec, [], stored)))
+    assert re.fullmatch(r"\w+; \w+, \w+ or (1 other|2 others) not separated", told.answer), told.answer
+    assert "of 4." in told.evidence
 
 
 def test_fewer_than_six_seeds_give_no_verdict_and_no_interval_leaves_its_range() -> None:

@@ -431,6 +431,19 @@ def test_ctrl_c_in_the_last_run_of_a_plan_begins_no_other(comparison: Comparison
     assert len(comparison(only=["norm", "init"]).answers) == 2
 
 
+def test_ctrl_c_before_the_first_run_fixes_no_family(comparison: Comparison) -> None:
+    class Stopping(list[str]):
+        def append(self, text: str) -> None:
+            super().append(text)
+            if text.startswith("  norm: "):
+                signal.raise_signal(signal.SIGINT)
+
+    comparison.notes = Stopping()
+    compared = comparison()
+    assert (compared.interrupted, compared.answers, comparison.plans) == (True, [], [])
+    assert comparison.store.find("digits-mlp/compare") is None
+
+
 def test_two_calls_at_a_time_are_one_too_many(comparison: Comparison) -> None:
     refused: list[Event] = []
 

@@ -324,17 +324,42 @@ def test_ctrl_c_in_the_last_run_of_a_plan_begins_no_other(search: Search, part: 
     assert search().openings
 
 
-def test_ctrl_c_between_two_plans_is_heard(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_between_two_plans_is_heard(
+    search: Search, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
     def choose(*asked: Any) -> Any:
-        signal.raise_signal(signal.SIGINT)
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
         return compare_with_pick(*asked)
 
-    monkeypatch.setattr("slopesearch.evidence.confirm.compare_with_pick", choose)
-    verdict = search()
-    assert verdict.confirmed
-    assert (verdict.interrupted, verdict.openings) == (True, [])
+    with monkeypatch.context() as patch:
+        patch.setattr("slopesearch.evidence.confirm.compare_with_pick", choose)
+        if times == 1:
+            verdict = search()
+            assert verdict.confirmed
+            assert (verdict.interrupted, verdict.openings) == (True, [])
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                search()
     assert "openings" not in search.record("/confirm").attributes
-    monkeypatch.undo()
+    assert search().openings
+
+
+def test_an_opening_that_nobody_has_seen_is_none(search: Search) -> None:
+    class Stopping(list[str]):
+        def append(self, text: str) -> None:
+            super().append(text)
+            if text.startswith("opening the test set"):  # it is stored, and no run has begun
+                signal.raise_signal(signal.SIGINT)
+
+    search.notes = Stopping()
+    verdict = search()
+    assert any(text.startswith("opening the test set") for text in search.notes)
+    assert (verdict.interrupted, verdict.openings) == (True, [])
+    assert openings_of(search.record("/confirm")) == []
+    search.notes = []
+    assert len(search().openings) == 1
 
 
 class FailsOnce(FakeLauncher):

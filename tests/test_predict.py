@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFile
 
 from slopesearch.runs.export import ConfigFile, Origin
-from slopesearch.runs.predict import _uneven, as_pixels, is_on, load_run, predict_images, read_grey
+from slopesearch.runs.predict import _off_background, as_pixels, is_on, load_run, predict_images, read_grey
 from slopesearch.runs.train import for_training, open_run, train_run
 from slopesearch.training.data import DATASETS, load
 from slopesearch.wording import RequestError
@@ -244,7 +244,7 @@ def test_no_image_of_a_data_set_is_taken_for_its_opposite(name: str, request: py
         white_on_black, ink_on_paper = Image.fromarray(pixels), Image.fromarray(255 - pixels)
         assert not is_on(white_on_black, paper=True)
         assert not is_on(ink_on_paper, paper=False)
-        assert _uneven(white_on_black, False) is None
-        assert _uneven(ink_on_paper, True) is None
+        assert _off_background(white_on_black, False) is None
+        assert _off_background(ink_on_paper, True) is None
         seen += is_on(ink_on_paper, paper=True) and is_on(white_on_black, paper=False)
     assert seen > 0.95 * len(images[:2000])

@@ -132,6 +132,7 @@ def test_texts_that_are_json_only_together_are_none(path: Path) -> None:
         record_of(rows, STUDY.spec, "whole")
 
 
+HUGE = '{"attributes": {"low": 1, "high": ' + 400 * "9" + "}}"
 EDITS = {
     "trial_values SET value = 'abc'": "its value is 'abc' ('FINITE'), which is no val_accuracy",
     "trial_values SET value = 1.5": "its value is 1.5",
@@ -145,6 +146,7 @@ EDITS = {
     "trial_params SET param_value = 0.02 WHERE param_name = 'lr'": "its config was changed: 'lr' is",
     "trial_params SET param_name = 'abc' WHERE param_name = 'lr'": "its config was changed: 'abc' is None",
     "trial_params SET distribution_json = '{}'": "it has the distribution '{}'",
+    f"trial_params SET distribution_json = '{HUGE}'": "it has the distribution '",
     "trial_user_attributes SET value_json = '\"abc\"' WHERE key = 'seconds'": "its seconds is 'abc'",
     "trial_user_attributes SET value_json = '1e400' WHERE key = 'val_loss'": "its val_loss is inf",
     "trial_user_attributes SET value_json = NULL WHERE key = 'device'": "its 'device' is None, which is no",

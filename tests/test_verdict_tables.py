@@ -86,6 +86,7 @@ def test_a_comparison_tells_of_the_best_trial_what_fresh_seeds_gave() -> None:
     runs = own[1].model_copy(update={"config": wide.config})
     answered = {"norm": answer_of((wide, runs), side_of("worse", 1.2, 0.01, 1, seeds=6), looks=(6,))}
     text = " ".join(render(study_table, SEARCH, None, answered).split())
+    assert f"What was compared: python -m slopesearch show {SEARCH.name}/compare" in text
     accuracy, loss = 1 - runs.error.mean, runs.loss.mean
     assert f"compared, at lr 0.005: val_accuracy {accuracy:.4f} ({1 - runs.error.high:.4f} to " in text
     assert f"val_loss {loss:.4f} (" in text

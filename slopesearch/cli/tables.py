@@ -244,6 +244,7 @@ def confirmation_table(
     say(console, f"pick: {numbers[best.arm.config]}, the lowest mean loss")
     _differences_table(console, confirmed, numbers)
     if not openings:
+        wrapped(console, "The test set has not been opened yet; the same `confirm` goes on with it.")
         return
     opening = openings[-1]
     console.print()

@@ -87,7 +87,7 @@ def compare(
             refuse_other_images(search.name, search.spec, search.attributes, data_hash)
         planned = Planned(name, tuning_spec(spec), store, settings, data_hash, display)
         comparison = _Comparison(planned, families, seeds, note, each)
-        with store.holding(name, "compared"), counting(planned.interrupts):
+        with store.holding(name, "compared"), counting(planned.interrupts, most=1):
             comparison.refuse_changed()
             asks = f"{where}{counted(len(families), 'question')}" if where else families[0].asks
             note(f"{name}: {asks}")
@@ -141,6 +141,8 @@ class _Comparison:
         seeds = {family.question: self._seeds(family) for family in self.families}
         for family in self.families:
             self._say_cost(family, seeds[family.question])
+        if self.planned.interrupts.count:  # before its families are fixed
+            return Compared(self.planned.name + COMPARE, [], interrupted=True)
         self.planned.begin(COMPARE)
         stored = families_of(self.planned.record(COMPARE))
         stored |= {family.question: family for family in self.families}

@@ -92,7 +92,7 @@ def confirm(
         tuning = replace(planned, spec=tuning_spec(search.spec))
         confirmation = _Confirmation(search, planned, tuning, note)
         # The locks of its studies are let go in between, where Ctrl-C counts as it does in their runs.
-        with store.holding(search.name, "confirmed"), counting(planned.interrupts):
+        with store.holding(search.name, "confirmed"), counting(planned.interrupts, most=1):
             for part, of in ((CONFIRM, planned), (TEST, planned), (TUNE, tuning)):
                 of.refuse_another(part)
             return confirmation.run(top, seeds, open_again)
@@ -165,7 +165,11 @@ class _Confirmation:
             self._keep(openings=[opening.model_dump(mode="json") for opening in openings])
         *before, opening = openings
         self.note(f"opening the test set for {len(opening.arms)} configs: the pick and the baselines")
-        if not self.planned.run(TEST, self._named("test set", opening.arms, opening.seeds, TEST)):
+        plan = self._named("test set", opening.arms, opening.seeds, TEST)
+        if not self.planned.run(TEST, plan):
+            there = self.planned.record(TEST)
+            if there is None or plan.runs.keys().isdisjoint(trial.config for trial in there.trials):
+                self._keep(openings=[one.model_dump(mode="json") for one in before])  # nobody has looked
             return before, True
         runs = self.planned.record(TEST)
         tested = []

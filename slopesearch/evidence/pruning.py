@@ -43,11 +43,11 @@ class Audit:
 
 
 def first_judged(study: StudyRecord) -> int:
-    """From which number on no trial is one of the first, which run to their end.
+    """From which number on no trial is one of the first; those of a cover run to their end.
 
-    Another study's trials, and those given by hand, put off the first ones. How many a cover has depends on
-    the activations that there are; it ends at the latest with the first trial that was, or would have been,
-    stopped.
+    Another study's trials, and those given by hand, put off the first ones. How many a cover has is known
+    where networks are, which load torch; here it ends with the first trial that was, or would have been,
+    stopped, and at the latest with MOST.
     """
     first = MOST if study.spec.plan == "cover" else N_STARTUP
     for trial in study.trials:

@@ -244,7 +244,8 @@ def _from_confirmation(question: str, study: StudyRecord, confirmed: Sequence[Co
     elif level:
         rest = len(level) - MOST_LISTED
         named = level[:MOST_LISTED] + ([counted(rest, "other")] if rest > 0 else [])
-        said += f"; {' or '.join(named)} not separated"
+        listed = " or ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
+        said += f"; {listed} not separated"
     fields = [name for name in CHOICES if name not in FIELDS[question]]
     others = [f for f in fields if getattr(best.arm.config, f) != getattr(near.arm.config, f)]
     differs = f", which differs in {' and '.join(others)} too" if others else ""

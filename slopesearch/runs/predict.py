@@ -23,7 +23,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 MOST_PIXELS = 20_000_000  # each takes up to 40 bytes of memory; without a limit a PNG of 0.8 MB took 3.8 GB
 
 LIGHT = 140  # of 255: above it a pixel is light, below 255 - LIGHT dark
-EVEN = 4  # of 255 off the background of MNIST: a 4 drawn on paper of 250 was read, on 245 taken for a 2
+MOST_OFF = 4  # of 255 from MNIST's background; a 4 drawn on paper of 245, 10 off, was taken for a 2
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def predict_images(run: Path, paths: list[Path], invert: bool = False) -> list[P
         digit = int(probabilities.argmax())
         other_way = is_on(grey, paper=not invert)
         odd = " ".join(str(caught[0].message).split()) if caught else None
-        odd = odd or (None if other_way else _uneven(grey, invert))
+        odd = odd or (None if other_way else _off_background(grey, invert))
         predictions.append(Prediction(path, digit, float(probabilities[digit]), other_way=other_way, odd=odd))
     return predictions
 
@@ -132,10 +132,10 @@ def _border(grey: Image.Image) -> float:
     return float(np.median(np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])))
 
 
-def _uneven(grey: Image.Image, invert: bool) -> str | None:
+def _off_background(grey: Image.Image, invert: bool) -> str | None:
     """A sentence on a background that MNIST's pictures do not have; None on one that they do."""
     off = abs(_border(grey) - (255 if invert else 0))
-    if not off > EVEN:
+    if off <= MOST_OFF:
         return None
     colour = "white" if invert else "black"
     return f"its background is {off / 255:.0%} off {colour}, so the digit may be misread; make it {colour}"

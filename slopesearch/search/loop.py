@@ -34,11 +34,16 @@ class Interrupts:
 
 
 @contextmanager
-def counting(interrupts: Interrupts) -> Iterator[None]:
-    """Count Ctrl-C and SIGTERM instead of dying of them; in the main thread, which alone gets signals."""
+def counting(interrupts: Interrupts, most: float = inf) -> Iterator[None]:
+    """Count Ctrl-C and SIGTERM instead of dying of them; in the main thread, which alone gets signals.
+
+    Raises KeyboardInterrupt at those beyond the first `most`.
+    """
 
     def count(signum: int, frame: object) -> None:
         interrupts.count += 1
+        if interrupts.count > most:
+            raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -205,9 +205,10 @@ def _bulk_of(texts: dict[str, Any], with_curve: bool) -> tuple[tuple[Report, ...
 
 
 def _text_of(key: str, texts: dict[str, Any]) -> str:
-    if not isinstance(texts[key], str):
-        parsed(key, texts[key])  # which refuses it
-    return str(texts[key])
+    text = texts[key]
+    if not isinstance(text, str):
+        raise UnreadableError(f"its {short(key)} is {short(text)}, which is no JSON")
+    return text
 
 
 def parsed(name: Any, text: Any) -> Any:
@@ -281,7 +282,7 @@ def _range_of(distribution: Any) -> tuple[list[Any] | None, float, float]:
         if "choices" in attributes:
             return list(attributes["choices"]), 0, len(attributes["choices"]) - 1
         return None, float(attributes["low"]), float(attributes["high"])
-    except (ValueError, TypeError, LookupError, RecursionError):
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         raise UnreadableError(f"it has the distribution {short(distribution)}") from None
 
 
