@@ -1,5 +1,6 @@
 """The loop without training: a launcher with fake metrics, and calls of `optimize` on one database."""
 
+import signal
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,18 @@ from slopesearch.seeds import derive
 from slopesearch.training.devices import gpu_shares
 
 FOLDER = Path("unused")
+
+
+class StopsAt(list[str]):
+    """Notes that press Ctrl-C when one comes that begins with `words`."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+    def append(self, text: str) -> None:
+        super().append(text)
+        if text.startswith(self.words):
+            signal.raise_signal(signal.SIGINT)
 
 
 class FakePack:

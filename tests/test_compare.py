@@ -37,7 +37,7 @@ from slopesearch.search.store import Store
 from slopesearch.seeds import derive
 from slopesearch.wording import RequestError
 from tests.conftest import QUICK, InProcess, make_config
-from tests.harness import FOLDER, FakeLauncher, Harness, Killed, spec
+from tests.harness import FOLDER, FakeLauncher, Harness, Killed, StopsAt, spec
 from tests.test_verdicts import answer_of, side_of
 
 
@@ -432,13 +432,7 @@ def test_ctrl_c_in_the_last_run_of_a_plan_begins_no_other(comparison: Comparison
 
 
 def test_ctrl_c_before_the_first_run_fixes_no_family(comparison: Comparison) -> None:
-    class Stopping(list[str]):
-        def append(self, text: str) -> None:
-            super().append(text)
-            if text.startswith("  norm: "):
-                signal.raise_signal(signal.SIGINT)
-
-    comparison.notes = Stopping()
+    comparison.notes = StopsAt("  norm: ")
     compared = comparison()
     assert (compared.interrupted, compared.answers, comparison.plans) == (True, [], [])
     assert comparison.store.find("digits-mlp/compare") is None

@@ -30,7 +30,7 @@ from slopesearch.search.store import Store
 from slopesearch.seeds import derive
 from slopesearch.wording import RequestError, StudyFailedError
 from tests.conftest import QUICK, InProcess
-from tests.harness import FOLDER, FakeLauncher, Harness, Killed, spec
+from tests.harness import FOLDER, FakeLauncher, Harness, Killed, StopsAt, spec
 
 
 @pytest.fixture(autouse=True)
@@ -347,13 +347,7 @@ def test_ctrl_c_between_two_plans_is_heard(
 
 
 def test_an_opening_that_nobody_has_seen_is_none(search: Search) -> None:
-    class Stopping(list[str]):
-        def append(self, text: str) -> None:
-            super().append(text)
-            if text.startswith("opening the test set"):  # it is stored, and no run has begun
-                signal.raise_signal(signal.SIGINT)
-
-    search.notes = Stopping()
+    search.notes = StopsAt("opening the test set")  # it is stored, and no run has begun
     verdict = search()
     assert any(text.startswith("opening the test set") for text in search.notes)
     assert (verdict.interrupted, verdict.openings) == (True, [])

@@ -4,6 +4,7 @@ import gc
 import json
 import sqlite3
 from contextlib import closing
+from math import inf
 from pathlib import Path
 
 import optuna
@@ -21,11 +22,13 @@ from slopesearch.search.records import BULKY, GIVEN, TAKEN, UnreadableError
 from slopesearch.search.rows import (
     AT_ONCE,
     Extent,
+    TrialRows,
     _holds,
     collector_at_rest,
     params_of,
     read_rows,
     record_of,
+    reports_of,
 )
 from slopesearch.search.sqlite import SqliteFile
 from slopesearch.search.store import Store
@@ -178,6 +181,15 @@ def test_a_trial_that_was_edited_is_named_and_the_others_are_read(
     record = Store(f"sqlite:///{copy}").read(STUDY.name, "page")
     assert EDITS[edit] in " ".join(record.unreadable.values())
     assert len(record.trials) == 12
+
+
+def test_a_report_that_is_infinite_is_none_where_no_bound_holds() -> None:
+    spec = synthetic.spec_of(objective="val_loss")
+    rows = TrialRows(1, 0, "RUNNING", (None, None), reports=[(1, 2.5, "FINITE"), (2, inf, "FINITE")])
+    with pytest.raises(UnreadableError, match="its report 2 is inf"):
+        reports_of(rows, spec)
+    rows.reports.pop()
+    assert reports_of(rows, spec) == {1: 2.5}
 
 
 @pytest.mark.parametrize(("chosen", "is_held"), [(0.3, True), (0.4, True), (0.2, False)])
